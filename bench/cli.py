@@ -1,0 +1,236 @@
+"""The command line: every command is a few lines over a function that a notebook can call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fastsample",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="The reference benchmark for fast sampling of diffusion and flow models.",
+)
+console = Console(width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True)
+
+Words = list[str] | None
+
+
+def _split(values: Words) -> tuple[str, ...] | None:
+    """Comma-separated lists, given once or several times."""
+    return tuple(item for value in values for item in value.split(",") if item) if values else None
+
+
+def _solvers(values: Words) -> tuple[str, ...] | None:
+    """Like `_split`, but `scire:order=3,mode=multistep` keeps its options."""
+    if not values:
+        return None
+    found: list[str] = []
+    for item in (item for value in values for item in value.split(",") if item):
+        if "=" in item and ":" not in item and found:
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    return tuple(found)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample bench --solver scire --nfe 10
+
+fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,euler --nfe 5,10,20 --samples 1000
+
+fastsample bench --config sweep.toml --device cuda --out results-paper
+"""
+)
+def bench(
+    model: Annotated[Words, typer.Option(help="Model ids or .safetensors files. [default: cifar10-tiny-vp]")] = None,
+    solver: Annotated[Words, typer.Option(help="Solvers, each NAME or NAME:OPTION=VALUE,... [default: scire]")] = None,
+    nfe: Annotated[Words, typer.Option(help="Function evaluations to spend. [default: 10]")] = None,
+    grid: Annotated[Words, typer.Option(help="Time grids. [default: each solver's own]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Images per cell. [default: 256]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per network call. [default: 64]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise. [default: 0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, float64, bf16 or fp16. [default: float32]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance weight. [default: 0]")] = None,
+    metrics: Annotated[
+        Words, typer.Option(help="psnr, fd, fid, kid, is, precision, recall. [default: psnr,fd,fid]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the store. [default: results-store]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with the same keys; the command line wins.")] = None,
+    inception_weights: Annotated[
+        Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.")
+    ] = None,
+) -> None:
+    """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.
+
+    Finished cells are never computed again; an interrupted run goes on where it stopped.
+    """
+    from fastsample.bench.request import read_request
+    from fastsample.bench.sweep import run_sweep
+
+    request = read_request(
+        config, model=_split(model), solver=_solvers(solver), nfe=_split(nfe), grid=_split(grid), samples=samples,
+        batch_size=batch_size, seed=seed, device=device, precision=precision, guidance=guidance,
+        metrics=_split(metrics), out=out,
+    )  # fmt: skip
+    try:
+        failures = run_sweep(request, console, inception_weights)
+    except KeyboardInterrupt:
+        errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
+        raise typer.Exit(130) from None
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample show results-store
+
+fastsample show results-store --metric psnr --markdown
+"""
+)
+def show(
+    store: Annotated[Path, typer.Argument(help="Folder written by bench --out.")] = Path("results-store"),
+    metric: Annotated[str | None, typer.Option(help="Only this metric: solvers down, NFE across.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown instead of a drawn table.")] = False,
+) -> None:
+    """Read a store back as a table."""
+    from fastsample.results.store import Store
+    from fastsample.results.tables import matrix, overview, to_markdown, to_rich
+
+    rows = Store(store, create=False).frame()
+    if rows.empty:
+        console.print(f"{store} holds no finished cell")
+        return
+    table = matrix(rows, metric) if metric else overview(rows)
+    if markdown:
+        print(to_markdown(table))
+    else:
+        console.print(to_rich(table))
+
+
+@app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
+def diff(store: Path, first: str, second: str) -> None:
+    """Name the fields in which two rows of a store differ: what decides two unequal numbers."""
+    from fastsample.results.store import Store
+    from fastsample.results.tables import differences, to_rich
+
+    console.print(to_rich(differences(Store(store, create=False).frame(), first, second)))
+
+
+@app.command("list", epilog="Example: fastsample list solvers --long")
+def list_(
+    what: Annotated[str, typer.Argument(help="solvers, models, datasets, grids or metrics")],
+    long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
+) -> None:
+    """What there is to choose from."""
+    from fastsample.bench.listing import listing
+
+    columns, lines = listing(what, long)
+    table = Table(*columns, header_style="bold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+@app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
+def sample(
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("samples.png"),
+    model: Annotated[str, typer.Option(help="Model id or .safetensors file.")] = "cifar10-tiny-vp",
+    solver: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,...")] = "scire",
+    nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
+    grid: Annotated[str | None, typer.Option(help="Time grid. [default: the solver's own]")] = None,
+    samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Draw samples and write them as one image grid."""
+    from fastsample.bench.drawing import draw
+    from fastsample.bench.request import read_request
+
+    request = read_request(
+        None, model=(model,), solver=_solvers([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device
+    )
+    console.print(draw(request, out))
+
+
+@app.command(epilog="Example: fastsample verify --solver scire,dpmpp-2m --picture orders.png")
+def verify(
+    solver: Annotated[Words, typer.Option(help="Solvers to verify. [default: all]")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder of golden files. [default: tests/data/golden of a clone]")
+    ] = None,
+    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.")] = Path("verify.png"),
+) -> None:
+    """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
+    from fastsample.bench.verification import run_verification
+
+    if not run_verification(_split(solver), golden, picture, console):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample train --model cifar10-tiny-flow --data cifar10_jpeg_train.npz --out runs/flow
+
+fastsample train --model cifar10-tiny-flow --data cifar10_jpeg_train.npz --out runs/flow --max-minutes 10
+"""
+)
+def train(
+    model: Annotated[str, typer.Option(help="Recipe: cifar10-tiny-vp, cifar10-tiny-flow or cifar10-resnet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there goes on where it stopped.")],
+    dataset: Annotated[str, typer.Option(help="cifar10 or cifar10-jpeg.")] = "cifar10-jpeg",
+    data: Annotated[Path | None, typer.Option(help="Where its training images are. [default: FASTSAMPLE_HOME]")] = None,
+    images: Annotated[int | None, typer.Option(help="Images to see, instead of the recipe's number.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this time; resumable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Fuse the network with torch.compile; resume with the same choice.")
+    ] = False,
+) -> None:
+    """Train an embedded model or the embedded classifier; resumes exactly."""
+    from fastsample.bench.sampling import choose_device
+    from fastsample.bench.training import train_named
+
+    line = train_named(
+        model,
+        dataset,
+        data,
+        out,
+        images=images,
+        max_minutes=max_minutes,
+        device=str(choose_device(device)),
+        compile_network=compile_network,
+    )
+    console.print(line)
+
+
+def main() -> None:
+    """Entry point: errors become one clear message; 2 for a bad request, 1 for a failed run, 130 for Ctrl-C."""
+    try:
+        app()
+    except ValueError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except (RuntimeError, OSError, FloatingPointError) as error:
+        errors.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)

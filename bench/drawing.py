@@ -1,0 +1,38 @@
+"""Image grids."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torchvision.utils import save_image
+
+from fastsample.bench.cells import plan_cells
+from fastsample.bench.metrics import to_uint8
+from fastsample.bench.request import Request
+from fastsample.bench.sampling import Sampler, choose_device
+
+__all__ = ["draw"]
+
+
+@torch.inference_mode()
+def draw(request: Request, out: Path) -> str:
+    """Sample the one cell of a request and write its images as a grid; returns a line that says what was done.
+
+    Raises:
+        ValueError: if the model's samples are no images, or the file cannot be written.
+    """
+    (cell, *_), _ = plan_cells(request, ())
+    if len(cell.model.shape) != 3:
+        raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
+    sampler = Sampler(choose_device(request.device))
+    parts = [
+        to_uint8(sampler.sample(cell, list(range(low, min(low + request.batch_size, request.samples))))[0]).cpu()
+        for low in range(0, request.samples, request.batch_size)
+    ]
+    try:
+        save_image(torch.cat(parts) / 255, out, nrow=math.ceil(math.sqrt(request.samples)), padding=1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot write {out}: {error}") from None
+    return f"{request.samples} samples of {cell} in {out}"

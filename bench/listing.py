@@ -1,0 +1,116 @@
+"""What `fastsample list` prints, read off the registries."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from fastsample.bench.metrics import DISTRIBUTION_METRICS
+from fastsample.datasets.images import dataset_names
+from fastsample.models.catalogue import model_names
+from fastsample.models.path import VPLinear
+from fastsample.solvers.grids import GRIDS, nearest
+from fastsample.solvers.solver import Solver, solvers
+from fastsample.solvers.table import trace
+
+__all__ = ["listing", "solver_page"]
+
+Lines = list[tuple[str, ...]]
+
+
+def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
+    """(columns, lines) of a list.
+
+    Raises:
+        ValueError: for something that there is no list of.
+    """
+    kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
+        "solvers": lambda: (_SOLVER_LONG if long else _SOLVER, [_solver(s, long) for s in solvers().values()]),
+        "models": lambda: (("model", "what it is"), list(model_names().items())),
+        "datasets": lambda: (("dataset", "what it is"), [(name, _DATASETS[name]) for name in dataset_names()]),
+        "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
+        "metrics": lambda: (("metric", "what it measures"), list(_METRICS.items())),
+    }
+    if what not in kinds:
+        raise ValueError(nearest(what, list(kinds), "list"))
+    return kinds[what]()
+
+
+_SOLVER = ("solver", "title", "order", "paper", "grid")
+_SOLVER_LONG = (*_SOLVER, "options", "note")
+_DATASETS = {
+    "cifar10": "CIFAR-10, 50,000 + 10,000 images 32x32, read by torchvision from FASTSAMPLE_HOME",
+    "cifar10-jpeg": "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package",
+}
+_METRICS = {
+    "psnr": "error of the solver in dB: against the reference solution of the same noise",
+    "fid": "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",
+} | {
+    name: text
+    for name, text in {
+        "fd": "Frechet distance in another extractor's features, as in fd[cifar10-resnet]",
+        "kid": "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets",
+        "is": "Inception score of the extractor's logits",
+        "precision": "share of samples on the manifold of real images (k = 3)",
+        "recall": "share of real images on the manifold of samples (k = 3)",
+    }.items()
+    if name in DISTRIBUTION_METRICS
+}
+
+
+def _solver(solver: Solver, long: bool) -> tuple[str, ...]:
+    orders = sorted({solver.claimed_order(**options) for options in solver.variants})
+    order = "adaptive" if solver.adaptive else "-".join(str(order) for order in dict.fromkeys((orders[0], orders[-1])))
+    grid = solver.grids[0] if not solver.flow_grid else f"{solver.grids[0]} (flow: {solver.flow_grid})"
+    line = (solver.name, solver.title, order, solver.paper, grid)
+    if not long:
+        return line
+    options = ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in solver.known_options.items()
+    )
+    return (*line, options, solver.note)
+
+
+def solver_page() -> str:
+    """The page docs/solvers.md: every registered solver with its options, and the budgets that it cannot spend."""
+    columns, lines = listing("solvers", long=True)
+    rows = [columns, tuple("---" for _ in columns), *lines]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    budgets = range(3, 31)
+    spent = {str(solver.name): _spent(solver, budgets) for solver in solvers().values() if not solver.adaptive}
+    exact = [name for name, made in spent.items() if all(m == n for m, n in zip(made, budgets, strict=True))]
+    head = "| solver | " + " | ".join(str(n) for n in budgets) + " |\n|---|" + "---|" * len(budgets)
+    others = "\n".join(
+        f"| {name} | " + " | ".join("-" if m is None else str(m) for m in made) + " |"
+        for name, made in spent.items() if name not in exact
+    )  # fmt: skip
+    return f"""# Solvers
+
+Written by `make docs` from the registry. `order` is the claimed order of convergence (lowest and highest over
+the proven option sets), which `fastsample verify` measures.
+
+{table}
+
+## Evaluations made for a budget of 3 to 30
+
+No solver exceeds its budget. With default options these spend it exactly: {", ".join(exact)}.
+The others make (`-`: the budget is too small; adaptive solvers choose for themselves):
+
+{head}
+{others}
+"""
+
+
+def _spent(solver: Solver, budgets: range) -> list[int | None]:
+    made: list[int | None] = []
+    for budget in budgets:
+        try:
+            made.append(trace(solver.plan(VPLinear(), budget)).nfe)
+        except ValueError:
+            made.append(None)
+    return made
+
+
+def _first(function: object) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]

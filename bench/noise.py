@@ -1,0 +1,35 @@
+"""Noise that depends on (seed, i) alone: not on batch size, device, shard or solver.
+
+Sample i of a seed draws from the counter-based generator Philox with key (seed, i): its starting
+noise from counter block 0, its class label from block 1, the noise of step k of a stochastic solver
+from block k + 2. All draws are made on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+__all__ = ["labels", "normal", "step_noise"]
+
+
+def _generator(seed: int, index: int, block: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, block]))
+
+
+def normal(seed: int, indices: Sequence[int], shape: Sequence[int], block: int = 0) -> torch.Tensor:
+    """Standard normal noise [len(indices), *shape], float32, on the host."""
+    draws = [_generator(seed, i, block).standard_normal(tuple(shape), dtype=np.float32) for i in indices]
+    return torch.from_numpy(np.stack(draws))
+
+
+def step_noise(seed: int, indices: Sequence[int], shape: Sequence[int], step: int) -> torch.Tensor:
+    """The noise of step `step` (0, 1, ...) of a stochastic solver, like `normal`."""
+    return normal(seed, indices, shape, block=step + 2)
+
+
+def labels(seed: int, indices: Sequence[int], classes: int) -> torch.Tensor:
+    """Uniformly random class labels [len(indices)], int64."""
+    return torch.tensor([int(_generator(seed, i, 1).integers(classes)) for i in indices])

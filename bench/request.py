@@ -1,0 +1,90 @@
+"""What is asked for: a sweep as the command line or a TOML file states it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+__all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
+
+DEFAULT_METRICS = ("psnr", "fd", "fid")
+
+
+class RequestError(ValueError):
+    """A request that cannot be carried out as it stands."""
+
+
+class Request(BaseModel):
+    """A sweep: the product of models, solvers, grids and NFEs.
+
+    Attributes:
+        model: model ids or checkpoint files.
+        solver: `name` or `name:option=value,...`.
+        nfe: evaluations to spend, each at least 1.
+        grid: grid names, or () for each solver's recommended one.
+        samples: images per cell.
+        batch_size: images per network call; changes nothing but speed.
+        seed: of the noise.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
+        guidance: classifier-free guidance weight.
+        metrics: `psnr`, `fid`, `kid`, `is`, `precision`, `recall`, or one with its extractor as in
+            `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for the model's data.
+        out: folder of the store.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: tuple[str, ...] = Field(("cifar10-tiny-vp",), min_length=1)
+    solver: tuple[str, ...] = Field(("scire",), min_length=1)
+    nfe: tuple[int, ...] = Field((10,), min_length=1)
+    grid: tuple[str, ...] = ()
+    samples: int = Field(256, ge=2)
+    batch_size: int = Field(64, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
+    guidance: float = 0.0
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    out: Path = Path("results-store")
+
+    @field_validator("nfe")
+    @classmethod
+    def _at_least_one(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        for value in values:
+            if value < 1:
+                raise ValueError(f"NFE must be at least 1, not {value}")
+        return values
+
+    @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) else value
+
+
+def read_request(config: Path | None, **overrides: Any) -> Request:
+    """A request from a TOML file, the command line's words (None where not given) winning.
+
+    Raises:
+        RequestError: for a file that cannot be read, an unknown key or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = tomllib.loads(config.read_text())
+        except OSError as error:
+            raise RequestError(f"cannot read {config}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"{config} is not TOML: {error}") from None
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Request(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = first["loc"][0] if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"unknown key {key!r} in {config}; known: {', '.join(Request.model_fields)}") from None
+        raise RequestError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,205 @@
+"""The job: cells in, rows out. Samples stream from the solver into the metrics; no image is written.
+
+A cell is computed in shards of `SHARD` samples; each finished shard is kept in the store until the cell
+is done, so an interrupted run goes on from its last shard. A row is written when all its numbers are
+there and finite, and not before.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from fastsample.bench import metrics as measures
+from fastsample.bench.cells import Cell
+from fastsample.bench.features import Extractor
+from fastsample.bench.metrics import Metric
+from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
+from fastsample.bench.sampling import Sampler
+from fastsample.results.store import Row, Store
+
+__all__ = ["SHARD", "CellError", "Runner"]
+
+SHARD = 256
+
+
+class CellError(RuntimeError):
+    """A cell that could not be computed; no row was written."""
+
+
+@dataclass
+class Runner:
+    """Computes cells and keeps them in a store.
+
+    Args:
+        store: where rows go.
+        sampler: draws the samples, on its device.
+        batch_size: samples per network call; changes nothing but speed.
+        metrics: with their extractors in `extractors`.
+        progress: called with the number of samples finished.
+    """
+
+    store: Store
+    sampler: Sampler
+    batch_size: int
+    metrics: list[Metric]
+    extractors: dict[str, Extractor]
+    progress: Callable[[int], None] = lambda _: None
+
+    def protocol(self, cell: Cell) -> dict[str, str]:
+        """The facts beside the cell's own that decide its numbers."""
+        facts = {
+            "noise": "philox(seed, i) on the host", "uint8": measures.UINT8_RULE, "resize": "none",
+            "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "distance": "eigvalsh of the symmetric product, float64",
+        }  # fmt: skip
+        for name, extractor in self.extractors.items():
+            facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
+        if any(metric.kind == "psnr" for metric in self.metrics):
+            reference = self.reference(cell)
+            facts |= {
+                "psnr reference": f"{reference.title} ({reference.id})",
+                "psnr": "images clamped to [-1, 1], R = 2, no rounding",
+            }
+        return facts
+
+    def reference(self, cell: Cell) -> Reference:
+        """The reference solution that this cell's PSNR is measured against."""
+        return reference_for(
+            cell.model.id, cell.model.sha256, cell.model.path, cell.seed, cell.precision, cell.guidance
+        )
+
+    def run(self, cell: Cell) -> Row:
+        """The row of a cell: from the store if it is finished, else computed and committed.
+
+        Raises:
+            CellError: if the network or the solver returned NaN or infinity.
+        """
+        protocol = self.protocol(cell)
+        key = cell.identity(protocol)
+        if key in self.store:
+            self.progress(cell.samples)
+            return self.store.row(key)
+        shards = self.store.shards(key)
+        for index in range(-(-cell.samples // SHARD)):
+            if index in shards:
+                self.progress(min(SHARD, cell.samples - index * SHARD))
+                continue
+            shards[index] = self._shard(cell, index)
+            self.store.add_shard(key, index, shards[index])
+        parts = [shards[index] for index in sorted(shards)]
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
+        sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
+        begin = time.perf_counter()
+        values = self._summarise(cell, arrays)
+        sums["metrics"] += time.perf_counter() - begin
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            raise CellError(f"{cell}: {', '.join(bad)} is not a finite number; no row was written")
+        row = Row(
+            cell=key, model=cell.model.id, checkpoint_sha256=cell.model.sha256, solver=cell.plan.solver.name,
+            title=cell.plan.solver.title, options=cell.options, grid=str(cell.plan.grid), times=list(cell.plan.times),
+            nfe_asked=cell.plan.nfe,
+            nfe=round(sums["nfe"] / cell.samples),
+            forwards=round(sums["forwards"] / cell.samples),
+            guidance=cell.guidance, samples=cell.samples, seed=cell.seed, precision=cell.precision,
+            device=self.sampler.device_name, metrics=values,
+            seconds={
+                "network": sums["network"], "solver": sums["sampling"] - sums["network"], "metrics": sums["metrics"],
+                "total": sums["sampling"] + sums["metrics"],
+            },
+            protocol=protocol, versions=_versions(), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )  # fmt: skip
+        self.store.finish(row, arrays)
+        return row
+
+    @torch.inference_mode()
+    def _shard(self, cell: Cell, shard: int) -> dict[str, np.ndarray]:
+        """Sample and measure one shard."""
+        first = shard * SHARD
+        everything = list(range(first, min(first + SHARD, cell.samples)))
+        network = self.sampler.network(cell)
+        wants_psnr = any(metric.kind == "psnr" for metric in self.metrics)
+        reference = self._references(cell, shard, len(everything)) if wants_psnr else None
+        out: dict[str, list[np.ndarray]] = {}
+        seconds = dict.fromkeys(("sampling", "network", "metrics"), 0.0)
+        evaluations = calls = 0
+        if network is not None:
+            network.seconds()
+        for low in range(0, len(everything), self.batch_size):
+            indices = everything[low : low + self.batch_size]
+            begin = time.perf_counter()
+            x, nfe, forwards = self.sampler.sample(cell, indices)
+            evaluations += nfe * len(indices)
+            calls += forwards * len(indices)
+            if network is not None:
+                seconds["network"] += network.seconds()
+            if not bool(torch.isfinite(x).all()):
+                raise CellError(f"{cell}: the network or the solver returned NaN or infinity; no row was written")
+            middle = time.perf_counter()
+            seconds["sampling"] += middle - begin
+            for name, value in self._measure(x, None if reference is None else reference[low : low + len(x)]).items():
+                out.setdefault(name, []).append(value)
+            seconds["metrics"] += time.perf_counter() - middle
+            self.progress(len(indices))
+        arrays = {name: np.concatenate(values) for name, values in out.items()}
+        return arrays | {k: np.float64(v) for k, v in {**seconds, "nfe": evaluations, "forwards": calls}.items()}  # type: ignore[return-value]
+
+    def _measure(self, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
+        """Per-sample arrays of one batch."""
+        arrays: dict[str, np.ndarray] = {}
+        if reference is not None:
+            arrays["psnr"] = measures.psnr_values(x, reference.to(x.device))
+        if self.extractors and x.ndim == 4:
+            images = measures.to_uint8(x)
+            for name, extractor in self.extractors.items():
+                features, logits = extractor(images)
+                arrays[f"features[{name}]"], arrays[f"logits[{name}]"] = features, logits
+        return arrays
+
+    def _references(self, cell: Cell, shard: int, count: int) -> torch.Tensor:
+        """The reference solutions of the first `count` samples of a shard."""
+        reference = self.reference(cell)
+        first = shard * SHARD // BATCH
+        parts = []
+        for batch in range(first, first + -(-count // BATCH)):
+            indices = list(range(batch * BATCH, (batch + 1) * BATCH))
+            denoiser = self.sampler.denoiser(cell, indices)
+            arrays = reference.batch(batch, denoiser, self.sampler.start(cell, indices))
+            parts.append(arrays["denoised" if cell.plan.denoise else "x"])
+        return torch.cat(parts)[:count]
+
+    @torch.inference_mode()
+    def accuracy(self, cell: Cell) -> float:
+        """PSNR in dB between the reference and a run with half its steps; see `bench.reference`."""
+        indices = list(range(PROBES))
+        return self.reference(cell).accuracy(self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices))
+
+    def _summarise(self, cell: Cell, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for metric in self.metrics:
+            if metric.kind == "psnr":
+                values |= measures.summarise_psnr(arrays["psnr"]) | {"psnr_reference": self.accuracy(cell)}
+        for name, extractor in self.extractors.items():
+            if f"features[{name}]" not in arrays:
+                continue
+            mine = [metric for metric in self.metrics if metric.extractor == name]
+            kinds = [metric.kind for metric in mine]
+            result = extractor.metrics(kinds, arrays[f"features[{name}]"], arrays[f"logits[{name}]"])
+            values |= {metric.name(cell.samples): result[metric.kind] for metric in mine}
+        return values
+
+
+_SUMS = ("sampling", "network", "metrics", "nfe", "forwards")
+
+
+def _versions() -> dict[str, str]:
+    names = ("fastsample", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}

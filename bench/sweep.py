@@ -1,0 +1,112 @@
+"""A whole sweep on the terminal: cells with progress, then the table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fastsample.bench.cells import Cell, plan_cells
+from fastsample.bench.features import EMBEDDED, Extractor, MetricUnavailable, open_extractor
+from fastsample.bench.metrics import Metric, parse_metric
+from fastsample.bench.request import Request
+from fastsample.bench.run import CellError, Runner
+from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.results.store import Row, Store, frame_of
+from fastsample.results.tables import overview, to_rich
+
+__all__ = ["run_sweep"]
+
+
+def run_sweep(request: Request, console: Console, inception_weights: Path | None = None) -> list[str]:
+    """Compute and show the cells of a request; returns the messages of cells that failed.
+
+    Raises:
+        ValueError: for a request that names something unknown or cannot be carried out.
+    """
+    device = choose_device(request.device)
+    wanted = [parse_metric(text, EMBEDDED) for text in request.metrics]
+    cells, skipped = plan_cells(request, tuple(request.metrics))
+    store = Store(request.out)
+    metrics, extractors = _available(
+        wanted, console, device, inception_weights, any(len(c.model.shape) == 3 for c in cells)
+    )
+    for skip in skipped:
+        console.print(f"[yellow]skipped[/] {skip.what}: {skip.reason}", highlight=False)
+    rows: list[Row] = []
+    failures: list[str] = []
+    columns = (
+        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("images  {task.fields[rate]}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=sum(cell.samples for cell in cells), rate="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            speed = progress.tasks[task].finished_speed or progress.tasks[task].speed
+            progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
+
+        runner = Runner(store, Sampler(device), request.batch_size, metrics, extractors, advance)
+        for number, cell in enumerate(cells, 1):
+            progress.update(task, description=f"cell {number}/{len(cells)} {_short(cell)}")
+            try:
+                rows.append(runner.run(cell))
+            except CellError as error:
+                failures.append(str(error))
+                console.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False)
+    if rows:
+        console.print(to_rich(overview(frame_of(rows))))
+        for line in _footnotes(rows, request.out):
+            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return failures
+
+
+def _available(
+    wanted: list[Metric], console: Console, device: torch.device, weights: Path | None, images: bool
+) -> tuple[list[Metric], dict[str, Extractor]]:
+    """The metrics that can be computed here with their extractors; a line for each that cannot."""
+    extractors: dict[str, Extractor] = {}
+    metrics: list[Metric] = []
+    for metric in wanted:
+        if metric.extractor and not images:
+            continue
+        try:
+            if metric.extractor and metric.extractor not in extractors:
+                extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
+        except MetricUnavailable as error:
+            console.print(f"[yellow]without {metric.kind}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            continue
+        metrics.append(metric)
+    return metrics, extractors
+
+
+def _short(cell: Cell) -> str:
+    return f"{cell.model.id} {cell.plan.solver.name} NFE {cell.plan.nfe}"
+
+
+def _footnotes(rows: list[Row], out: Path) -> list[str]:
+    lines = []
+    bounds = {row.model: row.metrics["psnr_reference"] for row in rows if "psnr_reference" in row.metrics}
+    for model, bound in bounds.items():
+        title = next(row.protocol["psnr reference"] for row in rows if row.model == model)
+        lines.append(
+            f"PSNR of {model}: mean over samples against {title}; the reference agrees with itself at half the steps "
+            f"to {bound:.1f} dB, and a PSNR near that says only 'at least'."
+        )
+    names = {name for row in rows for name in row.metrics if name.startswith("fd[")}
+    if names:
+        lines.append(
+            "fd[...]@N is a Frechet distance in the features of the network named, from N samples; it is no FID."
+        )
+    lines.append("overhead: solver arithmetic and metrics on top of the network's own time.")
+    lines.append(f"{len(rows)} rows in {out}/rows.csv and rows.parquet; `fastsample show {out}` prints them again.")
+    return lines
+
+
+logging.getLogger("torch_fidelity").setLevel(logging.ERROR)

@@ -1,0 +1,86 @@
+"""`fastsample verify`: the proofs of `bench.verify` as a table and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from fastsample.bench.golden import SHIPPED
+from fastsample.bench.verify import PROBLEMS, Proof, claims, golden_summary, prove
+from fastsample.solvers.solver import get
+
+__all__ = ["draw_orders", "run_verification"]
+
+
+def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture: Path, console: Console) -> bool:
+    """Prove the claims of the solvers named (all where None), print a table, write a picture; True if all hold.
+
+    Raises:
+        ValueError: for an unknown solver, or a golden folder that is not there.
+    """
+    wanted = {get(name).name for name in names} if names else None
+    chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
+    proofs = [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
+    table = Table(
+        "solver",
+        "claimed",
+        *(f"order {name}" for name in PROBLEMS),
+        "NFE made/asked",
+        "table error",
+        "holds",
+        header_style="bold",
+    )
+    for proof in proofs:
+        table.add_row(
+            str(proof.claim), str(proof.claim.order), *(f"{proof.orders[name]:.2f}" for name in PROBLEMS),
+            f"{proof.made}/{proof.asked}", f"{proof.table_error:.0e}", "yes" if proof.holds else "[bold red]NO[/]",
+        )  # fmt: skip
+    console.print(table)
+    draw_orders(proofs, picture)
+    console.print(f"error against NFE: {picture}", style="dim", highlight=False)
+    return all(proof.holds for proof in proofs) & _parity(golden, console)
+
+
+def _parity(folder: Path | None, console: Console) -> bool:
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder of golden files")
+    folder = folder or SHIPPED
+    if not folder.is_dir():
+        console.print("no golden files: parity is verified in a clone, or with --golden FOLDER", style="yellow")
+        return True
+    table = Table(
+        "golden file", "cases", "failed", "max difference", header_style="bold", title="parity with official code"
+    )
+    summary = golden_summary(folder)
+    for name, (count, failed, worst) in summary.items():
+        table.add_row(name, str(count), f"[bold red]{failed}[/]" if failed else "0", f"{worst:.1e}")
+    console.print(table)
+    return not any(failed for _, failed, _ in summary.values())
+
+
+def draw_orders(proofs: list[Proof], file: Path) -> None:
+    """Write a log-log picture of RMS error against NFE, a panel per problem, a line per claim."""
+    figure, axes = plt.subplots(1, len(PROBLEMS), figsize=(12, 5.5), sharey=True)
+    styles = ("-", "--", "-.", ":")
+    for axis, name in zip(axes, PROBLEMS, strict=True):
+        for index, proof in enumerate(proofs):
+            nfe, error = zip(*proof.errors[name], strict=True)
+            axis.loglog(nfe, error, styles[index // 10 % len(styles)], marker=".", label=str(proof.claim), lw=1)
+        axis.set(title=name, xlabel="NFE")
+        axis.grid(True, which="both", alpha=0.25)
+    axes[0].set_ylabel("RMS error against the exact solution")
+    axes[-1].legend(fontsize=5, ncols=2, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure.tight_layout()
+    try:
+        figure.savefig(file, dpi=130)
+    except OSError as error:
+        raise ValueError(f"cannot write {file}: {error.strerror}") from None
+    finally:
+        plt.close(figure)

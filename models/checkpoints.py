@@ -1,0 +1,216 @@
+"""Checkpoints of our own: safetensors files with a validated description, and the models shipped with the package.
+
+A file holds the network's state dict and one metadata string, `fastsample`: the JSON of a `Metadata` block
+from which the network can be built and placed on its path. Matrices and convolution weights are stored in
+half precision when the block says so; everything is float32 in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from fastsample.models.networks.cifar_resnet import CifarResNet
+from fastsample.models.networks.song_unet import SongUNet
+
+__all__ = [
+    "CheckpointError",
+    "ClassifierMetadata",
+    "DenoiserMetadata",
+    "Metadata",
+    "embed_checkpoint",
+    "embedded_models",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+    "sha256_of",
+]
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+_NETWORKS: dict[str, type[nn.Module]] = {"SongUNet": SongUNet, "CifarResNet": CifarResNet}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or does not fit its own description."""
+
+
+class _Common(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    id: str
+    title: str
+    network: Literal["SongUNet", "CifarResNet"]
+    network_args: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    num_classes: int = Field(default=0, ge=0, description="classes the network can be conditioned on, or tells apart")
+    data: str = Field(description="data set and split")
+    data_sha256: str = Field(description="of the training pixels, N x H x W x 3 uint8")
+    images_seen: int = Field(ge=0)
+    ema_halflife_images: float = Field(ge=0)
+    optimizer: dict[str, Any]
+    loss: str
+    precision: str = Field(description="arithmetic of the training run")
+    storage: Literal["float32", "float16"] = "float16"
+
+
+class DenoiserMetadata(_Common):
+    """What a diffusion or flow network predicts, and where it lives.
+
+    The network is called as network(x, time_scale * t) with t a time of `path`, and returns `prediction`.
+    """
+
+    kind: Literal["denoiser"] = "denoiser"
+    path: str
+    prediction: Literal["x0", "eps", "velocity", "v"]
+    time_scale: float
+    times: str = Field(description="distribution of the training times")
+
+
+class ClassifierMetadata(_Common):
+    """A classifier of uint8 images, used as a feature extractor."""
+
+    kind: Literal["classifier"] = "classifier"
+    test_accuracy: float = Field(ge=0, le=1)
+    test_data: str
+
+
+Metadata = Annotated[DenoiserMetadata | ClassifierMetadata, Field(discriminator="kind")]
+_METADATA: TypeAdapter[Metadata] = TypeAdapter(Metadata)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:
+    """Write a checkpoint; a file of that name is replaced only once the new one is complete.
+
+    Raises:
+        CheckpointError: when a value is not finite, also after rounding to half precision.
+    """
+    half = metadata.storage == "float16"
+    stored = {}
+    for name, tensor in tensors.items():
+        dtype = torch.float16 if half and tensor.ndim >= 2 and name.endswith("weight") else tensor.dtype
+        stored[name] = tensor.detach().to("cpu", dtype).contiguous()
+    _check_finite(stored, str(path))
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(save(stored, {"fastsample": metadata.model_dump_json()}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:
+    """(state dict on the CPU with floating tensors in float32, metadata).
+
+    Raises:
+        CheckpointError: when the file is missing, truncated, not ours, or holds a value that is not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = (file.metadata() or {}).get("fastsample")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    if described is None:
+        raise CheckpointError(f"{path} carries no fastsample metadata")
+    try:
+        metadata = _METADATA.validate_json(described)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its metadata is not valid: {error}") from error
+    _check_finite(tensors, str(path))
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, metadata
+
+
+def embedded_models() -> dict[str, dict[str, str]]:
+    """The models shipped with the package: id -> {file, sha256, title}."""
+    index = _EMBEDDED / "index.json"
+    entries: dict[str, dict[str, str]] = json.loads(index.read_text("utf-8")) if index.is_file() else {}
+    return entries
+
+
+def embed_checkpoint(source: str | Path) -> str:
+    """Copy a checkpoint into the package's own models, index it, and return its id."""
+    tensors, metadata = load_checkpoint(source)
+    _EMBEDDED.mkdir(exist_ok=True)
+    target = _EMBEDDED / f"{metadata.id}.safetensors"
+    save_checkpoint(target, tensors, metadata)
+    entry = {"file": target.name, "sha256": sha256_of(target), "title": metadata.title, "kind": metadata.kind}
+    index = dict(sorted({**embedded_models(), metadata.id: entry}.items()))
+    (_EMBEDDED / "index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    return metadata.id
+
+
+def load_model(id_or_path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Metadata, str]:
+    """(network in eval mode and float32 on `device`, metadata, sha256 of the file).
+
+    Raises:
+        CheckpointError: for an unknown id, a file other than the one indexed, or tensors that do not fit the network.
+    """
+    entry = embedded_models().get(str(id_or_path))
+    path = _EMBEDDED / entry["file"] if entry else Path(id_or_path)
+    if not path.is_file():
+        known = ", ".join(embedded_models()) or "none"
+        raise CheckpointError(f"{str(id_or_path)!r} is neither a file nor an embedded model; embedded: {known}")
+    sha256 = sha256_of(path)
+    if entry and sha256 != entry["sha256"]:
+        raise CheckpointError(f"{path} has changed: its sha256 is {sha256}, the index says {entry['sha256']}")
+    tensors, metadata = load_checkpoint(path)
+    network = build_network(metadata)
+    _check_fit(network, tensors, str(path))
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False).to(device), metadata, sha256
+
+
+def build_network(metadata: Metadata) -> nn.Module:
+    """A freshly initialised network of the described class.
+
+    Raises:
+        CheckpointError: when the class does not accept its arguments.
+    """
+    try:
+        return _NETWORKS[metadata.network](**metadata.network_args)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{metadata.id}: {metadata.network} refuses its arguments: {error}") from error
+
+
+def _check_finite(tensors: Mapping[str, Tensor], origin: str) -> None:
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{origin}: values that are not finite in {_listed(bad)}")
+
+
+def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    faults = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "mis-shaped": [
+            f"{name} {tuple(tensor.shape)} for {expected[name]}"
+            for name, tensor in tensors.items()
+            if name in expected and tuple(tensor.shape) != expected[name]
+        ],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{fault}: {_listed(names)}" for fault, names in faults.items() if names)
+        raise CheckpointError(f"{origin} does not fit its network: {told}")
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,237 @@
+"""Denoisers: what every model is once it stands on a path.
+
+From one evaluation at (x, t) the data prediction x0, the noise prediction eps, the velocity
+dx_t/dt and the v-prediction are linear in one another and in x:
+
+    x        = alpha x0  + sigma eps
+    velocity = alpha' x0 + sigma' eps
+    v        = alpha eps - sigma x0          (arXiv 2202.00512)
+
+so a prediction is a pair (p, r) meaning p x0 + r eps, and any of them follows from any other
+(`convert`). Solvers see only `Denoiser`; `denoiser.on(path)` shows the same denoiser on another
+path, by matching lambda and rescaling x.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+
+from fastsample.models.path import Path
+
+__all__ = ["AnalyticFirstStep", "Denoiser", "NetworkDenoiser", "Prediction", "Thresholded", "convert", "scale_between"]
+
+Prediction = Literal["x0", "eps", "velocity", "v"]
+
+
+def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]:
+    """(p, r) such that the prediction at t is p x0 + r eps.
+
+    Raises:
+        ValueError: for an unknown prediction.
+    """
+    match prediction:
+        case "x0":
+            return 1.0, 0.0
+        case "eps":
+            return 0.0, 1.0
+        case "velocity":
+            return path.d_alpha(t), path.d_sigma(t)
+        case "v":
+            return -path.sigma(t), path.alpha(t)
+    raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(get_args(Prediction))}")
+
+
+def convert(path: Path, t: float, have: Prediction, want: tuple[float, float]) -> tuple[float, float]:
+    """(c_x, c_f) with  p x0 + r eps = c_x x + c_f f,  where f is the prediction `have` at (x, t).
+
+    Raises:
+        ZeroDivisionError: where f does not determine x0 and eps (eps at alpha = 0, x0 at sigma = 0).
+    """
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    (p, r), (want_p, want_r) = weights(path, t, have), want
+    if (p, r) == (want_p, want_r):
+        return 0.0, 1.0
+    det = alpha * r - sigma * p
+    if det == 0:
+        raise ZeroDivisionError(f"the {have} prediction says nothing more than x at t = {t} of the {path.name} path")
+    return (want_p * r - want_r * p) / det, (want_r * alpha - want_p * sigma) / det
+
+
+class Denoiser(ABC):
+    """A model on a path; counts its evaluations.
+
+    x is any vector (a tensor of shape [batch, ...], or a symbol); t is a Python float on `path`.
+
+    Attributes:
+        path: where the model lives, with the interval it is sampled on.
+        nfe: evaluations made so far. A guided evaluation is one.
+        forwards: network calls that one evaluation costs (2 with classifier-free guidance).
+    """
+
+    forwards: int = 1
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.nfe = 0
+
+    def x0(self, x: Any, t: float) -> Any:
+        """Data prediction E[x_0 | x_t = x]; one evaluation."""
+        return self.predict(x, t, "x0")
+
+    def eps(self, x: Any, t: float) -> Any:
+        """Noise prediction E[eps | x_t = x] = -sigma times the score; one evaluation."""
+        return self.predict(x, t, "eps")
+
+    def velocity(self, x: Any, t: float) -> Any:
+        """Velocity dx_t/dt of the probability-flow ODE in the path's own time; one evaluation."""
+        return self.predict(x, t, "velocity")
+
+    def predict(self, x: Any, t: float, prediction: Prediction) -> Any:
+        """The prediction of that name; one evaluation."""
+        return self.combine(x, t, *weights(self.path, t, prediction))
+
+    def combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        """p x0 + r eps at (x, t); one evaluation."""
+        self.nfe += 1
+        return self._combine(x, t, p, r)
+
+    @abstractmethod
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any: ...
+
+    def on(self, path: Path) -> Denoiser:
+        """The same denoiser seen on another path, on the part of it where both have a lambda.
+
+        Evaluations made through the view are counted here too. A view of the denoiser's own
+        kind of path is the denoiser itself, on the interval asked for.
+        """
+        return self if path == self.path else _View(self, path)
+
+
+class _View(Denoiser):
+    """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
+
+    def __init__(self, base: Denoiser, path: Path) -> None:
+        super().__init__(path)
+        self.base, self.forwards = base, base.forwards
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        own = t if _same_kind(self.path, self.base.path) else self.base.path.t_of_lam(self.path.lam(t))
+        scale = scale_between(self.path, t, self.base.path, own)
+        return self.base.combine(x if scale == 1 else scale * x, own, p, r)
+
+
+def _same_kind(a: Path, b: Path) -> bool:
+    return a.between(0.0, 0.0) == b.between(0.0, 0.0)
+
+
+def scale_between(path: Path, t: float, other: Path, other_t: float) -> float:
+    """The factor that carries x at t of `path` to the point of equal lambda at `other_t` of `other`."""
+    return math.hypot(other.alpha(other_t), other.sigma(other_t)) / math.hypot(path.alpha(t), path.sigma(t))
+
+
+class NetworkDenoiser(Denoiser):
+    """A network on its path.
+
+    Args:
+        network: called as network(x, times) or network(x, times, labels), x [batch, channels, height,
+            width], times float32 [batch]; returns its prediction in the shape of x.
+        path: the path it was trained on.
+        prediction: what it returns.
+        time_scale: the network is called with time_scale * t.
+        labels: one-hot or integer labels [batch, ...] for the whole batch, or None.
+        guidance: classifier-free guidance weight w: (1 + w) conditional - w unconditional
+            (arXiv 2207.12598, eq. 6); 0 is plain conditional sampling.
+        null_labels: what the network takes for "no class"; needed with guidance.
+        autocast: dtype for torch.autocast, or None to run in the network's own dtype.
+
+    The state keeps its dtype: x is cast to the network's dtype for the call and the result back.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        path: Path,
+        prediction: Prediction,
+        *,
+        time_scale: float = 1.0,
+        labels: torch.Tensor | None = None,
+        guidance: float = 0.0,
+        null_labels: torch.Tensor | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(path)
+        if guidance and (labels is None or null_labels is None):
+            raise ValueError("classifier-free guidance needs labels and null_labels")
+        self.network, self.prediction, self.time_scale = network, prediction, time_scale
+        self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
+        self.forwards = 2 if guidance else 1
+        self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
+
+    def _call(self, x: torch.Tensor, t: float, labels: torch.Tensor | None) -> torch.Tensor:
+        times = torch.full((len(x),), self.time_scale * t, dtype=self._dtype, device=x.device)
+        context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
+        with context:
+            out = (
+                self.network(x.to(self._dtype), times)
+                if labels is None
+                else self.network(x.to(self._dtype), times, labels)
+            )
+        return out.to(x.dtype)
+
+    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
+        c_x, c_f = convert(self.path, t, self.prediction, (p, r))
+        f = self._call(x, t, self.labels)
+        if self.guidance:
+            f = (1 + self.guidance) * f - self.guidance * self._call(x, t, self.null_labels)
+        if c_x == 0:
+            return f if c_f == 1 else c_f * f
+        return torch.add(c_x * x, f, alpha=c_f)
+
+
+class Thresholded(Denoiser):
+    """Dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3).
+
+    s = max(quantile(|x0|, 0.995), 1) per sample; x0 is clipped to [-s, s] and divided by s. It is
+    not linear in x, so a solver on it has no coefficient table.
+    """
+
+    def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
+        super().__init__(base.path)
+        self.base, self.quantile, self.forwards = base, quantile, base.forwards
+
+    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
+        x0 = self.base.x0(x, t)
+        size = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1).clamp(min=1.0)
+        size = size.reshape(-1, *[1] * (x0.ndim - 1))
+        x0 = torch.minimum(torch.maximum(x0, -size), size) / size
+        return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
+
+
+class AnalyticFirstStep(Denoiser):
+    """Replaces the first evaluation by eps = x / sqrt(alpha^2 + sigma^2) and does not count it.
+
+    At the noise end x is nearly all noise, so this "analytic first step" (AFS, arXiv 2210.05475)
+    saves one evaluation; it is the exact denoiser of standard-normal data.
+    """
+
+    def __init__(self, base: Denoiser) -> None:
+        super().__init__(base.path)
+        self.base, self.forwards, self._first = base, base.forwards, True
+
+    def combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        if not self._first:
+            self.nfe += 1
+            return self.base.combine(x, t, p, r)
+        self._first = False
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        size = math.hypot(alpha, sigma)
+        x0 = alpha / (size * (size + sigma))  # (1 - sigma / size) / alpha, finite at alpha = 0
+        return (p * x0 + r / size) * x
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        return self.base.combine(x, t, p, r)

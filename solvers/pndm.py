@@ -1,0 +1,172 @@
+"""PNDM and its descendants (arXiv 2202.09778): Adams-Bashforth weights on the noise prediction.
+
+F-PNDM and S-PNDM put the weighted eps into a DDIM step; iPNDM (arXiv 2204.13902) and iPNDM-v take
+sigma = NSR as the variable, where the DDIM step is x + (sigma' - sigma) eps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from fastsample.models.denoiser import Denoiser
+from fastsample.models.path import DiscreteVP, Path
+from fastsample.solvers.adams import adams_weights, combine, integrate, multistep
+from fastsample.solvers.grids import Grid
+from fastsample.solvers.solver import Schedule, register
+
+
+def _uniform_weights(points: int) -> list[float]:
+    """Adams-Bashforth weights on equal steps of length 1, newest first."""
+    return adams_weights([-float(j) for j in range(points)], 0.0, 1.0)
+
+
+def _transfer(path: Path, official: bool) -> Callable[[Any, Any, float, float], Any]:
+    """phi(x, e, s, t), the DDIM step (eq. 11).
+
+    The official code truncates a half-integer index and reads its table of abar one entry late, so the
+    run ends at abar_0.
+
+    Raises:
+        ValueError: for official on a path without a table.
+    """
+    entries = len(path.betas) if isinstance(path, DiscreteVP) else 0
+    if official and not entries:
+        raise ValueError("official=true reads a table of betas: it needs a discrete-time model")
+
+    def place(t: float) -> float:
+        return (math.trunc(round(t * entries - 1, 6)) + 2) / entries if official else t
+
+    def step(x: Any, e: Any, s: float, t: float) -> Any:
+        s, t = place(s), place(t)
+        ratio = path.alpha(t) / path.alpha(s)
+        return ratio * x + (path.sigma(t) - ratio * path.sigma(s)) * e
+
+    return step
+
+
+def _f_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, official: bool = False) -> Schedule:
+    _transfer(path, official)
+    # The first three steps cost four evaluations.
+    count = nfe - 9 if nfe >= 12 else nfe // 4
+    if count < 1:
+        raise ValueError(f"needs at least 4 evaluations, not {nfe}")
+    return Schedule(grid(path, count, t_start, path.t_data))
+
+
+def _s_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, official: bool = False) -> Schedule:
+    _transfer(path, official)
+    if nfe < 2:
+        raise ValueError(f"needs at least 2 evaluations, not {nfe}")
+    return Schedule(grid(path, nfe - 1, t_start, path.t_data))
+
+
+_INTEGER: dict[str, Any] = {
+    "paper": "2202.09778", "coordinate": "eps",
+    "note": "The official code reads its table of abar one entry late and ends at abar_0 (official=true).",
+}  # fmt: skip
+
+
+# In NSR the Runge-Kutta start overshoots by the ratio of its ends: logsnr keeps that ratio small on every path.
+@register(
+    "pndm", title="F-PNDM", order=2, scheduler=_f_pndm_schedule,
+    grids=("logsnr", "quadratic", "uniform", "integer-uniform"), **_INTEGER,
+)  # fmt: skip
+def pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool = False) -> Any:
+    """F-PNDM: three pseudo Runge-Kutta steps, then four-step pseudo linear multistep (Algorithm 2).
+
+    Runge-Kutta steps evaluate at s, twice at the middle time, and at t; n steps cost n + 9 evaluations.
+    The weights are those of equal steps, the transfer is exact for constant eps: second order.
+    """
+    transfer = _transfer(denoiser.path, official)
+    past: list[Any] = []
+    for n, (s, t) in enumerate(pairwise(times)):
+        past = [denoiser.eps(x, s), *past[:3]]
+        if n < 3:
+            middle, e1 = (s + t) / 2, past[0]
+            e2 = denoiser.eps(transfer(x, e1, s, middle), middle)
+            e3 = denoiser.eps(transfer(x, e2, s, middle), middle)
+            e4 = denoiser.eps(transfer(x, e3, s, t), t)
+            e = combine((1 / 6, 1 / 3, 1 / 3, 1 / 6), (e1, e2, e3, e4))
+        else:
+            e = combine(_uniform_weights(4), past)
+        x = transfer(x, e, s, t)
+    return x
+
+
+@register(
+    "s-pndm", title="S-PNDM", order=2, scheduler=_s_pndm_schedule,
+    grids=("quadratic", "uniform", "integer-uniform"), flow_grid="nsr", **_INTEGER,
+)  # fmt: skip
+def s_pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool = False) -> Any:
+    """S-PNDM: one pseudo improved-Euler step, then two-step Adams-Bashforth (appendix A.3); n + 1 evaluations."""
+    transfer = _transfer(denoiser.path, official)
+    past: list[Any] = []
+    for n, (s, t) in enumerate(pairwise(times)):
+        past = [denoiser.eps(x, s), *past[:1]]
+        if n == 0:
+            e = combine((0.5, 0.5), (past[0], denoiser.eps(transfer(x, past[0], s, t), t)))
+        else:
+            e = combine(_uniform_weights(2), past)
+        x = transfer(x, e, s, t)
+    return x
+
+
+_SIGMA: dict[str, Any] = {
+    "coordinate": "eps", "path": "edm", "grids": ("karras", "logsnr", "vp-time:rho=2"), "flow_grid": "sigmoid",
+    "scheduler": multistep(4),
+}  # fmt: skip
+
+
+@register(
+    "ipndm", title="iPNDM", paper="2204.13902", order=lambda *, order, **_: min(order, 2), **_SIGMA,
+    variants=({}, {"order": 3}, {"order": 2}, {"order": 1}),
+)  # fmt: skip
+def ipndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int) -> Any:
+    """Adams-Bashforth weights of equal steps in sigma, whatever the grid; warm-up 1, 2, ...
+
+    The weights ignore that steps differ: at most second order, on smooth grids.
+    """
+    weights = [_uniform_weights(points) for points in range(1, order + 1)]
+
+    def scaled(nodes: Sequence[float], s: float, t: float) -> list[float]:
+        return [(t - s) * weight for weight in weights[len(nodes) - 1]]
+
+    return integrate(denoiser.eps, x, times, order, scaled)
+
+
+@register(
+    "ipndm-v", title="iPNDM-v", paper="2312.00094", **_SIGMA,
+    order=lambda *, order, official, **_: 1 if official and order == 4 else min(order, 2),
+    variants=({}, {"order": 3}, {"order": 2}, {"order": 1}, {"official": True}),
+    note="Three slips in the published weights of orders 3 and 4 (official=true); the default is exact, as DEIS-rhoAB.",
+)  # fmt: skip
+def ipndm_v(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, official: bool = False) -> Any:
+    """Variable-step Adams-Bashforth in sigma, identical to DEIS-rhoAB (arXiv 2204.13902); warm-up 1, 2, ...
+
+    Locally of order q + 1; the first-order first step limits the global order to 2, though at large sigma
+    its share is small and q is measured at usual step counts.
+    """
+    return integrate(denoiser.eps, x, times, order, _published_weights if official else adams_weights)
+
+
+def _published_weights(nodes: Sequence[float], s: float, t: float) -> list[float]:
+    """iPNDM-v's weights as in its code: exact on equal steps up to order 3 only."""
+    if len(nodes) <= 2:
+        return adams_weights(nodes, s, t)
+    h, (h1, h2, *older) = t - s, [a - b for a, b in pairwise(nodes)]
+    first, second = (2 + h / h1) / 2, -(h / h1) / 2
+    third = (1 - h / (3 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2
+    weights = [first + third, second - (1 + h1 / h2) * third, third * h1 / h2]
+    if older:
+        h3 = older[0]
+        shift = h1 * (h1 + h2) / (h2 * (h2 + h3))
+        fourth = (1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
+        fourth *= h * (h + h1) * (h + h1 + h2) / (h1 * (h1 + h2) * (h1 + h2 + h3))
+        weights[0] += fourth
+        weights[1] -= (1 + h1 / h2 + shift) * fourth
+        weights[2] += (h1 / h2 + shift * (1 + h2 / h3)) * fourth
+        weights.append(-fourth * shift * h1 / h2)
+    return [h * weight for weight in weights]

@@ -1,0 +1,111 @@
+"""Explicit Runge-Kutta methods on the velocity of the probability-flow ODE, dx/dt = u(x, t).
+
+They integrate on the linear path (CondOT), whatever path the model lives on: there the velocity of a
+Gaussian path is bounded at both ends. On rectified flows that is the model's own ODE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from fastsample.models.denoiser import Denoiser
+from fastsample.models.path import Path
+from fastsample.solvers.grids import Grid
+from fastsample.solvers.solver import Schedule, register, steps
+
+
+def _explicit(denoiser: Denoiser, x: Any, times: Sequence[float], nodes: Sequence[float], rows: Any, final: Any) -> Any:
+    """One explicit tableau: stage i at t + nodes[i] h and x + h sum_j rows[i][j] k_j; result x + h sum final_j k_j."""
+    for s, t in pairwise(times):
+        h = t - s
+        k: list[Any] = []
+        for node, row in zip(nodes, rows, strict=True):
+            point = x + sum((h * a) * slope for a, slope in zip(row, k, strict=True) if a) if k else x
+            k.append(denoiser.velocity(point, s + node * h))
+        x = x + sum((h * b) * slope for b, slope in zip(final, k, strict=True) if b)
+    return x
+
+
+_FLOW: dict[str, Any] = {
+    "coordinate": "velocity",
+    "path": "flow",
+    "singular_start": True,
+    "grids": ("uniform", "quadratic", "shift"),
+}
+
+
+@register("euler", title="Euler", paper="2209.03003", order=1, **_FLOW)
+def euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """x' = x + h u(x, t). First order; one evaluation a step. On CondOT it is DDIM."""
+    for s, t in pairwise(times):
+        x = x + (t - s) * denoiser.velocity(x, s)
+    return x
+
+
+@register("midpoint", title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2), **_FLOW)
+def midpoint(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """x' = x + h u(x + h/2 u(x, t), t + h/2). Second order; two evaluations a step."""
+    return _explicit(denoiser, x, times, (0, 0.5), ((), (0.5,)), (0, 1))
+
+
+@register("heun", title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2), **_FLOW)
+def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """Trapezoid with an Euler predictor. Second order; two evaluations a step."""
+    return _explicit(denoiser, x, times, (0, 1), ((), (1,)), (0.5, 0.5))
+
+
+@register(
+    "bosh3", title="Bogacki-Shampine 3", paper="doi:10.1016/0893-9659(89)90079-7", order=3, scheduler=steps(3), **_FLOW
+)
+def bosh3(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """The third-order member of the Bogacki-Shampine pair with a fixed step; three evaluations a step."""
+    return _explicit(denoiser, x, times, (0, 0.5, 0.75), ((), (0.5,), (0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
+
+
+@register("rk4", title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4), **_FLOW)
+def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """The classical tableau (weights 1/6, 1/3, 1/3, 1/6); four evaluations a step."""
+    return _explicit(
+        denoiser, x, times, (0, 0.5, 0.5, 1), ((), (0.5,), (0, 0.5), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+    )
+
+
+@register(
+    "rk4-38",
+    title="Runge-Kutta 4 (3/8 rule)",
+    paper="2209.03003",
+    order=4,
+    scheduler=steps(4),
+    note="What torchdiffeq and flow_matching call rk4 is this 3/8-rule variant, not the classical method.",
+    **_FLOW,
+)
+def rk4_38(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """Kutta's 3/8 rule, the `rk4` of torchdiffeq; four evaluations a step."""
+    return _explicit(
+        denoiser, x, times, (0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)
+    )
+
+
+def _shifted_unit_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
+    return Schedule(grid(path, nfe, 0.0, 1.0))
+
+
+@register(
+    "euler-rf",
+    title="Euler of RectifiedFlow's code",
+    paper="2209.03003",
+    order=0,
+    scheduler=_shifted_unit_interval,
+    note="gnobitab/RectifiedFlow asks the network at 1e-3 + 0.999 t but steps by 1/N from t = 0 to 1.",
+    **_FLOW,
+)
+def euler_rf(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
+    """Euler to t = 1 with every velocity taken 1e-3 (1 - t) too late: it reproduces published rows.
+
+    The mismatch leaves an error of 1e-3 at any step count, so no order is claimed; `euler` has none.
+    """
+    for s, t in pairwise(times):
+        x = x + (t - s) * denoiser.velocity(x, 1e-3 + (1 - 1e-3) * s)
+    return x

@@ -1,0 +1,308 @@
+"""The solver contract: plain functions, registered once, planned on a path, run on any vector.
+
+A solver is `solve(denoiser, x, times, **options) -> x`. It uses only additions of vectors and their
+products with Python floats, computes its coefficients in float64 on the host, and asks
+`denoiser.path` for alpha, sigma and lambda. `times` runs from noise to data.
+
+`register` states what a reader of a results table needs to know. A `Plan` binds a solver to a
+path, a budget and a grid; calling it samples:
+
+    plan = get("scire").plan(denoiser.path, nfe=10, order=3)
+    samples = plan(denoiser, noise)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastsample.models.denoiser import AnalyticFirstStep, Denoiser, Prediction, scale_between
+from fastsample.models.path import Path, path_named
+from fastsample.solvers.grids import Grid, nearest
+
+__all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
+
+Solve = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The outer times of a run and what else the solve function must be told (orders, ratios)."""
+
+    times: tuple[float, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+# scheduler(path, t_start, grid, nfe, **options) -> Schedule that makes at most nfe evaluations
+Scheduler = Callable[..., Schedule]
+
+# Options that every solver takes: they wrap the solver instead of entering it.
+COMMON: dict[str, Any] = {"denoise": False, "afs": False}
+
+
+def steps(evaluations: int = 1, extra: int = 0) -> Scheduler:
+    """A scheduler of equal steps: floor((nfe - extra) / evaluations) intervals of the grid."""
+
+    def schedule(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
+        intervals = (nfe - extra) // evaluations
+        if intervals < 1:
+            raise ValueError(f"needs at least {evaluations + extra} evaluations, not {nfe}")
+        return Schedule(grid(path, intervals, t_start, path.t_data))
+
+    return schedule
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A registered solver; see `register` for the fields."""
+
+    name: str
+    solve: Solve
+    title: str
+    paper: str
+    family: str
+    coordinate: Prediction
+    order: int | Callable[..., int]
+    grids: tuple[str, ...]
+    flow_grid: str | None
+    path: str | None
+    singular_start: bool
+    scheduler: Scheduler
+    defaults: Mapping[str, Any]
+    variants: tuple[Mapping[str, Any], ...]
+    note: str
+    stochastic: bool
+    adaptive: bool
+
+    @property
+    def known_options(self) -> dict[str, Any]:
+        """Every option with its default, the common ones last."""
+        scheduled = _keyword_only(self.scheduler)
+        return {**scheduled, **_keyword_only(self.solve), **self.defaults, **COMMON}
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """Read `key=value,...`; each value takes the type of the option's default.
+
+        Raises:
+            ValueError: for an unknown option or a value of the wrong type.
+        """
+        options: dict[str, Any] = {}
+        for item in filter(None, text.split(",")):
+            key, sep, value = item.partition("=")
+            known = self.known_options
+            if key not in known:
+                raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
+            if not sep:
+                raise ValueError(f"solver {self.name}: write {key}=VALUE")
+            options[key] = _convert(f"solver {self.name}: {key}", value, known[key])
+        return options
+
+    def claimed_order(self, **options: Any) -> int:
+        """Order of convergence that `verify` holds the solver to, with these options."""
+        return self.order if isinstance(self.order, int) else self.order(**self._complete(options))
+
+    def integration_path(self, path: Path) -> Path:
+        """The path on which the solver integrates a model that lives on `path`."""
+        target = path if self.path is None else path_named(self.path)
+        if target.name == path.name:
+            return path
+        start = target.t_noise if path.alpha(path.t_noise) <= 0 else target.t_of_lam(path.lam(path.t_noise))
+        if path.alpha(path.t_noise) <= 0 < target.alpha(target.t_noise):
+            start = target.t_of_lam(path.lam(path.t_finite))
+        return target.between(start, target.t_of_lam(path.lam(path.t_data)))
+
+    def default_grid(self, path: Path) -> Grid:
+        """The recommended grid on a model's path."""
+        flow = path.t_data > path.t_noise  # time runs from noise to data
+        return Grid.parse(self.flow_grid if flow and self.flow_grid else self.grids[0])
+
+    def plan(self, path: Path, nfe: int, grid: Grid | str | None = None, **options: Any) -> Plan:
+        """Bind the solver to a model's path and a budget of evaluations.
+
+        Args:
+            path: the model's path with its interval.
+            nfe: evaluations to spend; never exceeded, and spent exactly where the method can.
+            grid: a Grid, its name, or None for the recommended one.
+            options: the solver's options, `denoise` (end with one data prediction, an evaluation more)
+                and `afs` (analytic first step, an evaluation less).
+
+        Raises:
+            ValueError: for a budget that is too small, an unknown option or grid.
+        """
+        complete = self._complete(options)
+        denoise, afs = complete.pop("denoise"), complete.pop("afs")
+        grid = self.default_grid(path) if grid is None else Grid.parse(grid) if isinstance(grid, str) else grid
+        own = self.integration_path(path)
+        start = own.t_noise if self.singular_start else own.t_finite
+        chosen = {key: complete[key] for key in _keyword_only(self.scheduler)}
+        try:
+            if nfe < 1:
+                raise ValueError(f"NFE must be at least 1, not {nfe}")
+            schedule = self.scheduler(own, start, grid, nfe - denoise + afs, **chosen)
+        except ValueError as error:
+            raise ValueError(f"solver {self.name} at NFE {nfe}: {error}") from None
+        accepted = _keyword_only(self.solve)
+        arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
+        return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs)
+
+    def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        known = self.known_options
+        for key in options:
+            if key not in known:
+                raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
+        return known | dict(options)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A solver on a path, with its times: everything but the model and the noise."""
+
+    solver: Solver
+    path: Path
+    own: Path
+    grid: Grid
+    nfe: int
+    times: tuple[float, ...]
+    arguments: Mapping[str, Any]
+    denoise: bool = False
+    afs: bool = False
+
+    def __call__(self, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:
+        """Sample.
+
+        Args:
+            denoiser: a model on this plan's path.
+            x: the starting point at `path.t_noise`, that is prior_std times standard normal noise; any vector.
+            noise: for stochastic solvers, the standard normal vector of step i, i = 0, 1, ...
+
+        Returns:
+            The solution at `path.t_data`; with `denoise`, the data prediction there.
+        """
+        arguments = dict(self.arguments) | ({"noise": noise} if self.solver.stochastic else {})
+        view = denoiser.on(self.own)
+        model = AnalyticFirstStep(view) if self.afs else view
+        x = self._enter(x)
+        x = self.solver.solve(model, x, self.times, **arguments)
+        if self.denoise:
+            return view.x0(x, self.times[-1])
+        scale = self._scale(self.times[-1])
+        return x if scale == 1 else scale * x
+
+    def _scale(self, t: float) -> float:
+        """Carries x at t of the integration path to the model's path."""
+        if self.own == self.path:
+            return 1.0
+        return scale_between(self.own, t, self.path, self.path.t_of_lam(self.own.lam(t)))
+
+    def _enter(self, x: Any) -> Any:
+        """x at the first time of the integration path: only its noise part, which is all but exact there."""
+        sigma = self.path.sigma(self.path.t_noise)
+        factor = self.own.sigma(self.times[0]) / sigma
+        return x if abs(factor - 1) < 1e-15 else factor * x
+
+
+_SOLVERS: dict[str, Solver] = {}
+
+
+def register(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    coordinate: Prediction,
+    order: int | Callable[..., int],
+    grids: Sequence[str] = ("logsnr",),
+    flow_grid: str | None = None,
+    path: str | None = None,
+    singular_start: bool = False,
+    scheduler: Scheduler | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    variants: Iterable[Mapping[str, Any]] = ({},),
+    note: str = "",
+    stochastic: bool = False,
+    adaptive: bool = False,
+) -> Callable[[Solve], Solve]:
+    """Register a solve function under a name; one function may be registered several times.
+
+    Args:
+        name: what the command line calls it.
+        title: what a table calls it.
+        paper: arXiv id.
+        coordinate: the prediction that the method asks the denoiser for.
+        order: claimed order of convergence, or a function of the options.
+        grids: recommended grids, best first.
+        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
+        path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR
+            do not care).
+        singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
+        scheduler: chooses steps and orders that spend the budget; one evaluation a step if None.
+        defaults: option values of this member that differ from the function's.
+        variants: option sets, beside others, that tests and `verify` prove.
+        note: one sentence on how official code differs.
+        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
+    """
+
+    def decorate(solve: Solve) -> Solve:
+        if name in _SOLVERS:
+            raise ValueError(f"solver {name} is registered twice")
+        _SOLVERS[name] = Solver(
+            name,
+            solve,
+            title,
+            paper,
+            solve.__module__.rpartition(".")[2],
+            coordinate,
+            order,
+            tuple(grids),
+            flow_grid,
+            path,
+            singular_start,
+            scheduler or steps(),
+            dict(defaults or {}),
+            tuple(variants),
+            note,
+            stochastic,
+            adaptive,
+        )
+        return solve
+
+    return decorate
+
+
+def solvers() -> dict[str, Solver]:
+    """Every registered solver by name."""
+    return dict(_SOLVERS)
+
+
+def get(name: str) -> Solver:
+    """The solver of that name.
+
+    Raises:
+        ValueError: for an unknown name; the message offers the nearest ones.
+    """
+    if name not in _SOLVERS:
+        raise ValueError(nearest(name, list(_SOLVERS), "solver"))
+    return _SOLVERS[name]
+
+
+def _keyword_only(function: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only parameters that have a default: the options of a solve function or scheduler."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def _convert(what: str, value: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{what} is true or false, not {value!r}")
+        return value.lower() == "true"
+    if isinstance(default, int | float):
+        try:
+            return type(default)(value)
+        except ValueError:
+            raise ValueError(
+                f"{what} takes {'an integer' if isinstance(default, int) else 'a number'}, not {value!r}"
+            ) from None
+    return value

@@ -1,0 +1,111 @@
+"""The embedded models and the embedded extractor, as a user runs them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fastsample.bench.features import EMBEDDED, MetricUnavailable, open_extractor
+from fastsample.bench.noise import normal, step_noise
+from fastsample.datasets.images import dataset_named
+from fastsample.models.catalogue import open_model
+from fastsample.solvers.solver import get, solvers
+from fastsample.solvers.table import play, trace
+
+MODELS = ("cifar10-tiny-vp", "cifar10-tiny-flow")
+FIXED = [name for name, solver in solvers().items() if not solver.adaptive]
+
+
+def denoiser(model, dtype=torch.float32):
+    return model.make(model.network.to(dtype), None, 0.0, None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("solver", ["heun", "dpm-solver-3", "dpmpp-2m", "scire", "unipc", "deis", "flow-solver"])
+@torch.inference_mode()
+def test_the_table_is_the_solver_to_float32_rounding(name, solver):
+    model = open_model(name)
+    x = normal(0, range(2), model.shape)
+    plan = get(solver).plan(model.path, 8)
+    counted = denoiser(model)
+    result = plan(counted, x)
+    assert counted.nfe == trace(plan).nfe
+    # noise predictions on CondOT begin at alpha = 0.001 and subtract numbers a thousand times their result
+    lost = 1e3 if plan.solver.coordinate == "eps" and name.endswith("flow") else 30
+    table = trace(plan, "velocity")
+    torch.testing.assert_close(play(table, denoiser(model), x), result, rtol=0, atol=lost * 5e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("solver", FIXED)
+@torch.inference_mode()
+def test_float32_follows_float64_on_the_embedded_models(name, solver):
+    model = open_model(name)
+    x = normal(0, range(4), model.shape)
+    plan = get(solver).plan(model.path, 20)
+
+    def noise(step):
+        return step_noise(0, range(4), model.shape, step)
+
+    coarse = plan(denoiser(model), x, noise)
+    fine = plan(denoiser(model, torch.float64), x.double(), lambda step: noise(step).double())
+    mse = float((coarse.double().clamp(-1, 1) - fine.clamp(-1, 1)).square().mean())
+    assert 10 * math.log10(4 / mse) >= 60
+
+
+def test_the_extractor_and_its_reference():
+    extractor = open_extractor(EMBEDDED, torch.device("cpu"))
+    assert extractor.reference.n == 50_000
+    assert extractor.reference.extractor_sha256 == extractor.sha256
+    images = dataset_named("cifar10-jpeg", "test").images[:600]
+    features, logits = extractor(images)
+    assert features.shape == (600, len(extractor.reference.mu))
+    assert logits.shape == (600, 10)
+    real = extractor.metrics(["fd"], features, logits)["fd"]
+    noise = torch.randint(0, 256, (600, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert extractor.metrics(["fd"], *extractor(noise))["fd"] > 10 * real > 0
+
+
+def test_fid_is_absent_with_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(MetricUnavailable, match=r"weights are not at .*--inception-weights"):
+        open_extractor("inception-v3-compat", torch.device("cpu"))
+    with pytest.raises(ValueError, match="no reference set is known"):
+        open_extractor("vgg16", torch.device("cpu"))
+
+
+def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
+    """torch-fidelity's Inception-v3 with fixed random weights against a small CIFAR-10 of noise."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    from fastsample.bench import features
+    from fastsample.datasets.images import ImageDataset
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: {})
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+        blank = tmp_path / "blank.pth"
+        blank.write_bytes(b"")
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(blank)
+        )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    monkeypatch.setattr(
+        features,
+        "dataset_named",
+        lambda name, split: ImageDataset(name, split, images, torch.zeros(6, dtype=torch.int64)),
+    )
+    extractor = open_extractor("inception-v3-compat", torch.device("cpu"), tmp_path / "weights.pth")
+    assert extractor.reference_id == "cifar10-train@inception-v3-compat n=6"
+    found, logits = extractor(images)
+    assert found.shape == (6, 2048)
+    assert extractor.metrics(["fid"], found, logits)["fid"] == pytest.approx(
+        0, abs=1e-3 * float(np.trace(extractor.reference.sigma))
+    )
+    assert list((tmp_path / "home" / "reference").glob("*.npz"))  # computed once, cached

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from fastsample.bench import run as job
+from fastsample.bench.cells import plan_cells
+from fastsample.bench.metrics import parse_metric
+from fastsample.bench.request import Request, RequestError
+from fastsample.bench.run import CellError, Runner
+from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.sweep import run_sweep
+from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
+from fastsample.models.networks.song_unet import SongUNet
+from fastsample.results.store import Store
+
+PSNR = [parse_metric("psnr", "")]
+quiet = Console(quiet=True)
+
+
+def request(tmp_path, **changes):
+    facts = dict(
+        model="gmm-image", solver=("heun", "dpmpp-2m"), nfe=(4, 8), samples=12, batch_size=8, metrics=("psnr",),
+        out=tmp_path / "store", precision="float64",
+    )  # fmt: skip
+    return Request(**facts | changes)
+
+
+def rows(asked):
+    return Store(asked.out, create=False).rows()
+
+
+def numbers(row):
+    return row.model_dump(exclude={"seconds", "created"})
+
+
+def test_a_sweep_fills_its_store(tmp_path):
+    asked = request(tmp_path)
+    assert run_sweep(asked, quiet) == []
+    found = rows(asked)
+    assert {(row.solver, row.nfe_asked, row.nfe) for row in found} == {
+        ("heun", 4, 4), ("heun", 8, 8), ("dpmpp-2m", 4, 4), ("dpmpp-2m", 8, 8),
+    }  # fmt: skip
+    for row in found:
+        assert row.metrics["psnr_reference"] > 100
+        assert 10 < row.metrics["psnr"] < row.metrics["psnr_reference"]
+        assert row.forwards == row.nfe
+        assert set(row.seconds) == {"network", "solver", "metrics", "total"}
+        arrays = Store(asked.out).per_sample(row.cell)
+        assert arrays["psnr"].shape == (12,)
+        assert arrays["psnr"].mean() == pytest.approx(row.metrics["psnr"])
+
+
+def test_the_same_command_twice_gives_the_same_rows(tmp_path):
+    asked = request(tmp_path)
+    run_sweep(asked, quiet)
+    first = rows(asked)
+    run_sweep(asked, quiet)
+    assert rows(asked) == first  # nothing was computed again
+    again = request(tmp_path, out=tmp_path / "other")
+    run_sweep(again, quiet)
+    assert [numbers(row) for row in rows(again)] == [numbers(row) for row in first]
+
+
+def test_batch_size_changes_nothing(tmp_path):
+    sampler = Sampler(choose_device("cpu"))
+    (cell, *_), _ = plan_cells(request(tmp_path, precision="float32", samples=70), ("psnr",))
+    whole = sampler.sample(cell, list(range(64)))[0]
+    parts = torch.cat([sampler.sample(cell, list(range(low, min(low + 17, 64))))[0] for low in range(0, 64, 17)])
+    torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
+
+
+def test_an_interrupted_cell_goes_on_from_its_last_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "SHARD", 64)
+    asked = request(tmp_path, samples=200, solver="euler", nfe=4, batch_size=64)
+    (cell,), _ = plan_cells(asked, ("psnr",))
+    seen = []
+
+    def interrupt(count):
+        seen.append(count)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    store = Store(asked.out)
+    with pytest.raises(KeyboardInterrupt):
+        Runner(store, Sampler(torch.device("cpu")), 64, PSNR, {}, interrupt).run(cell)
+    assert store.rows() == []
+    assert len(next((asked.out / "partial").iterdir()).name) == 16
+    calls = []
+    original = Runner._shard
+    monkeypatch.setattr(Runner, "_shard", lambda self, cell, index: calls.append(index) or original(self, cell, index))
+    row = Runner(store, Sampler(torch.device("cpu")), 64, PSNR, {}).run(cell)
+    assert calls == [2, 3]
+    other = Runner(Store(tmp_path / "whole"), Sampler(torch.device("cpu")), 64, PSNR, {}).run(cell)
+    assert numbers(row) == numbers(other)
+    assert not list((asked.out / "partial").iterdir())
+
+
+def test_stochastic_solvers_depend_on_the_seed_alone(tmp_path):
+    asked = request(tmp_path, solver="ddpm", nfe=6)
+    sampler = Sampler(choose_device("cpu"))
+    (cell,), _ = plan_cells(asked, ())
+    whole = sampler.sample(cell, [0, 1, 2, 3])[0]
+    torch.testing.assert_close(sampler.sample(cell, [2])[0], whole[2:3], rtol=0, atol=1e-12)
+    (other,), _ = plan_cells(request(tmp_path, solver="ddpm", nfe=6, seed=1), ())
+    assert (sampler.sample(other, [2])[0] - whole[2:3]).abs().max() > 0.1
+
+
+def test_budgets_that_a_method_cannot_fill_are_skipped(tmp_path):
+    cells, skipped = plan_cells(request(tmp_path, solver=("rk4", "euler"), nfe=(3, 8)), ())
+    assert [(cell.plan.solver.name, cell.plan.nfe) for cell in cells] == [("rk4", 8), ("euler", 3), ("euler", 8)]
+    assert "needs at least 4" in skipped[0].reason
+    with pytest.raises(RequestError, match="needs at least 4"):
+        plan_cells(request(tmp_path, solver="rk4", nfe=3), ())
+
+
+def broken_checkpoint(file):
+    """A network that overflows: every weight is finite, its output is not."""
+    torch.manual_seed(0)
+    arguments = dict(
+        img_resolution=8,
+        in_channels=3,
+        out_channels=3,
+        model_channels=8,
+        channel_mult=[1],
+        num_blocks=1,
+        attn_resolutions=[],
+    )
+    network = SongUNet(**arguments)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(3e38)
+    metadata = DenoiserMetadata(
+        id="overflow", title="overflows", network="SongUNet", network_args=arguments, image_shape=(3, 8, 8),
+        data="none",
+        data_sha256="", images_seen=0, ema_halflife_images=0, optimizer={}, loss="none", precision="float32",
+        storage="float32", path="vp-linear", prediction="eps", time_scale=1000.0, times="uniform",
+    )  # fmt: skip
+    save_checkpoint(file, network.state_dict(), metadata)
+
+
+def test_a_network_that_returns_nan_leaves_no_row(tmp_path):
+    broken_checkpoint(tmp_path / "overflow.safetensors")
+    asked = request(tmp_path, model=str(tmp_path / "overflow.safetensors"), precision="float32", nfe=4, solver="euler")
+    failures = run_sweep(asked, quiet)
+    assert len(failures) == 1
+    assert "NaN or infinity" in failures[0]
+    assert rows(asked) == []
+    (cell,), _ = plan_cells(asked, ("psnr",))
+    with pytest.raises(CellError, match="no row was written"):
+        Runner(Store(asked.out), Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+
+
+def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
+    asked = request(tmp_path, solver="euler", nfe=4)
+    (cell,), _ = plan_cells(asked, ("psnr",))
+    store = Store(asked.out)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        Runner(store, Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+    assert Store(asked.out, create=False).rows() == []
+    assert not list(asked.out.rglob("*.part"))
+
+
+def test_denoised_ends_are_compared_with_denoised_references(tmp_path):
+    asked = request(tmp_path, solver=("dpmpp-2m", "dpmpp-2m:denoise=true"), nfe=40)
+    run_sweep(asked, quiet)
+    assert all(row.metrics["psnr"] > 55 for row in rows(asked))

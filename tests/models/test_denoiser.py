@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from fastsample.models.analytic import image_mixture, ring_mixture
+from fastsample.models.denoiser import NetworkDenoiser, Thresholded, convert, weights
+from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
+
+PATHS = [VPLinear(), DiscreteVP.ddpm(), Edm(), LinearFlow()]
+x = torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("have", ["x0", "eps", "velocity", "v"])
+@pytest.mark.parametrize("want", ["x0", "eps", "velocity", "v"])
+def test_every_prediction_follows_from_every_other(path, have, want):
+    denoiser = ring_mixture(path)
+    t = 0.5 * (path.t_noise + path.t_data)
+    c_x, c_f = convert(path, t, have, weights(path, t, want))
+    expected = denoiser.predict(x, t, want)
+    torch.testing.assert_close(c_x * x + c_f * denoiser.predict(x, t, have), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_eps_is_the_score(path):
+    denoiser = ring_mixture(path)
+    t = 0.3 * path.t_noise + 0.7 * path.t_data
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    point = x.clone().requires_grad_()
+    variance = (0.15 * alpha) ** 2 + sigma**2
+    squares = (point[:, None] - alpha * denoiser.means).square().sum(-1)
+    score = torch.autograd.grad(torch.logsumexp(-squares / (2 * variance), 1).sum(), point)[0]
+    torch.testing.assert_close(denoiser.eps(x, t), -sigma * score, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("other", PATHS, ids=lambda path: path.name)
+def test_the_view_on_another_path_is_that_paths_own_denoiser(path, other):
+    view, own = ring_mixture(path).on(other), ring_mixture(other)
+    for share in (0.2, 0.5, 0.8):
+        lam = -2.0 + 4.0 * share
+        t = other.t_of_lam(lam)
+        for want in ("x0", "eps", "velocity"):
+            torch.testing.assert_close(view.predict(x, t, want), own.predict(x, t, want), rtol=1e-8, atol=1e-8)
+
+
+def test_a_view_counts_on_both_sides():
+    base = ring_mixture(VPLinear())
+    view = base.on(LinearFlow())
+    view.velocity(x, 0.5)
+    view.x0(x, 0.5)
+    assert (base.nfe, view.nfe) == (2, 2)
+
+
+def test_mixture_moments_match_its_samples():
+    mixture = image_mixture(VPLinear(), (3, 8, 8), components=4)
+    data = mixture.sample(4000, torch.Generator().manual_seed(0))
+    assert data.shape == (4000, 3, 8, 8)
+    assert (data.mean(0).flatten() - mixture.means.mean(0)).abs().max() < 0.05
+    at_noise = mixture.x0(torch.randn(4, 3, 8, 8, dtype=torch.float64), VPLinear().t_noise)
+    assert (at_noise.flatten(1) - mixture.means.mean(0)).abs().max() < 0.1
+
+
+class Conditional(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+        self.times = []
+
+    def forward(self, x, times, labels=None):
+        self.times.append(times)
+        return self.scale * x + (0 if labels is None else labels.sum(1)[:, None, None, None])
+
+
+def test_network_denoiser_time_scale_dtype_and_guidance():
+    network = Conditional()
+    image = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    plain = NetworkDenoiser(network, VPLinear(), "eps", time_scale=1000.0)
+    out = plain.eps(image, 0.5)
+    assert out.dtype == torch.float64
+    assert network.times[-1].tolist() == [500.0, 500.0]
+    labels = torch.eye(2)
+    guided = NetworkDenoiser(network, VPLinear(), "eps", labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
+    expected = 2.5 * (2 * image.float() + 1) - 1.5 * 2 * image.float()
+    torch.testing.assert_close(guided.eps(image.float(), 0.5), expected)
+    assert (guided.nfe, guided.forwards) == (1, 2)
+    with pytest.raises(ValueError, match="needs labels"):
+        NetworkDenoiser(network, VPLinear(), "eps", guidance=1.0)
+
+
+def test_eps_says_nothing_at_pure_noise():
+    with pytest.raises(ZeroDivisionError, match="eps prediction says nothing"):
+        convert(LinearFlow(), 0.0, "eps", (1.0, 0.0))
+
+
+def test_thresholding_bounds_the_data_prediction():
+    denoiser = Thresholded(ring_mixture(VPLinear()))
+    x0 = denoiser.x0(x, 0.1)
+    assert float(x0.abs().max()) <= 1.0
+    eps = denoiser.eps(x, 0.1)
+    path = VPLinear()
+    torch.testing.assert_close(path.alpha(0.1) * x0 + path.sigma(0.1) * eps, x)

@@ -1,0 +1,88 @@
+"""Properties of the networks that no golden shows."""
+
+import pytest
+import torch
+
+from fastsample.models.networks.ddpm_unet import diffusers_name, from_diffusers
+from fastsample.models.networks.registry import build_network
+from fastsample.models.networks.song_unet import SongUNet
+
+DDPM = {
+    "in_channels": 3, "out_channels": 3, "layers_per_block": 1, "sample_size": 16, "block_out_channels": [32, 64],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_of_diffusers_are_read_under_their_new_and_old_names(old):
+    network = build_network("UNet2DModel", DDPM)
+    own = network.state_dict()
+    foreign = {}
+    for key, value in own.items():
+        key = diffusers_name(key, 2)
+        value = value[:, :, 0, 0] if ".to_" in key and value.ndim == 4 else value
+        for new, earlier in ((".to_q.", ".query."), (".to_out.0.", ".proj_attn.")) if old else ():
+            key = key.replace(new, earlier)
+        foreign[key] = value
+    read_back = from_diffusers(network, foreign)
+    assert set(read_back) == set(own)
+    assert all(torch.equal(read_back[key], value) for key, value in own.items())
+    with pytest.raises(RuntimeError, match="conv_extra"):
+        network.load_state_dict(from_diffusers(network, foreign | {"conv_extra": torch.zeros(1)}))
+
+
+def test_class_tokens_are_the_context_of_the_network_inside():
+    config = {
+        "in_channels": 3, "out_channels": 3, "model_channels": 32, "attention_resolutions": [1], "num_res_blocks": 1,
+        "channel_mult": [1, 2], "num_heads": 2, "use_spatial_transformer": True, "context_dim": 8, "num_tokens": 5,
+    }  # fmt: skip
+    network = build_network("ClassTokenUNet", config).eval()
+    x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 700.0]), torch.tensor([4, 0])
+    tokens = network.embedding.weight[y][:, None]
+    with torch.no_grad():
+        assert torch.equal(network(x, t, y), network.unet(x, t, context=tokens))
+
+
+def test_the_velocity_of_rfpp_is_finite_at_pure_noise():
+    config = {"img_resolution": 8, "in_channels": 3, "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
+    network = build_network("EDMPrecondVel", config | {"out_channels": 3, "unet_type": "songunet"})
+    assert network(torch.randn(2, 3, 8, 8), torch.tensor([1.0, 0.5])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("ResNet", {}, "unknown network 'ResNet'; known: SongUNet"),
+        ("SongUNet", {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "width": 1}, "unexpected keyword"),
+        ("SongUNet", {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "embedding_type": "cubic"}, "'cubic'"),
+        ("UNetModelWrapper", {"dim": [3, 32, 32]}, "num_channels"),
+        ("EDMPrecond", {"img_resolution": 8, "img_channels": 3, "model_type": "VGG"}, "unknown network 'VGG'"),
+        ("NCSNpp", {"model": {"resblock_type": "ddpm"}}, "resblock_type 'ddpm' is not supported"),
+        ("NCSNpp", {"model": {"progressive": "residual"}, "image_size": 8, "centered": True}, "'residual'"),
+    ],
+)
+def test_configurations_that_cannot_be_built_are_refused(name, config, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(name, config)
+
+
+def test_labels_must_fit_the_network():
+    config = {"in_channels": 3, "out_channels": 3, "model_channels": 32, "num_res_blocks": 1, "channel_mult": [1]}
+    x, t, y = torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="takes no class labels"):
+        build_network("UNetModel", config | {"attention_resolutions": []})(x, t, y)
+    with pytest.raises(ValueError, match="needs class labels"):
+        build_network("UNetModel", config | {"attention_resolutions": [], "num_classes": 2})(x, t)
+
+
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])
+def test_gradients_reach_every_parameter(taps):
+    network = SongUNet(8, 3, 3, model_channels=8, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,), dropout=0,
+                       resample_filter=taps, encoder_type="residual")  # fmt: skip
+    torch.manual_seed(0)
+    for p in network.parameters():
+        p.data.normal_()
+    network(torch.randn(2, 3, 8, 8), torch.tensor([0.3, 40.0])).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    silent = [name for name, p in network.named_parameters() if not p.grad.abs().max() > 0]
+    assert silent == []
