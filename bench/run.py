@@ -201,5 +201,5 @@ _SUMS = ("sampling", "network", "metrics", "nfe", "forwards")
 
 
 def _versions() -> dict[str, str]:
-    names = ("fastsample", "torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+    names = ("fastsample", "torch", "torchvision", "torch-fidelity", "numpy")
     return {name: version(name) for name in names} | {"python": platform.python_version()}

@@ -50,7 +50,7 @@ def _order(*, order: int, corrector: str, warmup: str, variant: str, **_: Any) -
 
 @register(
     "flow-solver", title="Flow-Solver", paper="2411.07627", coordinate="velocity", order=_order, path="flow",
-    singular_start=True, grids=("uniform", "quadratic", "shift"), scheduler=_schedule,
+    singular_start=True, grids=("sigmoid", "uniform", "quadratic", "shift"), flow_grid="uniform", scheduler=_schedule,
     note="A public re-implementation counts a factorial twice (variant=B, at most second order).",
     variants=(
         {}, {"corrector": "none"}, {"order": 1, "corrector": "none"}, {"order": 1}, {"order": 3},

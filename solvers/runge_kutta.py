@@ -34,6 +34,8 @@ _FLOW: dict[str, Any] = {
     "singular_start": True,
     "grids": ("uniform", "quadratic", "shift"),
 }
+# On models of other paths the higher orders gain most from the NSR grid.
+_HIGHER = _FLOW | {"grids": ("nsr", "uniform", "sigmoid"), "flow_grid": "uniform"}
 
 
 @register("euler", title="Euler", paper="2209.03003", order=1, **_FLOW)
@@ -44,27 +46,27 @@ def euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     return x
 
 
-@register("midpoint", title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2), **_FLOW)
+@register("midpoint", title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2), **_HIGHER)
 def midpoint(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """x' = x + h u(x + h/2 u(x, t), t + h/2). Second order; two evaluations a step."""
     return _explicit(denoiser, x, times, (0, 0.5), ((), (0.5,)), (0, 1))
 
 
-@register("heun", title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2), **_FLOW)
+@register("heun", title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2), **_HIGHER)
 def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Trapezoid with an Euler predictor. Second order; two evaluations a step."""
     return _explicit(denoiser, x, times, (0, 1), ((), (1,)), (0.5, 0.5))
 
 
 @register(
-    "bosh3", title="Bogacki-Shampine 3", paper="doi:10.1016/0893-9659(89)90079-7", order=3, scheduler=steps(3), **_FLOW
+    "bosh3", title="Bogacki-Shampine 3", paper="doi:10.1016/0893-9659(89)90079-7", order=3, scheduler=steps(3), **_HIGHER
 )
 def bosh3(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The third-order member of the Bogacki-Shampine pair with a fixed step; three evaluations a step."""
     return _explicit(denoiser, x, times, (0, 0.5, 0.75), ((), (0.5,), (0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
 
 
-@register("rk4", title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4), **_FLOW)
+@register("rk4", title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4), **_HIGHER)
 def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The classical tableau (weights 1/6, 1/3, 1/3, 1/6); four evaluations a step."""
     return _explicit(
@@ -79,7 +81,7 @@ def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     order=4,
     scheduler=steps(4),
     note="What torchdiffeq and flow_matching call rk4 is this 3/8-rule variant, not the classical method.",
-    **_FLOW,
+    **_HIGHER,
 )
 def rk4_38(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Kutta's 3/8 rule, the `rk4` of torchdiffeq; four evaluations a step."""

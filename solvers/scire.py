@@ -163,7 +163,7 @@ def _order(*, order: int, mode: str, phi: str, ratios: str, stage: str, **_: Any
 
 _SCIRE: dict[str, Any] = {
     "paper": "2308.07896", "order": _order, "grids": ("nsr", "logsnr", "uniform", "quadratic", "sigmoid"),
-    "flow_grid": "uniform",
+    "flow_grid": "sigmoid",
     "scheduler": _scire_schedule,
     "note": "The published code varies phi from step to step (phi=code-root, code-sd); the paper's is constant.",
     "variants": (
@@ -259,7 +259,7 @@ def _scirei_schedule(
 
 @register(
     "scirei", title="SciREI-Solver", paper="2308.07896", coordinate="eps",
-    grids=("nsr", "logsnr", "uniform", "quadratic"), flow_grid="uniform",
+    grids=("nsr", "logsnr", "uniform", "quadratic"), flow_grid="sigmoid",
     order=lambda *, phi, **_: 2 if _is_exact(phi) else 1,
     scheduler=_scirei_schedule,
 )  # fmt: skip
