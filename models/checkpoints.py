@@ -28,6 +28,7 @@ __all__ = [
     "ClassifierMetadata",
     "DenoiserMetadata",
     "Metadata",
+    "check_fit",
     "embed_checkpoint",
     "embedded_models",
     "load_checkpoint",
@@ -173,7 +174,7 @@ def load_model(id_or_path: str | Path, device: str | torch.device = "cpu") -> tu
         raise CheckpointError(f"{path} has changed: its sha256 is {sha256}, the index says {entry['sha256']}")
     tensors, metadata = load_checkpoint(path)
     network = build_network(metadata)
-    _check_fit(network, tensors, str(path))
+    check_fit(network, tensors, str(path))
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False).to(device), metadata, sha256
 
@@ -196,7 +197,12 @@ def _check_finite(tensors: Mapping[str, Tensor], origin: str) -> None:
         raise CheckpointError(f"{origin}: values that are not finite in {_listed(bad)}")
 
 
-def _check_fit(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+def check_fit(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Compare names and shapes with those of the network.
+
+    Raises:
+        CheckpointError: when they differ; missing, unexpected and mis-shaped tensors are told at once.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     faults = {
         "missing": [name for name in expected if name not in tensors],

@@ -36,7 +36,7 @@ def _mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class _MPConv(nn.Module):
-    """Convolution, or linear with `kernel` 0, of weights normalised at each call, in training for good (eqs. 47, 66)."""
+    """Convolution (linear with `kernel` 0) of weights normalised at each call, in training for good (eqs. 47, 66)."""
 
     def __init__(self, cin: int, cout: int, kernel: int) -> None:
         super().__init__()

@@ -162,7 +162,7 @@ class iDDPMPrecond(_Precond):  # noqa: N801 - the name in the checkpoints
 
 
 class EDMPrecondVel(EDMPrecond):
-    """EDM's denoiser as the velocity of the rectified flow x_t = (1 - t) data + t noise (arXiv 2405.20320, eq. 11)."""
+    """EDM's denoiser as the velocity of the rectified flow x_t = (1 - t) data + t noise (arXiv 2405.20320)."""
 
     def forward(
         self, x: Tensor, t: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None

@@ -1,0 +1,249 @@
+"""The public checkpoints, as cards: where a file is, how to read it, what its network predicts, and on which path.
+
+A card is a table of a TOML file in models/cards, or of a user's own file of the same form. `like = "ID"` takes over
+what is not said from another card; what belongs to one file alone (its title, place, hashes, size and FID) is never
+taken over.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastsample.models import path as paths
+from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.networks.registry import network_names
+from fastsample.models.readers import Layout
+
+__all__ = ["Card", "Fid", "Labels", "Network", "NoisePath", "Time", "card_named", "cards"]
+
+_SHIPPED = Path(__file__).parent / "cards"
+_OWN = ("title", "urls", "page", "file", "member", "md5", "sha256", "size_mb", "fid", "note")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Table):
+    """A network by the name of its original class, with the arguments as published."""
+
+    name: str
+    config: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in network_names():
+            raise ValueError(f"unknown network {self.name!r}; known: {', '.join(network_names())}")
+        return self
+
+
+class NoisePath(_Table):
+    """The path that a network was trained on.
+
+    `vp-linear` is the continuous VP-SDE, `vp-discrete` a table of betas, `edm` the VE path in sigma, `flow` the linear
+    path with t = 0 for noise.
+    """
+
+    name: Literal["vp-linear", "sub-vp", "vp-discrete", "edm", "flow"]
+    schedule: Literal["linear", "scaled-linear", "cosine"] = Field(default="linear", description="of vp-discrete")
+    steps: int = Field(default=1000, ge=2, description="of vp-discrete")
+    beta_first: float = Field(default=1e-4, gt=0, lt=1)
+    beta_last: float = Field(default=0.02, gt=0, lt=1)
+    sigma_min: float = Field(default=0.002, gt=0, description="of edm")
+    sigma_max: float = Field(default=80.0, gt=0, description="of edm")
+
+    def betas(self) -> tuple[float, ...]:
+        """The table of vp-discrete: DDPM's (2006.11239), LDM's (2112.10752) or iDDPM's cosine (2102.09672, eq. 17)."""
+        n = self.steps
+        if self.schedule == "cosine":
+            kept = [paths.VPCosine().alpha(i / n) ** 2 for i in range(n + 1)]
+            return tuple(min(1 - kept[i + 1] / kept[i], 0.999) for i in range(n))
+        power = 0.5 if self.schedule == "scaled-linear" else 1.0
+        first, last = self.beta_first**power, self.beta_last**power
+        return tuple((first + (last - first) * i / (n - 1)) ** (1 / power) for i in range(n))
+
+    def build(self) -> paths.Path:
+        """The path.
+
+        Raises:
+            CheckpointError: for sub-vp, whose noise is not of unit total variance and which no path here describes.
+        """
+        match self.name:
+            case "vp-discrete":
+                return paths.DiscreteVP(betas=self.betas())
+            case "edm":
+                return paths.Edm(t_noise=self.sigma_max, t_data=self.sigma_min, prior_std=self.sigma_max)
+            case "sub-vp":
+                raise CheckpointError("models on the sub-VP path can be fetched and converted, but not sampled yet")
+            case name:
+                return paths.path_named(name)
+
+
+class Time(_Table):
+    """What the network is called with: scale * t + shift, or scale * ln(t) + shift, with t of the path."""
+
+    map: Literal["linear", "log"] = "linear"
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+class Labels(_Table):
+    """How a class is given to the network."""
+
+    kind: Literal["none", "one-hot", "index"] = "none"
+    classes: int = Field(default=0, ge=0)
+    null: bool = Field(default=False, description="index `classes` stands for no class")
+
+
+class Fid(_Table):
+    """A reported value: a label, never a target."""
+
+    value: float = Field(gt=0)
+    sampler: str
+
+
+class Card(_Table):
+    """One public checkpoint.
+
+    Attributes:
+        id: its name; the name of its folder in the cache.
+        source: repository or hub id of the authors.
+        urls: in order of preference: https://..., or hf://OWNER/REPO/FILE@REVISION.
+        page: where a person finds the file, if no url can be fetched (a Drive folder).
+        file: its name; `member` is the file inside, if it is a zip of files.
+        layout, entry: for `fastsample.models.readers.read_weights`.
+        rename: prefixes of names to keep, and what becomes of them; {} keeps all names.
+        network: the network; `first_stage` the autoencoder of a latent model, in the same file with the prefix
+            "first_stage.", or the id of its card.
+        latent_shift, latent_scale: the network sees (latent - shift) * scale, one number or one per channel; an
+            empty scale means that the file says it, as its tensor `scale_factor`.
+        image_shape, latent_shape: of one sample, channels first.
+        output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`.
+        extra_channels: output channels after the prediction (a learned variance), to be dropped.
+        data_range: what the network takes images to be.
+        data, recipe: data set and preprocessing of the training images; `reference` its published statistics.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    source: str
+    urls: tuple[str, ...] = ()
+    page: str = ""
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    member: str = ""
+    md5: str = Field(default="", pattern=r"^([0-9a-f]{32})?$")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    size_mb: float = Field(gt=0, description="about; 10^6 bytes")
+    licence: str
+    notice: str
+    layout: Layout
+    entry: str = ""
+    rename: dict[str, str] = {}
+    network: Network
+    first_stage: Network | str | None = None
+    latent_shift: tuple[float, ...] = (0.0,)
+    latent_scale: tuple[float, ...] = (1.0,)
+    image_shape: tuple[int, int, int]
+    latent_shape: tuple[int, int, int] | None = None
+    path: NoisePath | None = None
+    time: Time = Time()
+    output: Literal["x0", "eps", "velocity", "score", "edm-F", "image"]
+    output_sign: Literal[1, -1] = 1
+    extra_channels: int = Field(default=0, ge=0)
+    data_range: Literal["[-1,1]", "[0,1]", "latent"] = "[-1,1]"
+    labels: Labels = Labels()
+    data: str
+    recipe: str
+    reference: str = ""
+    papers: tuple[str, ...] = Field(description="arXiv ids of the model")
+    used_by: tuple[str, ...] = ()
+    fid: tuple[Fid, ...] = ()
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.urls and not self.page:
+            raise ValueError("a card needs urls, or the page where the file is")
+        bad = [url for url in self.urls if not url.startswith(("https://", "http://", "hf://"))]
+        if bad:
+            raise ValueError(f"{bad[0]} is neither https:// nor http:// nor hf://")
+        if (self.path is None) != (self.output == "image"):
+            raise ValueError("a path and an output other than image go together: only an autoencoder has none")
+        if (self.first_stage is None) != (self.data_range != "latent"):
+            raise ValueError("a latent model needs a first stage, and only a latent model has one")
+        return self
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not a TOML file of cards: {error}") from error
+    if not all(isinstance(table, dict) for table in found.values()):
+        raise CheckpointError(f"{file}: every key at the top must be a table, the card of one model")
+    return found
+
+
+def _resolved(name: str, tables: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The table of that id with all that it takes over."""
+    if name not in tables or name in seen:
+        what = "goes in a circle" if name in seen else "is not a card"
+        raise CheckpointError(f"`like` of {seen[-1]!r}: {name!r} {what}")
+    table = dict(tables[name])
+    if "like" not in table:
+        return table
+    inherited = _resolved(table.pop("like"), tables, (*seen, name))
+    return _merged({key: value for key, value in inherited.items() if key not in _OWN}, table)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k for k in base.keys() & changes.keys() if isinstance(base[k], dict) and isinstance(changes[k], dict)}
+    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
+
+
+def _card(name: str, tables: Mapping[str, dict[str, Any]], origin: str) -> Card:
+    try:
+        return Card(id=name, **_resolved(name, tables))
+    except (ValidationError, TypeError) as error:
+        raise CheckpointError(f"the card {name!r} of {origin} is not valid: {error}") from error
+
+
+@cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    return {name: table for file in sorted(_SHIPPED.glob("*.toml")) for name, table in _read(file).items()}
+
+
+def cards() -> dict[str, Card]:
+    """Every card that comes with the package, by id."""
+    return {name: _card(name, _shipped(), "the package") for name in _shipped()}
+
+
+def card_named(name: str) -> Card:
+    """The card of that id, or the one in a user's own file, given as FILE.toml or FILE.toml#ID.
+
+    Raises:
+        CheckpointError: for an unknown id (the message offers the nearest) or a card that is not valid.
+    """
+    file, _, wanted = name.partition("#")
+    if not file.endswith(".toml"):
+        if name not in _shipped():
+            close = difflib.get_close_matches(name, _shipped(), n=3, cutoff=0.4)
+            raise CheckpointError(
+                f"no public model is called {name!r}; "
+                + (f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(_shipped())}")
+            )
+        return _card(name, _shipped(), "the package")
+    own = _read(Path(file))
+    if not wanted and len(own) != 1:
+        raise CheckpointError(f"{file} has the cards {', '.join(own)}; choose one as {file}#{next(iter(own), 'ID')}")
+    wanted = wanted or next(iter(own))
+    if wanted not in own:
+        raise CheckpointError(f"{file} has no card {wanted!r}, but {', '.join(own)}")
+    return _card(wanted, {**_shipped(), **own}, file)
