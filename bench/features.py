@@ -1,8 +1,8 @@
 """Feature extractors with the real images that samples are compared with.
 
-`cifar10-resnet` ships with the package, its reference moments too. torch-fidelity's
-`inception-v3-compat` needs its weights (a download of torch-fidelity, or a path) and the real CIFAR-10;
-moments computed here are cached under FASTSAMPLE_HOME.
+`cifar10-resnet` ships with the package, its reference moments too. `efficientnet-lite0` needs its package and the
+training split of cifar10-jpeg. torch-fidelity's `inception-v3-compat` needs its weights (a download of torch-fidelity,
+or a path) and the real CIFAR-10. Moments computed here are cached under FASTSAMPLE_HOME.
 """
 
 from __future__ import annotations
@@ -14,19 +14,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastsample.bench.extractors import compute_reference, extractor_named, layer_for, weights_sha256
+from fastsample.bench.extractors import (
+    compute_reference,
+    efficientnet_weights,
+    extractor_named,
+    layer_for,
+    weights_sha256,
+)
 from fastsample.bench.metrics import feature_metrics, symmetric_root
-from fastsample.datasets.images import DatasetError, ImageDataset, data_home, dataset_named
+from fastsample.datasets.images import DatasetError, Images, data_home, dataset_named
 from fastsample.datasets.reference import ReferenceError, ReferenceStats, shipped_reference
 
 __all__ = ["EMBEDDED", "Extractor", "MetricUnavailable", "open_extractor"]
 
 EMBEDDED = "cifar10-resnet"
+EFFICIENTNET = "efficientnet-lite0"
 INCEPTION = "inception-v3-compat"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # Per extractor: the set whose moments are the reference, and the real images for KID and precision/recall.
 REFERENCES = {
     EMBEDDED: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
+    EFFICIENTNET: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
     INCEPTION: (("cifar10", "train"), ("cifar10", "test")),
 }
 
@@ -69,7 +77,7 @@ class Extractor:
     def _real_features(self) -> np.ndarray:
         """Features of the real images for KID and precision/recall, computed at the first need."""
         dataset = _dataset(*REFERENCES[self.name][1])
-        return np.concatenate([self(images)[0] for images in dataset.images.split(500)])
+        return np.concatenate([self(images)[0] for images in dataset.batches(500)])
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +104,11 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None)
     if name not in REFERENCES:
         raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(REFERENCES)}")
     file = None
+    if name == EFFICIENTNET:
+        try:
+            efficientnet_weights()
+        except FileNotFoundError as error:
+            raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
     if name == INCEPTION:
         file = weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
         if not file.is_file():
@@ -129,7 +142,7 @@ def _reference(name: str, network: torch.nn.Module, device: torch.device, weight
     return stats
 
 
-def _dataset(name: str, split: str) -> ImageDataset:
+def _dataset(name: str, split: str) -> Images:
     try:
         return dataset_named(name, split)
     except DatasetError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fastsample.bench.metrics import DISTRIBUTION_METRICS
 from fastsample.datasets.images import dataset_names
+from fastsample.datasets.published import PublishedReference, published_references
 from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
 from fastsample.solvers.grids import GRIDS, nearest
@@ -27,9 +28,10 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
         "solvers": lambda: (_SOLVER_LONG if long else _SOLVER, [_solver(s, long) for s in solvers().values()]),
         "models": lambda: (("model", "what it is"), list(model_names().items())),
-        "datasets": lambda: (("dataset", "what it is"), [(name, _DATASETS[name]) for name in dataset_names()]),
+        "datasets": lambda: (("dataset", "what it is"), list(dataset_names().items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
         "metrics": lambda: (("metric", "what it measures"), list(_METRICS.items())),
+        "references": lambda: (PublishedReference._fields, list(published_references())),
     }
     if what not in kinds:
         raise ValueError(nearest(what, list(kinds), "list"))
@@ -38,10 +40,6 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
 
 _SOLVER = ("solver", "title", "order", "paper", "grid")
 _SOLVER_LONG = (*_SOLVER, "options", "note")
-_DATASETS = {
-    "cifar10": "CIFAR-10, 50,000 + 10,000 images 32x32, read by torchvision from FASTSAMPLE_HOME",
-    "cifar10-jpeg": "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package",
-}
 _METRICS = {
     "psnr": "error of the solver in dB: against the reference solution of the same noise",
     "fid": "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",

@@ -20,6 +20,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 __all__ = [
     "DISTRIBUTION_METRICS",
     "Metric",
+    "features_distance",
     "frechet_distance",
     "parse_metric",
     "psnr_values",
@@ -112,6 +113,12 @@ def symmetric_root(sigma: np.ndarray) -> np.ndarray:
     return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
 
 
+def features_distance(features: np.ndarray, reference: tuple[np.ndarray, np.ndarray]) -> float:
+    """Frechet distance of features [n, d] to (mu, symmetric root of sigma) of the reference set."""
+    wide = features.astype(np.float64, copy=False)
+    return frechet_distance(wide.mean(0), np.atleast_2d(np.cov(wide, rowvar=False)), *reference)
+
+
 def feature_metrics(
     kinds: list[str],
     features: np.ndarray,
@@ -130,9 +137,7 @@ def feature_metrics(
     values: dict[str, float] = {}
     for kind in kinds:
         if kind in ("fd", "fid"):
-            wide = features.astype(np.float64)
-            sigma = np.atleast_2d(np.cov(wide, rowvar=False))
-            values[kind] = frechet_distance(wide.mean(0), sigma, *reference)
+            values[kind] = features_distance(features, reference)
         elif kind == "is":
             result = isc_features_to_metric(torch.from_numpy(_given(logits)))
             values[kind] = result["inception_score_mean"]

@@ -33,9 +33,9 @@ def train_named(
     """
     if name not in (*RECIPES, CLASSIFIER):
         raise ValueError(nearest(name, [*RECIPES, CLASSIFIER], "recipe"))
-    images_of = dataset_named(dataset, "train", data)
+    images_of = dataset_named(dataset, "train", data).loaded()
     if name == CLASSIFIER:
-        metadata = train_classifier(ClassifierRecipe(), images_of, dataset_named(dataset, "test"), out, device)
+        metadata = train_classifier(ClassifierRecipe(), images_of, dataset_named(dataset, "test").loaded(), out, device)
         return f"{out}/{CLASSIFIER}.safetensors: test accuracy {metadata.test_accuracy:.4f}"
     recipe = recipe_named(name)
     if images is not None:

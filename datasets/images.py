@@ -1,4 +1,4 @@
-"""Data sets of real images, by name, as uint8 tensors.
+"""Data sets of real images, by name, as uint8 tensors: those of the benchmarks, and CIFAR-10 twice.
 
 `cifar10` is the real set, read by torchvision. `cifar10-jpeg` is the same 60,000 photographs after JPEG
 compression at quality 75 (about 30.5 dB from the originals): it exists so that training, smoke tests and
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["CIFAR10_CLASSES", "DatasetError", "ImageDataset", "data_home", "dataset_named", "dataset_names"]
+from fastsample.datasets.benchmarks import BENCHMARKS, image_folder
+from fastsample.datasets.dataset import DatasetError, ImageDataset, Images, data_home
+
+__all__ = ["CIFAR10_CLASSES", "DatasetError", "ImageDataset", "Images", "data_home", "dataset_named", "dataset_names"]
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -31,60 +32,28 @@ _JPEG_FILES = {  # split -> (number of images, sha256 of the packed file)
 }
 
 
-class DatasetError(ValueError):
-    """A data set is missing, damaged or not what its name says."""
+def dataset_names() -> dict[str, str]:
+    """The known data sets, each with a line that says what it is."""
+    return _CIFAR10 | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
 
 
-@dataclass(frozen=True)
-class ImageDataset(torch.utils.data.Dataset[Tensor]):
-    """Images in memory; items are uint8 [3, H, W] tensors, as torch-fidelity expects.
-
-    Attributes:
-        name, split: what was asked for.
-        images: uint8 [N, 3, H, W].
-        labels: int64 [N] class ids.
-        sha256: of the pixels, in order, as N x H x W x 3 bytes.
-    """
-
-    name: str
-    split: str
-    images: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.images.permute(0, 2, 3, 1).contiguous().numpy().data).hexdigest()
-
-
-def data_home() -> Path:
-    """Folder of downloaded and user-given files: $FASTSAMPLE_HOME, else ~/.cache/fastsample."""
-    return Path(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
-
-
-def dataset_names() -> list[str]:
-    """The known data sets."""
-    return sorted(_LOADERS)
-
-
-def dataset_named(name: str, split: str = "train", path: str | Path | None = None) -> ImageDataset:
+def dataset_named(name: str, split: str = "train", path: str | Path | None = None) -> Images:
     """The data set of that name.
 
     Args:
-        name: one of `dataset_names()`.
+        name: one of `dataset_names()`, or `folder:PATH`, or `folder:PATH@RECIPE`; see `image_folder`.
         split: "train" or "test".
-        path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`; by default
-            both are looked for in `data_home()`, and the test split of `cifar10-jpeg` comes with
-            the package.
+        path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`, the folder of the
+            published files for the others; by default all are looked for in `data_home()`, and the test
+            split of `cifar10-jpeg` comes with the package.
 
     Raises:
         DatasetError: for an unknown name or split, a missing file, or a file that fails its checks.
     """
+    if name.startswith("folder:"):
+        return image_folder(name, split)
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].open(name, split, Path(path) if path is not None else None)
     if name not in _LOADERS:
         raise DatasetError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
     if split not in _JPEG_FILES:
@@ -161,4 +130,8 @@ def _unpack_jpegs(raw: bytes, origin: str, side: int = 32) -> tuple[Tensor, Tens
     return planar, torch.from_numpy(labels.astype(np.int64))
 
 
+_CIFAR10 = {
+    "cifar10": "CIFAR-10, 50,000 + 10,000 images 32x32, read by torchvision",
+    "cifar10-jpeg": "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package",
+}
 _LOADERS: dict[str, Callable[[str, Path | None], ImageDataset]] = {"cifar10": _cifar10, "cifar10-jpeg": _cifar10_jpeg}

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FeatureMoments", "ReferenceError", "ReferenceStats", "shipped_reference"]
+__all__ = ["FeatureMoments", "ReferenceError", "ReferenceStats", "check_moments", "shipped_reference"]
 
 _TEXTS = ("extractor", "extractor_sha256", "dataset", "split")
 _SHIPPED = Path(__file__).parent / "reference"
@@ -47,15 +47,7 @@ class ReferenceStats:
 
     def __post_init__(self) -> None:
         told = f"statistics of {self.dataset} {self.split} under {self.extractor}"
-        if self.mu.ndim != 1 or self.sigma.shape != (len(self.mu),) * 2:
-            raise ReferenceError(f"{told}: mu is {self.mu.shape} and sigma {self.sigma.shape}; want [d] and [d, d]")
-        if not (np.isfinite(self.mu).all() and np.isfinite(self.sigma).all()):
-            raise ReferenceError(f"{told}: a value is not finite")
-        if np.abs(self.sigma - self.sigma.T).max() > 1e-6 * np.abs(self.sigma).max():
-            raise ReferenceError(f"{told}: sigma is not symmetric")
-        eigenvalues = np.linalg.eigvalsh(self.sigma)
-        if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
-            raise ReferenceError(f"{told}: sigma is not a covariance, it has the eigenvalue {eigenvalues[0]:.3g}")
+        check_moments(self.mu, self.sigma, told)
         if self.n < 2:
             raise ReferenceError(f"{told}: {self.n} images have no covariance")
 
@@ -114,6 +106,19 @@ def shipped_reference(name: str) -> ReferenceStats:
         known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.npz"))) or "none"
         raise ReferenceError(f"no reference statistics {name!r} come with the package; known: {known}")
     return ReferenceStats.load(path)
+
+
+def check_moments(mu: NDArray[np.float64], sigma: NDArray[np.float64], told: str) -> None:
+    """Raise a ReferenceError, with `told` for what they are, unless these can be a mean [d] and a covariance [d, d]."""
+    if mu.ndim != 1 or sigma.shape != (len(mu),) * 2 or not len(mu):
+        raise ReferenceError(f"{told}: mu is {mu.shape} and sigma {sigma.shape}; want [d] and [d, d]")
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise ReferenceError(f"{told}: a value is not finite")
+    if np.abs(sigma - sigma.T).max() > 1e-6 * np.abs(sigma).max():
+        raise ReferenceError(f"{told}: sigma is not symmetric")
+    eigenvalues = np.linalg.eigvalsh(sigma)
+    if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
+        raise ReferenceError(f"{told}: sigma is not a covariance, it has the eigenvalue {eigenvalues[0]:.3g}")
 
 
 class FeatureMoments:

@@ -53,7 +53,7 @@ def test_missing_data_says_where_it_was_looked_for(monkeypatch, tmp_path):
 
 
 def test_unknown_names_list_the_known_ones():
-    assert dataset_names() == ["cifar10", "cifar10-jpeg"]
+    assert {"cifar10", "cifar10-jpeg"} < set(dataset_names())
     with pytest.raises(DatasetError, match="cifar10, cifar10-jpeg"):
         dataset_named("cifar11")
     with pytest.raises(DatasetError, match="train, test"):
