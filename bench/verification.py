@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fastsample.bench.golden import SHIPPED
-from fastsample.bench.verify import PROBLEMS, Proof, claims, golden_summary, prove
+from fastsample.bench.verify import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.solver import get
 
 __all__ = ["draw_orders", "run_verification"]
@@ -59,6 +59,9 @@ def _parity(folder: Path | None, console: Console) -> bool:
         "golden file", "cases", "failed", "max difference", header_style="bold", title="parity with official code"
     )
     summary = golden_summary(folder)
+    if not summary:
+        console.print(f"no golden cases in {folder}", style="yellow")
+        return True
     for name, (count, failed, worst) in summary.items():
         table.add_row(name, str(count), f"[bold red]{failed}[/]" if failed else "0", f"{worst:.1e}")
     console.print(table)
@@ -67,17 +70,21 @@ def _parity(folder: Path | None, console: Console) -> bool:
 
 def draw_orders(proofs: list[Proof], file: Path) -> None:
     """Write a log-log picture of RMS error against NFE, a panel per problem, a line per claim."""
-    figure, axes = plt.subplots(1, len(PROBLEMS), figsize=(12, 5.5), sharey=True)
+    rows = -(-len(proofs) // 4)
+    figure, axes = plt.subplots(
+        1, len(PROBLEMS), figsize=(12, 6 + 0.14 * rows), sharex=True, sharey=True, layout="constrained"
+    )
     styles = ("-", "--", "-.", ":")
     for axis, name in zip(axes, PROBLEMS, strict=True):
         for index, proof in enumerate(proofs):
             nfe, error = zip(*proof.errors[name], strict=True)
             axis.loglog(nfe, error, styles[index // 10 % len(styles)], marker=".", label=str(proof.claim), lw=1)
         axis.set(title=name, xlabel="NFE")
-        axis.grid(True, which="both", alpha=0.25)
+        axis.set_xticks(BUDGETS + FINER, labels=[str(nfe) for nfe in BUDGETS + FINER])
+        axis.minorticks_off()
+        axis.grid(True, alpha=0.25)
     axes[0].set_ylabel("RMS error against the exact solution")
-    axes[-1].legend(fontsize=5, ncols=2, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=6, ncols=4, loc="outside lower center", frameon=False)
     try:
         figure.savefig(file, dpi=130)
     except OSError as error:

@@ -177,7 +177,9 @@ def golden_summary(folder: FilePath) -> dict[str, tuple[int, int, float]]:
     for name, case in cases(folder):
         file = name.partition("|")[0]
         try:
-            parity = compare(case)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # official grids that exceed their budget say so
+                parity = compare(case)
         except NotASolver:
             continue
         count, failed, worst = summary.get(file, (0, 0, 0.0))
