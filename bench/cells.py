@@ -9,7 +9,10 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from rich.console import Console
+
 from fastsample.bench.request import Request, RequestError
+from fastsample.datasets.dataset import data_home
 from fastsample.models.catalogue import Model, open_model
 from fastsample.solvers.solver import Plan, get
 from fastsample.solvers.table import trace
@@ -27,7 +30,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cell:
-    """(model, solver with options, grid, NFE, guidance, samples, seed, precision) and the metrics asked for."""
+    """(model, solver with options, grid, NFE, guidance, labels, samples, seed, precision) and the metrics asked for."""
 
     model: Model
     plan: Plan
@@ -36,6 +39,7 @@ class Cell:
     samples: int
     seed: int
     precision: str
+    labels: str
     metrics: tuple[str, ...]
 
     @cached_property
@@ -60,17 +64,24 @@ class Cell:
         )
 
 
-def plan_cells(request: Request, metrics: tuple[str, ...]) -> tuple[list[Cell], list[Skipped]]:
+def plan_cells(
+    request: Request, metrics: tuple[str, ...], console: Console | None = None
+) -> tuple[list[Cell], list[Skipped]]:
     """Every cell of a request, and those that their method cannot fill.
+
+    Public models are fetched where they are not here yet, with the progress on the console.
 
     Raises:
         ValueError: for an unknown model, solver, option or grid.
         RequestError: if no cell is left.
     """
+    if request.checkpoint and len(request.model) > 1:
+        raise RequestError(f"{request.checkpoint} is the file of one model; give one --model with --checkpoint")
     cells: list[Cell] = []
     skipped: list[Skipped] = []
     parsed = [(get(name), get(name).parse(rest)) for name, _, rest in (text.partition(":") for text in request.solver)]
-    for model in (open_model(name) for name in request.model):
+    for name in request.model:
+        model = open_model(name, home=data_home(), console=console, checkpoint=request.checkpoint)
         for solver, options in parsed:
             for grid in request.grid or (None,):
                 for nfe in request.nfe:
@@ -81,7 +92,7 @@ def plan_cells(request: Request, metrics: tuple[str, ...]) -> tuple[list[Cell], 
                             raise
                         skipped.append(Skipped(f"{model.id} {solver.name} NFE {nfe}", str(error)))
                         continue
-                    asked = request.guidance, request.samples, request.seed, request.precision
+                    asked = request.guidance, request.samples, request.seed, request.precision, request.labels
                     cells.append(Cell(model, plan, options, *asked, metrics))
     if not cells:
         raise RequestError(skipped[0].reason)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 __all__ = ["app", "main"]
 
@@ -54,10 +54,14 @@ fastsample bench --solver scire --nfe 10
 fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,euler --nfe 5,10,20 --samples 1000
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
+
+fastsample bench --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --samples 50000 --device cuda
 """
 )
 def bench(
-    model: Annotated[Words, typer.Option(help="Model ids or .safetensors files. [default: cifar10-tiny-vp]")] = None,
+    model: Annotated[
+        Words, typer.Option(help="Model ids, .safetensors files or .toml cards. [default: cifar10-tiny-vp]")
+    ] = None,
     solver: Annotated[Words, typer.Option(help="Solvers, each NAME or NAME:OPTION=VALUE,... [default: scire]")] = None,
     nfe: Annotated[Words, typer.Option(help="Function evaluations to spend. [default: 10]")] = None,
     grid: Annotated[Words, typer.Option(help="Time grids. [default: each solver's own]")] = None,
@@ -67,6 +71,12 @@ def bench(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, float64, bf16 or fp16. [default: float32]")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance weight. [default: 0]")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes of conditional models: random or balanced. [default: random]")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The published file of a public model, instead of a download.")
+    ] = None,
     metrics: Annotated[
         Words, typer.Option(help="psnr, fd, fid, kid, is, precision, recall. [default: psnr,fd,fid]")
     ] = None,
@@ -86,7 +96,7 @@ def bench(
     request = read_request(
         config, model=_split(model), solver=_solvers(solver), nfe=_split(nfe), grid=_split(grid), samples=samples,
         batch_size=batch_size, seed=seed, device=device, precision=precision, guidance=guidance,
-        metrics=_split(metrics), out=out,
+        labels=labels, checkpoint=checkpoint, metrics=_split(metrics), out=out,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, inception_weights)
@@ -137,14 +147,14 @@ def diff(store: Path, first: str, second: str) -> None:
 
 @app.command("list", epilog="Example: fastsample list solvers --long")
 def list_(
-    what: Annotated[str, typer.Argument(help="solvers, models, datasets, grids or metrics")],
+    what: Annotated[str, typer.Argument(help="solvers, models, datasets, references, grids or metrics")],
     long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
 ) -> None:
     """What there is to choose from."""
     from fastsample.bench.listing import listing
 
     columns, lines = listing(what, long)
-    table = Table(*columns, header_style="bold")
+    table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
@@ -153,22 +163,70 @@ def list_(
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("samples.png"),
-    model: Annotated[str, typer.Option(help="Model id or .safetensors file.")] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,...")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
     grid: Annotated[str | None, typer.Option(help="Time grid. [default: the solver's own]")] = None,
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance weight.")] = 0.0,
+    labels: Annotated[str, typer.Option(help="Classes of conditional models: random or balanced.")] = "random",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The published file of a public model, instead of a download.")
+    ] = None,
 ) -> None:
     """Draw samples and write them as one image grid."""
     from fastsample.bench.drawing import draw
     from fastsample.bench.request import read_request
 
     request = read_request(
-        None, model=(model,), solver=_solvers([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device
-    )
-    console.print(draw(request, out))
+        None, model=(model,), solver=_solvers([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device,
+        guidance=guidance, labels=labels, checkpoint=checkpoint,
+    )  # fmt: skip
+    console.print(draw(request, out, console))
+
+
+models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they are, and fetching them ahead of use.")
+app.add_typer(models, name="models")
+
+
+@models.command(
+    "fetch",
+    epilog="""
+[bold]Examples[/]
+
+fastsample models fetch edm-cifar10-uncond-vp
+
+fastsample models fetch sde-vp-ddpmpp-deep --checkpoint ~/Downloads/checkpoint_8.pth
+""",
+)
+def models_fetch(
+    model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Its published file, instead of a download.")] = None,
+) -> None:
+    """Download, verify and convert a public model, with the first stage that it needs."""
+    from fastsample.datasets.images import data_home
+    from fastsample.models.public import card_named
+    from fastsample.models.public_model import fetch_all
+
+    for file in fetch_all(card_named(model), data_home(), console, checkpoint):
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+
+
+@models.command("info", epilog="Example: fastsample models info edm-cifar10-uncond-vp")
+def models_info(
+    model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
+) -> None:
+    """What a public model is and where its file is; nothing is fetched."""
+    from fastsample.datasets.images import data_home
+    from fastsample.models.conversion import describe
+    from fastsample.models.public import card_named
+
+    table = Table.grid(padding=(0, 2))
+    for line in describe(card_named(model), data_home()):
+        table.add_row(*map(escape, line))
+    console.print(table)
 
 
 @app.command(epilog="Example: fastsample verify --solver scire,dpmpp-2m --picture orders.png")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torchvision.utils import save_image
 
 from fastsample.bench.cells import plan_cells
@@ -17,18 +18,21 @@ __all__ = ["draw"]
 
 
 @torch.inference_mode()
-def draw(request: Request, out: Path) -> str:
+def draw(request: Request, out: Path, console: Console | None = None) -> str:
     """Sample the one cell of a request and write its images as a grid; returns a line that says what was done.
+
+    The progress of a download is shown on the console.
 
     Raises:
         ValueError: if the model's samples are no images, or the file cannot be written.
     """
-    (cell, *_), _ = plan_cells(request, ())
+    (cell, *_), _ = plan_cells(request, (), console)
     if len(cell.model.shape) != 3:
         raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
     sampler = Sampler(choose_device(request.device))
+    everything = list(range(request.samples))
     parts = [
-        to_uint8(sampler.sample(cell, list(range(low, min(low + request.batch_size, request.samples))))[0]).cpu()
+        to_uint8(cell.model.decode(sampler.sample(cell, everything[low : low + request.batch_size])[0])).cpu()
         for low in range(0, request.samples, request.batch_size)
     ]
     try:

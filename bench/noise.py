@@ -30,6 +30,8 @@ def step_noise(seed: int, indices: Sequence[int], shape: Sequence[int], step: in
     return normal(seed, indices, shape, block=step + 2)
 
 
-def labels(seed: int, indices: Sequence[int], classes: int) -> torch.Tensor:
-    """Uniformly random class labels [len(indices)], int64."""
+def labels(seed: int, indices: Sequence[int], classes: int, balanced: bool = False) -> torch.Tensor:
+    """Class labels [len(indices)], int64: uniformly random, or balanced, which is i modulo the number of classes."""
+    if balanced:
+        return torch.tensor(indices) % classes
     return torch.tensor([int(_generator(seed, i, 1).integers(classes)) for i in indices])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from zipfile import BadZipFile
@@ -77,24 +78,28 @@ class Reference:
             write_atomically(file, lambda stream: np.savez(stream, **{k: v.numpy() for k, v in arrays.items()}))
         return arrays
 
-    def accuracy(self, denoiser: Denoiser, noise: torch.Tensor) -> float:
-        """Mean PSNR in dB between the fine and the coarse solution of the noise given; cached."""
+    def accuracy(
+        self, denoiser: Denoiser, noise: torch.Tensor, decode: Callable[[torch.Tensor], torch.Tensor]
+    ) -> float:
+        """Mean PSNR in dB between the images of the fine and of the coarse solution of the noise given; cached."""
         file = self.folder / "accuracy.json"
         try:
             return float(json.loads(file.read_text())["psnr"])
         except (OSError, ValueError, KeyError):
             pass
-        value = float(psnr_values(self.plan(denoiser, noise), self.coarse(denoiser, noise)).mean())
+        value = float(psnr_values(*(decode(plan(denoiser, noise)) for plan in (self.plan, self.coarse))).mean())
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda stream: stream.write(json.dumps({"psnr": value, "samples": len(noise)}).encode()))
         return value
 
 
-def reference_for(model: str, sha256: str, path: Path, seed: int, precision: str, guidance: float) -> Reference:
-    """The reference of a model, seed and precision; nothing is computed yet."""
+def reference_for(
+    model: str, sha256: str, path: Path, seed: int, precision: str, guidance: float, others: tuple[str, ...] = ()
+) -> Reference:
+    """The reference of a model, seed and precision; `others` is what else decides it. Nothing is computed yet."""
     nfe = NFE if sha256 else ANALYTIC_NFE
     double = "float64" if precision == "float64" else "float32"
-    facts = [model, sha256, repr(path), SOLVER, OPTIONS, GRID, nfe, seed, double, guidance]
+    facts = [model, sha256, repr(path), SOLVER, OPTIONS, GRID, nfe, seed, double, guidance, *others]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     solver = get(SOLVER)
     return Reference(

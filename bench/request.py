@@ -31,6 +31,8 @@ class Request(BaseModel):
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight.
+        labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
+        checkpoint: the published file of a public model, given by hand; for one model.
         metrics: `psnr`, `fid`, `kid`, `is`, `precision`, `recall`, or one with its extractor as in
             `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for the model's data.
         out: folder of the store.
@@ -48,6 +50,8 @@ class Request(BaseModel):
     device: str = "auto"
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
+    labels: Literal["random", "balanced"] = "random"
+    checkpoint: Path | None = None
     metrics: tuple[str, ...] = DEFAULT_METRICS
     out: Path = Path("results-store")
 

@@ -60,6 +60,10 @@ class Runner:
             "tf32": str(torch.backends.cuda.matmul.allow_tf32),
             "distance": "eigvalsh of the symmetric product, float64",
         }  # fmt: skip
+        if cell.model.num_classes:
+            facts["labels"] = _LABELS[cell.labels]
+        if cell.model.conditions:
+            facts["model card"] = cell.model.conditions
         for name, extractor in self.extractors.items():
             facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
         if any(metric.kind == "psnr" for metric in self.metrics):
@@ -72,8 +76,11 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference solution that this cell's PSNR is measured against."""
+        model = cell.model
+        others = [model.conditions] if model.conditions else []
+        others += [cell.labels] if model.num_classes and cell.labels != "random" else []
         return reference_for(
-            cell.model.id, cell.model.sha256, cell.model.path, cell.seed, cell.precision, cell.guidance
+            model.id, model.sha256, model.path, cell.seed, cell.precision, cell.guidance, tuple(others)
         )
 
     def run(self, cell: Cell) -> Row:
@@ -145,7 +152,9 @@ class Runner:
                 raise CellError(f"{cell}: the network or the solver returned NaN or infinity; no row was written")
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
-            for name, value in self._measure(x, None if reference is None else reference[low : low + len(x)]).items():
+            for name, value in self._measure(
+                cell.model.decode(x), None if reference is None else reference[low : low + len(x)]
+            ).items():
                 out.setdefault(name, []).append(value)
             seconds["metrics"] += time.perf_counter() - middle
             self.progress(len(indices))
@@ -153,7 +162,7 @@ class Runner:
         return arrays | {k: np.float64(v) for k, v in {**seconds, "nfe": evaluations, "forwards": calls}.items()}  # type: ignore[return-value]
 
     def _measure(self, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
-        """Per-sample arrays of one batch."""
+        """Per-sample arrays of one batch of images, or of points of an analytic model."""
         arrays: dict[str, np.ndarray] = {}
         if reference is not None:
             arrays["psnr"] = measures.psnr_values(x, reference.to(x.device))
@@ -165,7 +174,7 @@ class Runner:
         return arrays
 
     def _references(self, cell: Cell, shard: int, count: int) -> torch.Tensor:
-        """The reference solutions of the first `count` samples of a shard."""
+        """The reference solutions of the first `count` samples of a shard, as images."""
         reference = self.reference(cell)
         first = shard * SHARD // BATCH
         parts = []
@@ -173,14 +182,16 @@ class Runner:
             indices = list(range(batch * BATCH, (batch + 1) * BATCH))
             denoiser = self.sampler.denoiser(cell, indices)
             arrays = reference.batch(batch, denoiser, self.sampler.start(cell, indices))
-            parts.append(arrays["denoised" if cell.plan.denoise else "x"])
+            solution = arrays["denoised" if cell.plan.denoise else "x"]
+            parts.append(cell.model.decode(solution.to(self.sampler.device)))
         return torch.cat(parts)[:count]
 
     @torch.inference_mode()
     def accuracy(self, cell: Cell) -> float:
         """PSNR in dB between the reference and a run with half its steps; see `bench.reference`."""
         indices = list(range(PROBES))
-        return self.reference(cell).accuracy(self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices))
+        denoiser, start = self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices)
+        return self.reference(cell).accuracy(denoiser, start, cell.model.decode)
 
     def _summarise(self, cell: Cell, arrays: dict[str, np.ndarray]) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -197,6 +208,7 @@ class Runner:
         return values
 
 
+_LABELS = {"random": "uniform, philox(seed, i) on the host", "balanced": "i modulo the number of classes"}
 _SUMS = ("sampling", "network", "metrics", "nfe", "forwards")
 
 

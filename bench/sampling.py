@@ -37,7 +37,7 @@ class Sampler:
     """Draws samples of cells on one device; keeps each network there between cells."""
 
     device: torch.device
-    _networks: dict[tuple[str, str], TimedNetwork] = field(default_factory=dict)
+    _networks: dict[tuple[str, str, str], TimedNetwork] = field(default_factory=dict)
 
     @property
     def device_name(self) -> str:
@@ -50,7 +50,7 @@ class Sampler:
         """The cell's network on the device, in the cell's precision; None for analytic models."""
         if cell.model.network is None:
             return None
-        key = (cell.model.sha256, cell.precision)
+        key = (cell.model.id, cell.model.sha256, cell.precision)
         if key not in self._networks:
             dtype = torch.float64 if cell.precision == "float64" else torch.float32
             self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
@@ -59,9 +59,8 @@ class Sampler:
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
         classes = cell.model.num_classes
-        given = labels(cell.seed, indices, classes).to(self.device) if classes else None
-        one_hot = None if given is None else torch.nn.functional.one_hot(given, classes).float()
-        return cell.model.make(self.network(cell), one_hot, cell.guidance, _AUTOCAST.get(cell.precision))
+        given = labels(cell.seed, indices, classes, cell.labels == "balanced").to(self.device) if classes else None
+        return cell.model.make(self.network(cell), given, cell.guidance, _AUTOCAST.get(cell.precision))
 
     def start(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """x at t_noise: prior_std times the noise of these samples, in the cell's precision, on the device."""

@@ -30,7 +30,7 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     """
     device = choose_device(request.device)
     wanted = [parse_metric(text, EMBEDDED) for text in request.metrics]
-    cells, skipped = plan_cells(request, tuple(request.metrics))
+    cells, skipped = plan_cells(request, tuple(request.metrics), console)
     store = Store(request.out)
     metrics, extractors = _available(
         wanted, console, device, inception_weights, any(len(c.model.shape) == 3 for c in cells)

@@ -1,17 +1,22 @@
-"""Models by name: embedded checkpoints, checkpoint files, and exact analytic models."""
+"""Models by name: embedded checkpoints, checkpoint files, exact analytic models, and public checkpoints."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 import torch
+from rich.console import Console
 
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, embedded_models, load_model
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
 from fastsample.models.path import LinearFlow, Path, VPLinear, path_named
+from fastsample.models.public import Card, card_named, cards
+from fastsample.models.public_model import public_model
 
 __all__ = ["Model", "model_names", "open_model"]
 
@@ -23,13 +28,15 @@ class Model:
     Attributes:
         id: its name.
         title: one line for people.
-        sha256: of its weights; "" where it has none.
+        sha256: of its weights, for public models of the published file; "" where it has none.
         path: the path it was trained on.
-        shape: of one sample, such as (3, 32, 32).
+        shape: of one sample, such as (3, 32, 32); of the latent, for latent models.
         data: the data set it models, or "analytic".
         num_classes: class labels it is conditioned on; 0 if none.
         network: its network in float32, or None for analytic models.
-        make: makes a denoiser from (network, labels, guidance, autocast).
+        make: makes a denoiser from (network, class indices int64 [batch] or None, guidance, autocast).
+        decode: makes images in [-1, 1] of samples; not clipped.
+        conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
     """
 
     id: str
@@ -41,6 +48,8 @@ class Model:
     num_classes: int
     network: torch.nn.Module | None
     make: Callable[[torch.nn.Module | None, torch.Tensor | None, float, torch.dtype | None], Denoiser]
+    decode: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+    conditions: str = ""
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -55,25 +64,40 @@ _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
 
 
 def model_names() -> dict[str, str]:
-    """Every named model with its title."""
+    """Every named model with its title: those that ship with the package first, then those to be fetched."""
     embedded = {name: entry["title"] for name, entry in embedded_models().items() if entry["kind"] == "denoiser"}
-    return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()}
+    public = {card.id: f"{card.title} (public, {card.size_mb:,.0f} MB)" for card in cards().values() if card.path}
+    return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()} | public
 
 
-def open_model(name: str) -> Model:
-    """The model of that name, or the checkpoint in that .safetensors file.
+def open_model(
+    name: str, *, home: FilePath | None = None, console: Console | None = None, checkpoint: FilePath | None = None
+) -> Model:
+    """The model of that name, of the checkpoint in that .safetensors file, or of the card in that .toml file.
+
+    Args:
+        name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
+        home: folder of what is downloaded; by default $FASTSAMPLE_HOME, else ~/.cache/fastsample.
+        console: where the licence and the progress of a download are shown.
+        checkpoint: the published file of a public model, where it is there already.
 
     Raises:
-        ValueError: for an unknown name (the message offers the nearest), or a damaged checkpoint.
+        ValueError: for an unknown name (the message offers the nearest), a damaged checkpoint, or a public one that
+            cannot be had or sampled.
     """
+    if name in cards() or name.partition("#")[0].endswith(".toml"):
+        home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")
+        return _public(card_named(name), home, console, checkpoint)
+    if checkpoint:
+        raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if name in _ANALYTIC:
         title, make, shape = _ANALYTIC[name]
         return Model(name, title, "", make().path, shape, "analytic", 0, None, lambda *_: make())
     known = model_names()
     if name not in known and not name.endswith(".safetensors"):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
-        raise ValueError(f"unknown model {name!r}; {hint} (A checkpoint file ends in .safetensors.)")
+        hint = f"did you mean {' or '.join(close)}?" if close else "`fastsample list models` shows all."
+        raise ValueError(f"unknown model {name!r}; {hint} (A checkpoint file ends in .safetensors, a card in .toml.)")
     network, facts, sha256 = load_model(name)
     if not isinstance(facts, DenoiserMetadata):
         raise CheckpointError(f"{name} holds a {facts.kind}, which cannot be sampled")
@@ -83,11 +107,20 @@ def open_model(name: str) -> Model:
         module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, autocast: torch.dtype | None
     ) -> Denoiser:
         assert module is not None
+        one_hot = None if labels is None else torch.nn.functional.one_hot(labels, facts.num_classes).float()
         return NetworkDenoiser(
-            module, path, facts.prediction, time_scale=facts.time_scale, labels=labels, guidance=guidance,
-            null_labels=None if labels is None else torch.zeros_like(labels), autocast=autocast,
+            module, path, facts.prediction, time_scale=facts.time_scale, labels=one_hot, guidance=guidance,
+            null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
         )  # fmt: skip
 
     return Model(
         facts.id, facts.title, sha256, path, facts.image_shape, facts.data, facts.num_classes, network, make_denoiser
     )
+
+
+def _public(card: Card, home: FilePath, console: Console | None, checkpoint: FilePath | None) -> Model:
+    found = public_model(card, home, console, checkpoint)
+    return Model(
+        card.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.data,
+        card.labels.classes, found.network, found.denoiser, found.network.decode, found.conditions,
+    )  # fmt: skip

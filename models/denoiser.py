@@ -142,11 +142,12 @@ class NetworkDenoiser(Denoiser):
             width], times float32 [batch]; returns its prediction in the shape of x.
         path: the path it was trained on.
         prediction: what it returns.
-        time_scale: the network is called with time_scale * t.
+        time_scale, time_shift: the network is called with time_scale * t + time_shift.
         labels: one-hot or integer labels [batch, ...] for the whole batch, or None.
         guidance: classifier-free guidance weight w: (1 + w) conditional - w unconditional
             (arXiv 2207.12598, eq. 6); 0 is plain conditional sampling.
         null_labels: what the network takes for "no class"; needed with guidance.
+        guided_channels: guidance acts on the first so many channels alone, as in DiT (arXiv 2212.09748); 0 for all.
         autocast: dtype for torch.autocast, or None to run in the network's own dtype.
 
     The state keeps its dtype: x is cast to the network's dtype for the call and the result back.
@@ -159,21 +160,24 @@ class NetworkDenoiser(Denoiser):
         prediction: Prediction,
         *,
         time_scale: float = 1.0,
+        time_shift: float = 0.0,
         labels: torch.Tensor | None = None,
         guidance: float = 0.0,
         null_labels: torch.Tensor | None = None,
+        guided_channels: int = 0,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(path)
         if guidance and (labels is None or null_labels is None):
             raise ValueError("classifier-free guidance needs labels and null_labels")
-        self.network, self.prediction, self.time_scale = network, prediction, time_scale
+        self.network, self.prediction = network, prediction
+        self.time_scale, self.time_shift, self.guided_channels = time_scale, time_shift, guided_channels
         self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
         self.forwards = 2 if guidance else 1
         self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
 
     def _call(self, x: torch.Tensor, t: float, labels: torch.Tensor | None) -> torch.Tensor:
-        times = torch.full((len(x),), self.time_scale * t, dtype=self._dtype, device=x.device)
+        times = torch.full((len(x),), self.time_scale * t + self.time_shift, dtype=self._dtype, device=x.device)
         context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
         with context:
             out = (
@@ -187,7 +191,10 @@ class NetworkDenoiser(Denoiser):
         c_x, c_f = convert(self.path, t, self.prediction, (p, r))
         f = self._call(x, t, self.labels)
         if self.guidance:
-            f = (1 + self.guidance) * f - self.guidance * self._call(x, t, self.null_labels)
+            change = self.guidance * (f - self._call(x, t, self.null_labels))
+            if self.guided_channels:
+                change[:, self.guided_channels :] = 0
+            f = f + change
         if c_x == 0:
             return f if c_f == 1 else c_f * f
         return torch.add(c_x * x, f, alpha=c_f)

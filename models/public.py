@@ -127,6 +127,7 @@ class Card(_Table):
         image_shape, latent_shape: of one sample, channels first.
         output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`.
         extra_channels: output channels after the prediction (a learned variance), to be dropped.
+        guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
         data_range: what the network takes images to be.
         data, recipe: data set and preprocessing of the training images; `reference` its published statistics.
     """
@@ -157,6 +158,7 @@ class Card(_Table):
     output: Literal["x0", "eps", "velocity", "score", "edm-F", "image"]
     output_sign: Literal[1, -1] = 1
     extra_channels: int = Field(default=0, ge=0)
+    guided_channels: int = Field(default=0, ge=0)
     data_range: Literal["[-1,1]", "[0,1]", "latent"] = "[-1,1]"
     labels: Labels = Labels()
     data: str

@@ -61,7 +61,7 @@ def test_bench_show_diff_and_list(tmp_path):
     cells = [json.loads(file.read_text())["cell"] for file in (tmp_path / "s" / "rows").iterdir()]
     difference = run("diff", "s", cells[0][:8], cells[1][:8], cwd=tmp_path)
     assert difference.returncode == 0, difference.stderr
-    for what in ("solvers", "models", "datasets", "grids", "metrics"):
+    for what in ("solvers", "models", "datasets", "references", "grids", "metrics"):
         listed = run("list", what, "--long", cwd=tmp_path)
         assert listed.returncode == 0, listed.stderr
         assert len(listed.stdout.splitlines()) > 4

@@ -20,7 +20,7 @@ quiet = Console(quiet=True)
 
 def request(tmp_path, **changes):
     facts = dict(
-        model="gmm-image", solver=("heun", "dpmpp-2m"), nfe=(4, 8), samples=12, batch_size=8, metrics=("psnr",),
+        model="gmm2d", solver=("heun", "dpmpp-2m"), nfe=(4, 8), samples=12, batch_size=8, metrics=("psnr",),
         out=tmp_path / "store", precision="float64",
     )  # fmt: skip
     return Request(**facts | changes)
