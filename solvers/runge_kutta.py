@@ -59,7 +59,12 @@ def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
 
 
 @register(
-    "bosh3", title="Bogacki-Shampine 3", paper="doi:10.1016/0893-9659(89)90079-7", order=3, scheduler=steps(3), **_HIGHER
+    "bosh3",
+    title="Bogacki-Shampine 3",
+    paper="doi:10.1016/0893-9659(89)90079-7",
+    order=3,
+    scheduler=steps(3),
+    **_HIGHER,
 )
 def bosh3(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The third-order member of the Bogacki-Shampine pair with a fixed step; three evaluations a step."""

@@ -20,7 +20,8 @@ def row(cell="abc", **changes):
     facts = dict(
         cell=cell, model="m", checkpoint_sha256="", solver="scire", title="SciRE", options={"order": 3},
         grid="nsr",
-        times=[1.0, 0.5, 0.001], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=4, seed=0, precision="float32",
+        times=[1.0, 0.5, 0.001], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=4, seed=0,
+        precision="float32",
         device="cpu x1", metrics={"psnr": 30.0, "fd[net]@4": 12.5},
         seconds={"network": 2.0, "solver": 0.05, "metrics": 0.03, "total": 2.08},
         protocol={"noise": "philox"}, versions={"python": "3"}, created="2026-01-01T00:00:00+00:00",
