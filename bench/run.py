@@ -53,6 +53,10 @@ class Runner:
     extractors: dict[str, Extractor]
     progress: Callable[[int], None] = lambda _: None
 
+    @property
+    def _wants_psnr(self) -> bool:
+        return any(metric.kind == "psnr" for metric in self.metrics)
+
     def protocol(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers."""
         facts = {
@@ -66,7 +70,7 @@ class Runner:
             facts["model card"] = cell.model.conditions
         for name, extractor in self.extractors.items():
             facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
-        if any(metric.kind == "psnr" for metric in self.metrics):
+        if self._wants_psnr:
             reference = self.reference(cell)
             facts |= {
                 "psnr reference": f"{reference.title} ({reference.id})",
@@ -104,9 +108,11 @@ class Runner:
         parts = [shards[index] for index in sorted(shards)]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
+        bound = self.accuracy(cell) if self._wants_psnr else None  # the reference's cost is no metric's
         begin = time.perf_counter()
         values = self._summarise(cell, arrays)
         sums["metrics"] += time.perf_counter() - begin
+        values |= {} if bound is None else {"psnr_reference": bound}
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if bad:
             raise CellError(f"{cell}: {', '.join(bad)} is not a finite number; no row was written")
@@ -133,8 +139,7 @@ class Runner:
         first = shard * SHARD
         everything = list(range(first, min(first + SHARD, cell.samples)))
         network = self.sampler.network(cell)
-        wants_psnr = any(metric.kind == "psnr" for metric in self.metrics)
-        reference = self._references(cell, shard, len(everything)) if wants_psnr else None
+        reference = self._references(cell, shard, len(everything)) if self._wants_psnr else None
         out: dict[str, list[np.ndarray]] = {}
         seconds = dict.fromkeys(("sampling", "network", "metrics"), 0.0)
         evaluations = calls = 0
@@ -197,7 +202,7 @@ class Runner:
         values: dict[str, float] = {}
         for metric in self.metrics:
             if metric.kind == "psnr":
-                values |= measures.summarise_psnr(arrays["psnr"]) | {"psnr_reference": self.accuracy(cell)}
+                values |= measures.summarise_psnr(arrays["psnr"])
         for name, extractor in self.extractors.items():
             if f"features[{name}]" not in arrays:
                 continue
