@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
+import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
+    torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
     wanted = {get(name).name for name in names} if names else None
     chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
     proofs = [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
