@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+from fastsample.bench import cli_distill, cli_gate, cli_report, cli_tables
+from fastsample.bench.console import Words, console, errors, solver_words, split_words
 
 __all__ = ["app", "main"]
 
@@ -21,29 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
-
-Words = list[str] | None
-
-
-def _split(values: Words) -> tuple[str, ...] | None:
-    """Comma-separated lists, given once or several times."""
-    return tuple(item for value in values for item in value.split(",") if item) if values else None
-
-
-def _solvers(values: Words) -> tuple[str, ...] | None:
-    """Like `_split`, but `scire:order=3,mode=multistep` keeps its options."""
-    if not values:
-        return None
-    found: list[str] = []
-    for item in (item for value in values for item in value.split(",") if item):
-        if "=" in item and ":" not in item and found:
-            found[-1] += f",{item}"
-        else:
-            found.append(item)
-    return tuple(found)
-
+for commands in (cli_tables, cli_report, cli_gate, cli_distill):
+    app.add_typer(commands.app)
 
 @app.command(
     epilog="""
@@ -94,9 +75,9 @@ def bench(
     from fastsample.bench.sweep import run_sweep
 
     request = read_request(
-        config, model=_split(model), solver=_solvers(solver), nfe=_split(nfe), grid=_split(grid), samples=samples,
+        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid), samples=samples,
         batch_size=batch_size, seed=seed, device=device, precision=precision, guidance=guidance,
-        labels=labels, checkpoint=checkpoint, metrics=_split(metrics), out=out,
+        labels=labels, checkpoint=checkpoint, metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, inception_weights)
@@ -181,7 +162,7 @@ def sample(
     from fastsample.bench.request import read_request
 
     request = read_request(
-        None, model=(model,), solver=_solvers([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device,
+        None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device,
         guidance=guidance, labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     console.print(draw(request, out, console))
@@ -240,7 +221,7 @@ def verify(
     """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
     from fastsample.bench.verification import run_verification
 
-    if not run_verification(_split(solver), golden, picture, console):
+    if not run_verification(split_words(solver), golden, picture, console):
         raise typer.Exit(1)
 
 

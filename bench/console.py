@@ -1,0 +1,32 @@
+"""What the command modules share: consoles, and how lists are read from the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+__all__ = ["Words", "console", "errors", "solver_words", "split_words"]
+
+console = Console(width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True)
+
+Words = list[str] | None
+
+
+def split_words(values: Words) -> tuple[str, ...] | None:
+    """Comma-separated lists, given once or several times."""
+    return tuple(item for value in values for item in value.split(",") if item) if values else None
+
+
+def solver_words(values: Words) -> tuple[str, ...] | None:
+    """Like `split_words`, but `scire:order=3,mode=multistep` keeps its options."""
+    if not values:
+        return None
+    found: list[str] = []
+    for item in (item for value in values for item in value.split(",") if item):
+        if "=" in item and ":" not in item and found:
+            found[-1] += f",{item}"
+        else:
+            found.append(item)
+    return tuple(found)
