@@ -75,7 +75,8 @@ def bench(
     from fastsample.bench.sweep import run_sweep
 
     request = read_request(
-        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid), samples=samples,
+        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid),
+        samples=samples,
         batch_size=batch_size, seed=seed, device=device, precision=precision, guidance=guidance,
         labels=labels, checkpoint=checkpoint, metrics=split_words(metrics), out=out,
     )  # fmt: skip
@@ -162,7 +163,8 @@ def sample(
     from fastsample.bench.request import read_request
 
     request = read_request(
-        None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed, device=device,
+        None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed,
+        device=device,
         guidance=guidance, labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     console.print(draw(request, out, console))
