@@ -1,4 +1,4 @@
-"""How far a Frechet distance of N samples can be trusted: its bias, and the interval of a difference.
+"""How far a Frechet distance of N samples can be trusted: its bias, and what each sample adds to its error.
 
 The distance of N samples exceeds that of infinitely many by about c / N (Chong and Forsyth, 1911.07023). So it is
 computed on subsets of several sizes and extrapolated to 1/N = 0.
@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsample.bench.metrics import features_distance
+from fastsample.results.statistics import Estimate
 
-__all__ = ["Extrapolation", "Interval", "bootstrap_spread", "extrapolate", "paired_difference"]
+__all__ = ["Extrapolation", "TooFewSamples", "check_count", "extrapolate", "influence"]
 
 Reference = tuple[np.ndarray, np.ndarray]  # mean [d] and symmetric root of the covariance [d, d]
+
+
+class TooFewSamples(ValueError):  # noqa: N818 - it is a state of the request, not a fault
+    """The 1/N law of the bias does not hold yet."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,12 @@ class Extrapolation:
     """A Frechet distance at 1/N = 0.
 
     Attributes:
-        value: the intercept.
-        standard_error: of the intercept.
+        estimate: the intercept, with the effect of each sample on it.
         slope: c of the bias c / N.
         sizes, distances: the points of the fit, subset by subset.
     """
 
-    value: float
-    standard_error: float
+    estimate: Estimate
     slope: float
     sizes: np.ndarray
     distances: np.ndarray
@@ -44,19 +47,19 @@ def extrapolate(
     than features the bias is no longer c / n.
 
     The subsets overlap, so the scatter about the fit tells only a part of the error. The intercept is a weighted
-    sum of distances, and each distance is to first order the mean over its subset of an influence per sample; the
-    standard error adds the variance of the weighted influences to that of the fit.
+    sum of distances, and each distance is to first order the mean over its subset of an influence per sample. Hence
+    sample i has the influence N w_i psi_i, with w_i its share in that sum; all are scaled so that the variance is
+    that of these influences and that of the fit together.
 
     Args:
         features: [N, d] of the samples.
         reference: (mu, symmetric root of sigma) of the reference set.
 
     Raises:
-        ValueError: with fewer than 3 d samples.
+        TooFewSamples: with fewer than 3 d samples.
     """
     count, d = features.shape
-    if count < 3 * d:
-        raise ValueError(f"an extrapolation in {d} features needs at least {3 * d} samples, not {count}")
+    check_count(count, d)
     wide, rng = features.astype(np.float64), np.random.default_rng(seed)
     # The whole set is there only once.
     steps = np.linspace(max(count // 10, 2 * d), count, sizes).astype(int)
@@ -71,12 +74,39 @@ def extrapolate(
     weights = np.zeros(count)
     for subset, share in zip(subsets, fit[0] / n, strict=True):
         weights[subset] += share
-    sampling = np.sum((weights * _influence(wide, reference)) ** 2)
-    return Extrapolation(float(value), float(np.sqrt(scatter + sampling)), float(slope), n, distances)
+    psi = count * weights * influence(wide, reference)
+    psi -= psi.mean(1, keepdims=True)
+    sampling = Estimate(float(value), (psi,)).standard_error ** 2
+    psi *= np.sqrt(1 + scatter / sampling) if sampling else 1
+    return Extrapolation(Estimate(float(value), (psi,)), float(slope), n, distances)
 
 
-def _influence(features: np.ndarray, reference: Reference) -> np.ndarray:
-    """First-order effect of each sample on the distance, [N], of mean 0.
+def check_count(count: int, d: int) -> None:
+    """Raise `TooFewSamples` unless `count` samples are enough for an extrapolation in d features."""
+    if count < 3 * d:
+        raise TooFewSamples(f"an extrapolation in {d} features needs at least {3 * d} samples, not {count}")
+
+
+def influence(features: np.ndarray, reference: Reference) -> np.ndarray:
+    """First-order effect of each sample on the distance, for `results.statistics.Estimate`.
+
+    Args:
+        features: [N, d].
+        reference: (mu, symmetric root of sigma) of the reference set.
+
+    Returns:
+        float64 [2, N], of mean zero: as all samples tell it, and as those with an even and those with an odd
+        number do.
+    """
+    wide = features.astype(np.float64, copy=False)
+    halves = np.empty(len(wide))
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        halves[half] = _gradient(wide[half], reference)
+    return np.stack([_gradient(wide, reference), halves])
+
+
+def _gradient(features: np.ndarray, reference: Reference) -> np.ndarray:
+    """The derivative of the distance by the weight of each sample, [N].
 
     The gradient of the distance is 2 (mu - mu_r) in the mean, and in the covariance S the identity less the
     optimal transport map R (R S R)^(-1/2) R, where R is the reference's root.
@@ -89,56 +119,3 @@ def _influence(features: np.ndarray, reference: Reference) -> np.ndarray:
     gradient = np.eye(len(mu_r)) - (half * inverse) @ half.T
     effect = 2 * centred @ (features.mean(0) - mu_r) + np.einsum("nd,nd->n", centred @ gradient, centred)
     return np.asarray(effect - effect.mean())
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A difference of two distances: its value, bootstrap interval and standard deviation."""
-
-    value: float
-    low: float
-    high: float
-    spread: float
-
-
-def paired_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    reference: Reference,
-    *,
-    resamples: int = 200,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Distance of the first samples less that of the second, with a percentile interval.
-
-    Row i of both has to come from the same noise: images are resampled in pairs. A resample holds duplicates, so
-    each distance is biased upwards; in the difference the bias cancels as far as the two are alike.
-
-    Args:
-        first, second: features [N, d].
-        reference: (mu, symmetric root of sigma) of the reference set.
-        level: of the interval, in (0, 1).
-
-    Raises:
-        ValueError: when the two are not paired, or the level is not in (0, 1).
-    """
-    if first.shape != second.shape:
-        raise ValueError(f"features of the same images are needed, not {first.shape} and {second.shape}")
-    if not 0 < level < 1:
-        raise ValueError(f"the level of an interval is in (0, 1), not {level}")
-    first, second, rng = first.astype(np.float64), second.astype(np.float64), np.random.default_rng(seed)
-
-    def difference(rows: np.ndarray | slice) -> float:
-        return features_distance(first[rows], reference) - features_distance(second[rows], reference)
-
-    draws = np.array([difference(rng.integers(len(first), size=len(first))) for _ in range(resamples)])
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(difference(slice(None)), float(low), float(high), float(draws.std(ddof=1)))
-
-
-def bootstrap_spread(features: np.ndarray, reference: Reference, *, resamples: int = 200, seed: int = 0) -> float:
-    """Standard deviation of the distance over resamples of the images; their mean is biased, and is not given."""
-    wide, rng = features.astype(np.float64), np.random.default_rng(seed)
-    rows = (rng.integers(len(wide), size=len(wide)) for _ in range(resamples))
-    return float(np.std([features_distance(wide[row], reference) for row in rows], ddof=1))

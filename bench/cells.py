@@ -11,10 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
+from fastsample.bench.learned import find_table, table_plan, table_solvers
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.dataset import data_home
 from fastsample.models.catalogue import Model, open_model
-from fastsample.solvers.solver import Plan, get
+from fastsample.solvers.artefact import TableFile
+from fastsample.solvers.grids import nearest
+from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
@@ -30,7 +33,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cell:
-    """(model, solver with options, grid, NFE, guidance, labels, samples, seed, precision) and the metrics asked for."""
+    """(model, solver with options, grid, NFE, guidance, labels, samples, seed, precision) and the metrics asked for.
+
+    `table` is that of a learned or imported solver.
+    """
 
     model: Model
     plan: Plan
@@ -41,6 +47,7 @@ class Cell:
     precision: str
     labels: str
     metrics: tuple[str, ...]
+    table: TableFile | None = None
 
     @cached_property
     def nfe(self) -> int:
@@ -79,21 +86,44 @@ def plan_cells(
         raise RequestError(f"{request.checkpoint} is the file of one model; give one --model with --checkpoint")
     cells: list[Cell] = []
     skipped: list[Skipped] = []
-    parsed = [(get(name), get(name).parse(rest)) for name, _, rest in (text.partition(":") for text in request.solver)]
+    tables = table_solvers()
+    parsed = [_parse(text, tables) for text in request.solver]
     for name in request.model:
         model = open_model(name, home=data_home(), console=console, checkpoint=request.checkpoint)
         for solver, options in parsed:
-            for grid in request.grid or (None,):
+            grids = request.grid if isinstance(solver, Solver) and request.grid else (None,)
+            for grid in grids:
                 for nfe in request.nfe:
+                    table = None
                     try:
-                        plan = solver.plan(model.path, nfe, grid, **options)
+                        if isinstance(solver, Solver):
+                            plan = solver.plan(model.path, nfe, grid, **options)
+                        else:
+                            table = find_table(solver, model, nfe, request.guidance, transfer=request.transfer)
+                            plan = table_plan(table)
                     except ValueError as error:
                         if "at NFE" not in str(error):
                             raise
-                        skipped.append(Skipped(f"{model.id} {solver.name} NFE {nfe}", str(error)))
+                        what = solver.name if isinstance(solver, Solver) else solver
+                        skipped.append(Skipped(f"{model.id} {what} NFE {nfe}", str(error)))
                         continue
-                    asked = request.guidance, request.samples, request.seed, request.precision, request.labels
-                    cells.append(Cell(model, plan, options, *asked, metrics))
+                    foreign = table is not None and bool(table.model) and table.model_sha256 != model.sha256
+                    shown = options | ({"transfer": table.model} if table and foreign else {})
+                    for seed in range(request.seed, request.seed + request.seeds):
+                        asked = request.guidance, request.samples, seed, request.precision, request.labels
+                        cells.append(Cell(model, plan, shown, *asked, metrics, table))
     if not cells:
         raise RequestError(skipped[0].reason)
     return cells, skipped
+
+
+def _parse(text: str, tables: set[str]) -> tuple[Solver | str, dict[str, Any]]:
+    """A registered solver with its options, or the name of one that is known by its tables."""
+    name, _, rest = text.partition(":")
+    if name in solvers() or name not in tables:
+        if name not in solvers():
+            raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
+        return get(name), get(name).parse(rest)
+    if rest:
+        raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
+    return name, {}

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fastsample.bench import cli_distill, cli_gate, cli_report, cli_tables
+from fastsample.bench import cli_distill, cli_export, cli_gate, cli_report, cli_tables
 from fastsample.bench.console import Words, console, errors, solver_words, split_words
 
 __all__ = ["app", "main"]
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (cli_tables, cli_report, cli_gate, cli_distill):
+for commands in (cli_tables, cli_report, cli_gate, cli_distill, cli_export):
     app.add_typer(commands.app)
 
 @app.command(
@@ -41,27 +41,33 @@ fastsample bench --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --samples
 )
 def bench(
     model: Annotated[
-        Words, typer.Option(help="Model ids, .safetensors files or .toml cards. [default: cifar10-tiny-vp]")
+        Words, typer.Option(help=r"Model ids, .safetensors files or .toml cards. \[default: cifar10-tiny-vp]")
     ] = None,
-    solver: Annotated[Words, typer.Option(help="Solvers, each NAME or NAME:OPTION=VALUE,... [default: scire]")] = None,
-    nfe: Annotated[Words, typer.Option(help="Function evaluations to spend. [default: 10]")] = None,
-    grid: Annotated[Words, typer.Option(help="Time grids. [default: each solver's own]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Images per cell. [default: 256]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per network call. [default: 64]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the noise. [default: 0]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... [default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, float64, bf16 or fp16. [default: float32]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance weight. [default: 0]")] = None,
+    solver: Annotated[
+        Words, typer.Option(help=r"Solvers, each NAME or NAME:OPTION=VALUE,... \[default: scire]")
+    ] = None,
+    nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
+    grid: Annotated[Words, typer.Option(help=r"Time grids. \[default: each solver's own]")] = None,
+    samples: Annotated[int | None, typer.Option(help=r"Images per cell. \[default: 256]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help=r"Images per network call. \[default: 64]")] = None,
+    seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
+    seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
+    device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
+    precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
+    guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Classes of conditional models: random or balanced. [default: random]")
+        str | None, typer.Option(help=r"Classes of conditional models: random or balanced. \[default: random]")
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="The published file of a public model, instead of a download.")
     ] = None,
-    metrics: Annotated[
-        Words, typer.Option(help="psnr, fd, fid, kid, is, precision, recall. [default: psnr,fd,fid]")
+    transfer: Annotated[
+        bool | None, typer.Option("--transfer", help="Let a learned solver take another model's table; rows say so.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the store. [default: results-store]")] = None,
+    metrics: Annotated[
+        Words, typer.Option(help=r"psnr, fd, fid, fd-inf, fid-inf, kid, is, precision, recall. \[default: psnr,fd,fid]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with the same keys; the command line wins.")] = None,
     inception_weights: Annotated[
         Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.")
@@ -77,8 +83,8 @@ def bench(
     request = read_request(
         config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid),
         samples=samples,
-        batch_size=batch_size, seed=seed, device=device, precision=precision, guidance=guidance,
-        labels=labels, checkpoint=checkpoint, metrics=split_words(metrics), out=out,
+        batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
+        labels=labels, checkpoint=checkpoint, transfer=transfer, metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, inception_weights)
@@ -87,44 +93,6 @@ def bench(
         raise typer.Exit(130) from None
     if failures:
         raise typer.Exit(1)
-
-
-@app.command(
-    epilog="""
-[bold]Examples[/]
-
-fastsample show results-store
-
-fastsample show results-store --metric psnr --markdown
-"""
-)
-def show(
-    store: Annotated[Path, typer.Argument(help="Folder written by bench --out.")] = Path("results-store"),
-    metric: Annotated[str | None, typer.Option(help="Only this metric: solvers down, NFE across.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown instead of a drawn table.")] = False,
-) -> None:
-    """Read a store back as a table."""
-    from fastsample.results.store import Store
-    from fastsample.results.tables import matrix, overview, to_markdown, to_rich
-
-    rows = Store(store, create=False).frame()
-    if rows.empty:
-        console.print(f"{store} holds no finished cell")
-        return
-    table = matrix(rows, metric) if metric else overview(rows)
-    if markdown:
-        print(to_markdown(table))
-    else:
-        console.print(to_rich(table))
-
-
-@app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
-def diff(store: Path, first: str, second: str) -> None:
-    """Name the fields in which two rows of a store differ: what decides two unequal numbers."""
-    from fastsample.results.store import Store
-    from fastsample.results.tables import differences, to_rich
-
-    console.print(to_rich(differences(Store(store, create=False).frame(), first, second)))
 
 
 @app.command("list", epilog="Example: fastsample list solvers --long")
@@ -148,7 +116,7 @@ def sample(
     model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,...")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
-    grid: Annotated[str | None, typer.Option(help="Time grid. [default: the solver's own]")] = None,
+    grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -214,9 +182,9 @@ def models_info(
 
 @app.command(epilog="Example: fastsample verify --solver scire,dpmpp-2m --picture orders.png")
 def verify(
-    solver: Annotated[Words, typer.Option(help="Solvers to verify. [default: all]")] = None,
+    solver: Annotated[Words, typer.Option(help=r"Solvers to verify. \[default: all]")] = None,
     golden: Annotated[
-        Path | None, typer.Option(help="Folder of golden files. [default: tests/data/golden of a clone]")
+        Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]")
     ] = None,
     picture: Annotated[Path, typer.Option(help="PNG of error against NFE.")] = Path("verify.png"),
 ) -> None:
@@ -240,7 +208,9 @@ def train(
     model: Annotated[str, typer.Option(help="Recipe: cifar10-tiny-vp, cifar10-tiny-flow or cifar10-resnet.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there goes on where it stopped.")],
     dataset: Annotated[str, typer.Option(help="cifar10 or cifar10-jpeg.")] = "cifar10-jpeg",
-    data: Annotated[Path | None, typer.Option(help="Where its training images are. [default: FASTSAMPLE_HOME]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Images to see, instead of the recipe's number.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this time; resumable.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

@@ -30,6 +30,7 @@ __all__ = [
     "efficientnet_weights",
     "extractor_named",
     "layer_for",
+    "refusal",
     "weights_sha256",
 ]
 
@@ -74,12 +75,25 @@ class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
 
 
 class CifarResNetExtractor(_ClassifierExtractor):
-    """The embedded classifier of 32x32 images, or another checkpoint of it: 192 features and 10 logits."""
+    """The embedded classifier of 32x32 images, or another checkpoint of it: 192 features and 10 logits.
+
+    It resizes nothing, and refuses images of another size, on which its features mean nothing.
+    """
 
     def __init__(
         self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
     ) -> None:
         super().__init__(name, features_list, load_model(feature_extractor_weights_path or "cifar10-resnet")[0])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As in the base class.
+
+        Raises:
+            ValueError: for images that are not 32x32.
+        """
+        if reason := refusal("cifar10-resnet", tuple(images.shape[1:])):
+            raise ValueError(reason)
+        return super().forward(images)
 
 
 class EfficientNetLite0Extractor(_ClassifierExtractor):
@@ -99,6 +113,14 @@ class EfficientNetLite0Extractor(_ClassifierExtractor):
 
 register_feature_extractor("cifar10-resnet", CifarResNetExtractor)
 register_feature_extractor("efficientnet-lite0", EfficientNetLite0Extractor)
+
+
+def refusal(extractor: str, image_shape: tuple[int, ...]) -> str:
+    """Why an extractor cannot take images of that shape (channels, height, width); "" if it can."""
+    if extractor != "cifar10-resnet" or image_shape[1:] == (32, 32):
+        return ""
+    height, width = image_shape[1:]
+    return f"{extractor} is a classifier of 32x32 images and means nothing on images of {width}x{height}"
 
 
 def efficientnet_weights() -> Path:

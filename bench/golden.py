@@ -375,7 +375,7 @@ def _table(case: Case) -> Run:
     b = np.zeros((n + 1, n))
     for i, row in enumerate(case["b"], start=1):
         b[i, :i] = row
-    table = Table("velocity", np.array(case["timesteps"]), np.array([1.0, *case["a"]]), b, np.zeros((n + 1, 0)))
+    table = Table("velocity", np.array(case["timesteps"]), np.array([1.0, *case["a"]]), b, np.zeros((n + 1, 0)), 0.999)
     return lambda denoiser, x: play(table, denoiser, x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+from fastsample.bench.learned import LEARNED
 from fastsample.bench.metrics import DISTRIBUTION_METRICS
 from fastsample.datasets.images import dataset_names
 from fastsample.datasets.published import PublishedReference, published_references
@@ -26,7 +27,10 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         ValueError: for something that there is no list of.
     """
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
-        "solvers": lambda: (_SOLVER_LONG if long else _SOLVER, [_solver(s, long) for s in solvers().values()]),
+        "solvers": lambda: (
+            _SOLVER_LONG if long else _SOLVER,
+            [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
+        ),
         "models": lambda: (("model", "what it is"), list(model_names().items())),
         "datasets": lambda: (("dataset", "what it is"), list(dataset_names().items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
@@ -68,6 +72,12 @@ def _solver(solver: Solver, long: bool) -> tuple[str, ...]:
         for key, value in solver.known_options.items()
     )
     return (*line, options, solver.note)
+
+
+def _learned(name: str, long: bool) -> tuple[str, ...]:
+    title, paper, what = LEARNED[name]
+    line = (name, title, "learned", paper, "learned")
+    return (*line, "", f"Learned for a model by `fastsample distill {name}`: {what}.") if long else line
 
 
 def solver_page() -> str:

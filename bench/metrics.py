@@ -28,9 +28,10 @@ __all__ = [
     "to_uint8",
 ]
 
-DISTRIBUTION_METRICS = ("fd", "fid", "kid", "is", "precision", "recall")
+DISTRIBUTION_METRICS = ("fd", "fid", "fd-inf", "fid-inf", "kid", "is", "precision", "recall")
 UINT8_RULE = "floor(clip(127.5 x + 128, 0, 255))"
 _INCEPTION = "inception-v3-compat"
+_INCEPTIONS_OWN = ("fid", "fid-inf")  # the kinds that name no extractor
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ class Metric:
         """The full name under which the value is stored."""
         if self.kind == "psnr":
             return "psnr"
-        if self.kind == "fid":
-            return f"fid@{samples}"
+        if self.kind in _INCEPTIONS_OWN:
+            return f"{self.kind}@{samples}"
         return f"{self.kind}[{self.extractor}]@{samples}"
 
 
 def parse_metric(text: str, default_extractor: str) -> Metric:
-    """Read `psnr`, `fid`, `fd`, `kid[inception-v3-compat]`, ...
+    """Read `psnr`, `fid`, `fd-inf`, `kid[inception-v3-compat]`, ...
 
     Raises:
         ValueError: for an unknown metric.
     """
-    match = re.fullmatch(r"([a-z]+)(?:\[([\w.-]+)\])?", text)
+    match = re.fullmatch(r"([a-z-]+)(?:\[([\w.-]+)\])?", text)
     if match is None or match[1] not in ("psnr", *DISTRIBUTION_METRICS):
         from fastsample.solvers.grids import nearest
 
@@ -63,8 +64,8 @@ def parse_metric(text: str, default_extractor: str) -> Metric:
     kind, extractor = match[1], match[2]
     if kind == "psnr":
         return Metric("psnr", "")
-    if kind == "fid":
-        return Metric("fid", _INCEPTION)
+    if kind in _INCEPTIONS_OWN:
+        return Metric(kind, _INCEPTION)
     return Metric(kind, extractor or default_extractor)
 
 
@@ -129,7 +130,7 @@ def feature_metrics(
     """Metrics of one extractor by kind; Inception Score, KID and precision/recall by torch-fidelity.
 
     Args:
-        kinds: of `DISTRIBUTION_METRICS`.
+        kinds: of `DISTRIBUTION_METRICS`, without the extrapolated ones, which are made by `bench.bias.extrapolate`.
         features: [n, d] of the samples; logits: [n, classes], for `is`.
         reference: (mu, symmetric root of sigma) of the reference set, for `fd` and `fid`.
         reference_features: [m, d] of real images, for `kid`, `precision` and `recall`.

@@ -24,8 +24,8 @@ import torch
 
 from fastsample.bench.metrics import psnr_values
 from fastsample.datasets.images import data_home
+from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.models.path import Path
 from fastsample.results.store import write_atomically
 from fastsample.solvers.solver import Plan, get
 
@@ -93,18 +93,18 @@ class Reference:
         return value
 
 
-def reference_for(
-    model: str, sha256: str, path: Path, seed: int, precision: str, guidance: float, others: tuple[str, ...] = ()
-) -> Reference:
-    """The reference of a model, seed and precision; `others` is what else decides it. Nothing is computed yet."""
-    nfe = NFE if sha256 else ANALYTIC_NFE
+def reference_for(model: Model, seed: int, precision: str, guidance: float, labels: str) -> Reference:
+    """The reference of a model's samples of this seed, precision, guidance and labels. Nothing is computed yet."""
+    nfe = NFE if model.sha256 else ANALYTIC_NFE
     double = "float64" if precision == "float64" else "float32"
-    facts = [model, sha256, repr(path), SOLVER, OPTIONS, GRID, nfe, seed, double, guidance, *others]
+    others = [model.conditions] if model.conditions else []
+    others += [labels] if model.num_classes and labels != "random" else []
+    facts = [model.id, model.sha256, repr(model.path), SOLVER, OPTIONS, GRID, nfe, seed, double, guidance, *others]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     solver = get(SOLVER)
     return Reference(
         key,
         data_home() / "references" / key,
-        solver.plan(path, nfe, GRID, **OPTIONS),
-        solver.plan(path, nfe // 2, GRID, **OPTIONS),
+        solver.plan(model.path, nfe, GRID, **OPTIONS),
+        solver.plan(model.path, nfe // 2, GRID, **OPTIONS),
     )

@@ -28,13 +28,16 @@ class Request(BaseModel):
         samples: images per cell.
         batch_size: images per network call; changes nothing but speed.
         seed: of the noise.
+        seeds: how often each cell is repeated, with seeds seed, seed + 1, ...
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.
+        transfer: a learned solver that has no table for a model may take another model's; its rows say so.
         metrics: `psnr`, `fid`, `kid`, `is`, `precision`, `recall`, or one with its extractor as in
             `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for the model's data.
+            `fd-inf` and `fid-inf` are the distances extrapolated to infinitely many samples.
         out: folder of the store.
     """
 
@@ -46,12 +49,14 @@ class Request(BaseModel):
     grid: tuple[str, ...] = ()
     samples: int = Field(256, ge=2)
     batch_size: int = Field(64, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)  # from 2^31 on are the noises that solvers are distilled on
+    seeds: int = Field(1, ge=1)
     device: str = "auto"
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
     labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
+    transfer: bool = False
     metrics: tuple[str, ...] = DEFAULT_METRICS
     out: Path = Path("results-store")
 

@@ -17,12 +17,14 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from fastsample.bench import bias
 from fastsample.bench import metrics as measures
 from fastsample.bench.cells import Cell
 from fastsample.bench.features import Extractor
 from fastsample.bench.metrics import Metric
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
 from fastsample.bench.sampling import Sampler
+from fastsample.results import statistics
 from fastsample.results.store import Row, Store
 
 __all__ = ["SHARD", "CellError", "Runner"]
@@ -68,6 +70,11 @@ class Runner:
             facts["labels"] = _LABELS[cell.labels]
         if cell.model.conditions:
             facts["model card"] = cell.model.conditions
+        if cell.table:
+            facts["table"] = cell.table.sha256
+            facts["trained for"] = f"{cell.table.model} ({cell.table.model_sha256[:16]})" if cell.table.model else "any"
+            if cell.table.training:
+                facts["trained against"] = cell.table.training.reference
         for name, extractor in self.extractors.items():
             facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
         if self._wants_psnr:
@@ -80,12 +87,7 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference solution that this cell's PSNR is measured against."""
-        model = cell.model
-        others = [model.conditions] if model.conditions else []
-        others += [cell.labels] if model.num_classes and cell.labels != "random" else []
-        return reference_for(
-            model.id, model.sha256, model.path, cell.seed, cell.precision, cell.guidance, tuple(others)
-        )
+        return reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels)
 
     def run(self, cell: Cell) -> Row:
         """The row of a cell: from the store if it is finished, else computed and committed.
@@ -110,7 +112,7 @@ class Runner:
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
         bound = self.accuracy(cell) if self._wants_psnr else None  # the reference's cost is no metric's
         begin = time.perf_counter()
-        values = self._summarise(cell, arrays)
+        values, estimates = self._summarise(cell, arrays)
         sums["metrics"] += time.perf_counter() - begin
         values |= {} if bound is None else {"psnr_reference": bound}
         bad = [name for name, value in values.items() if not np.isfinite(value)]
@@ -124,13 +126,15 @@ class Runner:
             forwards=round(sums["forwards"] / cell.samples),
             guidance=cell.guidance, samples=cell.samples, seed=cell.seed, precision=cell.precision,
             device=self.sampler.device_name, metrics=values,
+            standard_errors={name: estimate.standard_error for name, estimate in estimates.items()},
             seconds={
                 "network": sums["network"], "solver": sums["sampling"] - sums["network"], "metrics": sums["metrics"],
                 "total": sums["sampling"] + sums["metrics"],
             },
             protocol=protocol, versions=_versions(), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )  # fmt: skip
-        self.store.finish(row, arrays)
+        influences = {f"influence[{name}]": one.parts[0] for name, one in estimates.items() if name != "psnr"}
+        self.store.finish(row, arrays | influences)
         return row
 
     @torch.inference_mode()
@@ -198,19 +202,30 @@ class Runner:
         denoiser, start = self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices)
         return self.reference(cell).accuracy(denoiser, start, cell.model.decode)
 
-    def _summarise(self, cell: Cell, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    def _summarise(
+        self, cell: Cell, arrays: dict[str, np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, statistics.Estimate]]:
+        """All values, and with the effect of each sample those that have a standard error."""
         values: dict[str, float] = {}
-        for metric in self.metrics:
-            if metric.kind == "psnr":
-                values |= measures.summarise_psnr(arrays["psnr"])
+        estimates: dict[str, statistics.Estimate] = {}
+        if self._wants_psnr:
+            values |= measures.summarise_psnr(arrays["psnr"])
+            estimates["psnr"] = statistics.mean_of(arrays["psnr"])
         for name, extractor in self.extractors.items():
             if f"features[{name}]" not in arrays:
                 continue
-            mine = [metric for metric in self.metrics if metric.extractor == name]
-            kinds = [metric.kind for metric in mine]
-            result = extractor.metrics(kinds, arrays[f"features[{name}]"], arrays[f"logits[{name}]"])
-            values |= {metric.name(cell.samples): result[metric.kind] for metric in mine}
-        return values
+            features, moments = arrays[f"features[{name}]"], extractor._moments
+            mine = {metric.kind: metric.name(cell.samples) for metric in self.metrics if metric.extractor == name}
+            direct = [kind for kind in mine if not kind.endswith("-inf")]
+            result = extractor.metrics(direct, features, arrays[f"logits[{name}]"])
+            values |= {mine[kind]: result[kind] for kind in direct}
+            for kind, full in mine.items():
+                if kind in ("fd", "fid"):
+                    estimates[full] = statistics.Estimate(values[full], (bias.influence(features, moments),))
+                elif kind.endswith("-inf"):
+                    estimates[full] = bias.extrapolate(features, moments).estimate
+                    values[full] = estimates[full].value
+        return values, estimates
 
 
 _LABELS = {"random": "uniform, philox(seed, i) on the host", "balanced": "i modulo the number of classes"}

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fastsample.bench.bias import TooFewSamples, check_count
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.features import EMBEDDED, Extractor, MetricUnavailable, open_extractor
 from fastsample.bench.metrics import Metric, parse_metric
@@ -33,7 +34,7 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     cells, skipped = plan_cells(request, tuple(request.metrics), console)
     store = Store(request.out)
     metrics, extractors = _available(
-        wanted, console, device, inception_weights, any(len(c.model.shape) == 3 for c in cells)
+        wanted, console, device, inception_weights, request.samples, any(len(c.model.shape) == 3 for c in cells)
     )
     for skip in skipped:
         console.print(f"[yellow]skipped[/] {skip.what}: {skip.reason}", highlight=False)
@@ -60,6 +61,10 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
             except CellError as error:
                 failures.append(str(error))
                 console.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False)
+            except KeyboardInterrupt:
+                store.summarise()
+                raise
+    store.summarise()
     if rows:
         console.print(to_rich(overview(frame_of(rows))))
         for line in _footnotes(rows, request.out):
@@ -68,7 +73,7 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
 
 
 def _available(
-    wanted: list[Metric], console: Console, device: torch.device, weights: Path | None, images: bool
+    wanted: list[Metric], console: Console, device: torch.device, weights: Path | None, samples: int, images: bool
 ) -> tuple[list[Metric], dict[str, Extractor]]:
     """The metrics that can be computed here with their extractors; a line for each that cannot."""
     extractors: dict[str, Extractor] = {}
@@ -79,7 +84,9 @@ def _available(
         try:
             if metric.extractor and metric.extractor not in extractors:
                 extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
-        except MetricUnavailable as error:
+            if metric.kind.endswith("-inf"):
+                check_count(samples, len(extractors[metric.extractor].reference.mu))
+        except (MetricUnavailable, TooFewSamples) as error:
             console.print(f"[yellow]without {metric.kind}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             continue
         metrics.append(metric)

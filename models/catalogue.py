@@ -31,12 +31,14 @@ class Model:
         sha256: of its weights, for public models of the published file; "" where it has none.
         path: the path it was trained on.
         shape: of one sample, such as (3, 32, 32); of the latent, for latent models.
+        image_shape: of what `decode` makes of one sample.
         data: the data set it models, or "analytic".
         num_classes: class labels it is conditioned on; 0 if none.
         network: its network in float32, or None for analytic models.
         make: makes a denoiser from (network, class indices int64 [batch] or None, guidance, autocast).
         decode: makes images in [-1, 1] of samples; not clipped.
         conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
+        classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
     """
 
     id: str
@@ -44,12 +46,14 @@ class Model:
     sha256: str
     path: Path
     shape: tuple[int, ...]
+    image_shape: tuple[int, ...]
     data: str
     num_classes: int
     network: torch.nn.Module | None
     make: Callable[[torch.nn.Module | None, torch.Tensor | None, float, torch.dtype | None], Denoiser]
     decode: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
     conditions: str = ""
+    classifier: str = ""
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -71,7 +75,12 @@ def model_names() -> dict[str, str]:
 
 
 def open_model(
-    name: str, *, home: FilePath | None = None, console: Console | None = None, checkpoint: FilePath | None = None
+    name: str,
+    *,
+    home: FilePath | None = None,
+    console: Console | None = None,
+    checkpoint: FilePath | None = None,
+    classifier_scale: float = 0.0,
 ) -> Model:
     """The model of that name, of the checkpoint in that .safetensors file, or of the card in that .toml file.
 
@@ -80,19 +89,22 @@ def open_model(
         home: folder of what is downloaded; by default $FASTSAMPLE_HOME, else ~/.cache/fastsample.
         console: where the licence and the progress of a download are shown.
         checkpoint: the published file of a public model, where it is there already.
+        classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
 
     Raises:
         ValueError: for an unknown name (the message offers the nearest), a damaged checkpoint, or a public one that
-            cannot be had or sampled.
+            cannot be had, sampled or guided.
     """
     if name in cards() or name.partition("#")[0].endswith(".toml"):
         home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")
-        return _public(card_named(name), home, console, checkpoint)
+        return _public(card_named(name), home, console, checkpoint, classifier_scale)
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
+    if classifier_scale:
+        raise ValueError(f"{name} has no classifier, which classifier guidance needs")
     if name in _ANALYTIC:
         title, make, shape = _ANALYTIC[name]
-        return Model(name, title, "", make().path, shape, "analytic", 0, None, lambda *_: make())
+        return Model(name, title, "", make().path, shape, shape, "analytic", 0, None, lambda *_: make())
     known = model_names()
     if name not in known and not name.endswith(".safetensors"):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -114,13 +126,18 @@ def open_model(
         )  # fmt: skip
 
     return Model(
-        facts.id, facts.title, sha256, path, facts.image_shape, facts.data, facts.num_classes, network, make_denoiser
-    )
+        facts.id, facts.title, sha256, path, facts.image_shape, facts.image_shape, facts.data, facts.num_classes,
+        network, make_denoiser,
+    )  # fmt: skip
 
 
-def _public(card: Card, home: FilePath, console: Console | None, checkpoint: FilePath | None) -> Model:
-    found = public_model(card, home, console, checkpoint)
+def _public(
+    card: Card, home: FilePath, console: Console | None, checkpoint: FilePath | None, classifier_scale: float
+) -> Model:
+    found = public_model(card, home, console, checkpoint, classifier_scale)
+    guide = f"{card.classifier} ({found.classifier_sha256}), scale {classifier_scale:g}" if classifier_scale else ""
     return Model(
-        card.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.data,
-        card.labels.classes, found.network, found.denoiser, found.network.decode, found.conditions,
+        card.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
+        card.data,
+        found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
     )  # fmt: skip

@@ -71,9 +71,11 @@ class Denoiser(ABC):
         path: where the model lives, with the interval it is sampled on.
         nfe: evaluations made so far. A guided evaluation is one.
         forwards: network calls that one evaluation costs (2 with classifier-free guidance).
+        classifier_calls: gradients of a classifier that one evaluation costs.
     """
 
     forwards: int = 1
+    classifier_calls: int = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,7 +119,7 @@ class _View(Denoiser):
 
     def __init__(self, base: Denoiser, path: Path) -> None:
         super().__init__(path)
-        self.base, self.forwards = base, base.forwards
+        self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         own = t if _same_kind(self.path, self.base.path) else self.base.path.t_of_lam(self.path.lam(t))
@@ -148,6 +150,9 @@ class NetworkDenoiser(Denoiser):
             (arXiv 2207.12598, eq. 6); 0 is plain conditional sampling.
         null_labels: what the network takes for "no class"; needed with guidance.
         guided_channels: guidance acts on the first so many channels alone, as in DiT (arXiv 2212.09748); 0 for all.
+        classifier_scale: classifier guidance scale s, for networks that return eps and have a classifier: called as
+            network(x, times, labels, s sigma), they return eps - s sigma grad log p(labels | x, t) (arXiv 2105.05233,
+            algorithm 2); 0 for none.
         autocast: dtype for torch.autocast, or None to run in the network's own dtype.
 
     The state keeps its dtype: x is cast to the network's dtype for the call and the result back.
@@ -165,26 +170,29 @@ class NetworkDenoiser(Denoiser):
         guidance: float = 0.0,
         null_labels: torch.Tensor | None = None,
         guided_channels: int = 0,
+        classifier_scale: float = 0.0,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(path)
         if guidance and (labels is None or null_labels is None):
             raise ValueError("classifier-free guidance needs labels and null_labels")
+        if classifier_scale and (labels is None or guidance or prediction != "eps"):
+            raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
         self.network, self.prediction = network, prediction
         self.time_scale, self.time_shift, self.guided_channels = time_scale, time_shift, guided_channels
         self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
-        self.forwards = 2 if guidance else 1
+        self.classifier_scale = classifier_scale
+        self.forwards, self.classifier_calls = 2 if guidance else 1, 1 if classifier_scale else 0
         self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
 
     def _call(self, x: torch.Tensor, t: float, labels: torch.Tensor | None) -> torch.Tensor:
         times = torch.full((len(x),), self.time_scale * t + self.time_shift, dtype=self._dtype, device=x.device)
         context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
+        given: list[Any] = [] if labels is None else [labels]
+        if self.classifier_scale:
+            given.append(self.classifier_scale * self.path.sigma(t))
         with context:
-            out = (
-                self.network(x.to(self._dtype), times)
-                if labels is None
-                else self.network(x.to(self._dtype), times, labels)
-            )
+            out = self.network(x.to(self._dtype), times, *given)
         return out.to(x.dtype)
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
@@ -209,7 +217,8 @@ class Thresholded(Denoiser):
 
     def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
         super().__init__(base.path)
-        self.base, self.quantile, self.forwards = base, quantile, base.forwards
+        self.base, self.quantile = base, quantile
+        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         x0 = self.base.x0(x, t)
@@ -228,7 +237,8 @@ class AnalyticFirstStep(Denoiser):
 
     def __init__(self, base: Denoiser) -> None:
         super().__init__(base.path)
-        self.base, self.forwards, self._first = base, base.forwards, True
+        self.base, self._first = base, True
+        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
 
     def combine(self, x: Any, t: float, p: float, r: float) -> Any:
         if not self._first:

@@ -22,7 +22,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
-__all__ = ["CosineFlow", "DiscreteVP", "Edm", "LinearFlow", "Path", "VPCosine", "VPLinear", "path_named"]
+__all__ = [
+    "CosineFlow",
+    "DiscreteVP",
+    "Edm",
+    "LinearFlow",
+    "Path",
+    "ScaledFlow",
+    "SubVPLinear",
+    "VPCosine",
+    "VPLinear",
+    "path_named",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +137,32 @@ class VPLinear(Path):
         return log_alpha - 0.5 * math.log(-math.expm1(2 * log_alpha)) if t > 0 else math.inf
 
     def t_of_lam(self, lam: float) -> float:
-        q = _softplus(-2 * lam)  # log(1 + nsr^2)
-        delta = self.beta_max - self.beta_min
+        return self._t_of_log_alpha(-0.5 * _softplus(-2 * lam))  # alpha^2 = 1 / (1 + nsr^2)
+
+    def _t_of_log_alpha(self, log_alpha: float) -> float:
+        q, delta = -2 * log_alpha, self.beta_max - self.beta_min
         return 2 * q / (math.sqrt(self.beta_min**2 + 2 * delta * q) + self.beta_min)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubVPLinear(VPLinear):
+    """The sub-VP path with VP's alpha and sigma = 1 - alpha^2, the square of VP's (arXiv 2011.13456, eq. 29)."""
+
+    @property
+    def name(self) -> str:
+        return "sub-vp"
+
+    def sigma(self, t: float) -> float:
+        return -math.expm1(2 * self._log_alpha(t))
+
+    def d_sigma(self, t: float) -> float:
+        return -2 * self.alpha(t) * self.d_alpha(t)
+
+    def lam(self, t: float) -> float:
+        return self._log_alpha(t) - math.log(self.sigma(t)) if t > 0 else math.inf
+
+    def t_of_lam(self, lam: float) -> float:
+        return self._t_of_log_alpha(-math.asinh(0.5 * math.exp(-lam)))  # nsr = 1 / alpha - alpha
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +331,29 @@ class LinearFlow(Path):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaledFlow(LinearFlow):
+    """The linear path with its noise scaled up: sigma = scale (1 - t), the sigma_0 preconditioning of BNS (2403.01329).
+
+    Its uniform grid is the grid shifted by `scale` of the linear path: small steps at the noise end for scale > 1.
+    """
+
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return "flow-scaled"
+
+    def sigma(self, t: float) -> float:
+        return self.scale * (1.0 - t)
+
+    def d_sigma(self, t: float) -> float:
+        return -self.scale
+
+    def t_of_lam(self, lam: float) -> float:
+        return super().t_of_lam(lam + math.log(self.scale))
+
+
+@dataclass(frozen=True, kw_only=True)
 class CosineFlow(Path):
     """Trigonometric flow: alpha = sin(pi t/2), sigma = cos(pi t/2), t = 0 noise, t = 1 data."""
 
@@ -334,6 +391,7 @@ def _softplus(x: float) -> float:
 
 _PATHS: dict[str, type[Path]] = {
     "vp-linear": VPLinear,
+    "sub-vp": SubVPLinear,
     "vp-cosine": VPCosine,
     "edm": Edm,
     "flow": LinearFlow,

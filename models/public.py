@@ -47,8 +47,8 @@ class Network(_Table):
 class NoisePath(_Table):
     """The path that a network was trained on.
 
-    `vp-linear` is the continuous VP-SDE, `vp-discrete` a table of betas, `edm` the VE path in sigma, `flow` the linear
-    path with t = 0 for noise.
+    `vp-linear` and `sub-vp` are the continuous VP-SDE and sub-VP-SDE, `vp-discrete` a table of betas, `edm` the VE path
+    in sigma, `flow` the linear path with t = 0 for noise.
     """
 
     name: Literal["vp-linear", "sub-vp", "vp-discrete", "edm", "flow"]
@@ -70,18 +70,12 @@ class NoisePath(_Table):
         return tuple((first + (last - first) * i / (n - 1)) ** (1 / power) for i in range(n))
 
     def build(self) -> paths.Path:
-        """The path.
-
-        Raises:
-            CheckpointError: for sub-vp, whose noise is not of unit total variance and which no path here describes.
-        """
+        """The path."""
         match self.name:
             case "vp-discrete":
                 return paths.DiscreteVP(betas=self.betas())
             case "edm":
                 return paths.Edm(t_noise=self.sigma_max, t_data=self.sigma_min, prior_std=self.sigma_max)
-            case "sub-vp":
-                raise CheckpointError("models on the sub-VP path can be fetched and converted, but not sampled yet")
             case name:
                 return paths.path_named(name)
 
@@ -125,9 +119,11 @@ class Card(_Table):
         latent_shift, latent_scale: the network sees (latent - shift) * scale, one number or one per channel; an
             empty scale means that the file says it, as its tensor `scale_factor`.
         image_shape, latent_shape: of one sample, channels first.
-        output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`.
+        output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`. An autoencoder's is
+            "image", a classifier's "logits": they have no path.
         extra_channels: output channels after the prediction (a learned variance), to be dropped.
         guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
+        classifier: id of the card of a classifier of its noisy images, for classifier guidance.
         data_range: what the network takes images to be.
         data, recipe: data set and preprocessing of the training images; `reference` its published statistics.
     """
@@ -155,10 +151,11 @@ class Card(_Table):
     latent_shape: tuple[int, int, int] | None = None
     path: NoisePath | None = None
     time: Time = Time()
-    output: Literal["x0", "eps", "velocity", "score", "edm-F", "image"]
+    output: Literal["x0", "eps", "velocity", "score", "edm-F", "image", "logits"]
     output_sign: Literal[1, -1] = 1
     extra_channels: int = Field(default=0, ge=0)
     guided_channels: int = Field(default=0, ge=0)
+    classifier: str = ""
     data_range: Literal["[-1,1]", "[0,1]", "latent"] = "[-1,1]"
     labels: Labels = Labels()
     data: str
@@ -176,8 +173,10 @@ class Card(_Table):
         bad = [url for url in self.urls if not url.startswith(("https://", "http://", "hf://"))]
         if bad:
             raise ValueError(f"{bad[0]} is neither https:// nor http:// nor hf://")
-        if (self.path is None) != (self.output == "image"):
-            raise ValueError("a path and an output other than image go together: only an autoencoder has none")
+        if (self.path is None) != (self.output in ("image", "logits")):
+            raise ValueError("a path and an output other than image and logits go together: nothing else is sampled")
+        if self.classifier and (self.output != "eps" or self.labels.kind == "one-hot"):
+            raise ValueError("classifier guidance needs an output eps, and labels that are indices if there are any")
         if (self.first_stage is None) != (self.data_range != "latent"):
             raise ValueError("a latent model needs a first stage, and only a latent model has one")
         return self

@@ -53,18 +53,32 @@ class PublicNetwork(nn.Module):
         network: called as network(x, label) or network(x, label, classes).
         first_stage: the autoencoder of a latent model.
         latent_scale: of the latents, where the file says it and not the card.
+        classifier: of noisy images, called as classifier(x, label); returns logits [batch, classes].
     """
 
     def __init__(
-        self, card: Card, network: nn.Module, first_stage: nn.Module | None = None, latent_scale: float | None = None
+        self,
+        card: Card,
+        network: nn.Module,
+        first_stage: nn.Module | None = None,
+        latent_scale: float | None = None,
+        classifier: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.first_stage = network, first_stage
+        self.network, self.first_stage, self.classifier = network, first_stage, classifier
+        self.conditional = card.labels.kind != "none"
         self.output, self.sign, self.time, self.data_range = card.output, card.output_sign, card.time, card.data_range
         self.scale, self.shift = card.latent_scale or (latent_scale or 1.0,), card.latent_shift
 
-    def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
-        """The prediction, in the shape of x [batch, channels, height, width]."""
+    def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None, guide: float = 0.0) -> Tensor:
+        """The prediction, in the shape of x [batch, channels, height, width].
+
+        It is for `classes` where the network is conditional; `guide` times the gradient of the classifier's
+        log p(classes | x, t) is subtracted from it.
+        """
+        labels = [classes] if self.conditional and classes is not None else []
+        if guide:
+            return self(x, t, classes) - guide * self._gradient(x, t, classes)
         label = t if self.time.map == "linear" else self.time.scale * t.log() + self.time.shift
         sigma = t.reshape(-1, *[1] * (x.ndim - 1))
         if self.output == "edm-F":
@@ -77,6 +91,15 @@ class PublicNetwork(nn.Module):
                 sigma = ((label - self.time.shift) / self.time.scale).exp().reshape(sigma.shape)
             return -sigma * self.network(x, label, *labels)
         return self.sign * self.network(x, label, *labels)[:, : x.shape[1]]
+
+    def _gradient(self, x: Tensor, label: Tensor, classes: Tensor | None) -> Tensor:
+        if self.classifier is None or classes is None:
+            raise ValueError("classifier guidance needs a classifier, and classes to ask it for")
+        # Sampling runs in inference mode, whose tensors autograd refuses: the clones are ordinary ones.
+        with torch.inference_mode(False), torch.enable_grad():
+            x, label, classes = x.clone().requires_grad_(), label.clone(), classes.clone()
+            log_p = self.classifier(x, label).log_softmax(1).gather(1, classes[:, None])
+            return torch.autograd.grad(log_p.sum(), x)[0]
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [batch, 3, height, width], about in [-1, 1] and not clipped, of samples."""
@@ -101,7 +124,11 @@ class PublicModel:
         network: in float32 and eval mode, on the CPU.
         path: the path it was trained on.
         sha256: of the published file.
-        conditions: a hash of what beside that file decides numbers: the card, and the file of a first stage.
+        conditions: a hash of what beside that file decides numbers: the card, the files of a first stage and of a
+            classifier, and the scale of its guidance.
+        num_classes: classes that samples are drawn for; 0 for none.
+        classifier_scale: of classifier guidance; 0 for none.
+        classifier_sha256: of the published file of the classifier that guides; "" for none.
     """
 
     card: Card
@@ -109,6 +136,9 @@ class PublicModel:
     path: Path
     sha256: str
     conditions: str
+    num_classes: int
+    classifier_scale: float = 0.0
+    classifier_sha256: str = ""
 
     def denoiser(
         self, module: nn.Module | None, labels: Tensor | None, guidance: float, autocast: torch.dtype | None
@@ -116,7 +146,8 @@ class PublicModel:
         """The denoiser of `network`, or of a wrapper of it given as `module`, for class indices int64 [batch].
 
         Raises:
-            CheckpointError: for guidance of a network that was not trained without labels.
+            CheckpointError: for classifier-free guidance of a network that was not trained without labels, or beside
+                classifier guidance.
         """
         card, given, null = self.card, labels, None
         if guidance and not card.labels.null:
@@ -126,11 +157,14 @@ class PublicModel:
             null = torch.zeros_like(given)
         elif labels is not None:
             null = torch.full_like(labels, card.labels.classes)
+        if guidance and self.classifier_scale:
+            raise CheckpointError("classifier-free and classifier guidance exclude each other")
         linear = card.time.map == "linear"
         return NetworkDenoiser(
             module or self.network, self.path, _PREDICTIONS[card.output],
             time_scale=card.time.scale if linear else 1.0, time_shift=card.time.shift if linear else 0.0,
-            labels=given, guidance=guidance, null_labels=null, guided_channels=card.guided_channels, autocast=autocast,
+            labels=given, guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
+            classifier_scale=self.classifier_scale, autocast=autocast,
         )  # fmt: skip
 
 
@@ -142,10 +176,11 @@ def path_of(card: Card) -> Path:
     on (arXiv 2209.03003); some divide by it.
 
     Raises:
-        CheckpointError: for a card that cannot be sampled: an autoencoder, or a model on the sub-VP path.
+        CheckpointError: for a card that cannot be sampled: an autoencoder or a classifier.
     """
     if card.path is None:
-        raise CheckpointError(f"{card.id} is the first stage of latent models and cannot be sampled by itself")
+        what = "the first stage of latent models" if card.output == "image" else "a classifier that guides others"
+        raise CheckpointError(f"{card.id} is {what} and cannot be sampled by itself")
     knows_sigma = card.path.name == "edm" and (card.time.map == "log" or card.time == Time())
     if card.output in ("score", "edm-F") and not knows_sigma:
         raise CheckpointError(f"{card.id}: output {card.output} needs the path edm, and sigma or its logarithm as time")
@@ -173,22 +208,45 @@ def fetch_all(
 
 
 def public_model(
-    card: Card, home: FilePath, console: Console | None = None, checkpoint: FilePath | None = None
+    card: Card,
+    home: FilePath,
+    console: Console | None = None,
+    checkpoint: FilePath | None = None,
+    classifier_scale: float = 0.0,
 ) -> PublicModel:
-    """The model of a card; what is not in `home` yet is fetched and converted first.
+    """The model of a card, guided by its classifier if there is a scale; what is not in `home` yet is fetched first.
 
     Raises:
-        CheckpointError: as `path_of` and `fetch_all`, or for a file that was converted for another network.
+        CheckpointError: as `path_of` and `fetch_all`, for a file that was converted for another network, or for
+            guidance by a classifier that the card does not name.
     """
-    path = path_of(card)
+    path, guide = path_of(card), _classifier_card(card) if classifier_scale else None
     opened = [open_converted(file) for file in fetch_all(card, home, console, checkpoint)]
     model = opened[0]
     if (model.manifest.network, model.manifest.first_stage) != (card.network, _own_first_stage(card)):
         raise CheckpointError(f"{card.id} was converted when its card named another network: remove its file in {home}")
-    network = PublicNetwork(card, model.network, _first_stage(opened), model.latent_scale).eval()
+    first_stage = _first_stage(opened)
     facts = card.model_dump_json(include=_DECIDING) + "".join(one.manifest.source_sha256 for one in opened[1:])
-    conditions = hashlib.sha256(facts.encode()).hexdigest()[:12]
-    return PublicModel(card, network, path, model.manifest.source_sha256, conditions)
+    classes, classifier, classifier_sha256 = card.labels.classes, None, ""
+    if guide:
+        found = open_converted(fetch(guide, home, console))
+        classes, classifier = guide.network.config["out_channels"], found.network
+        classifier_sha256 = found.manifest.source_sha256
+        facts += f"{classifier_sha256} {classifier_scale}"
+    return PublicModel(
+        card, PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval(), path,
+        model.manifest.source_sha256, hashlib.sha256(facts.encode()).hexdigest()[:12], classes, classifier_scale,
+        classifier_sha256,
+    )  # fmt: skip
+
+
+def _classifier_card(card: Card) -> Card:
+    if not card.classifier:
+        raise CheckpointError(f"{card.id} has no classifier, which classifier guidance needs")
+    guide = card_named(card.classifier)
+    if guide.output != "logits" or guide.time != card.time:
+        raise CheckpointError(f"{guide.id} is no classifier of noisy images at the times of {card.id}")
+    return guide
 
 
 def _own_first_stage(card: Card) -> Network | None:

@@ -3,7 +3,7 @@
     STORE/rows/CELL.json          one finished cell; written whole or not at all
     STORE/per_sample/CELL.npz     per-sample PSNR and features of that cell
     STORE/partial/CELL/K.npz      finished shards of a cell that was interrupted
-    STORE/rows.parquet, rows.csv  all rows, rewritten after each cell
+    STORE/rows.parquet, rows.csv  all rows, rewritten now and then and at the end of a sweep
 
 A row file is the commit point: every file is written under a temporary name, flushed to disk and
 renamed, so a killed process or a full disk leaves rows that are complete or absent.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,7 @@ class Row(BaseModel):
         forwards: network calls per sample (guidance doubles them).
         guidance, samples, seed, precision, device: as asked.
         metrics: values by full name, such as `psnr` [dB] or `fd[cifar10-resnet]@1000`.
+        standard_errors: of those metrics that have one, by the same names.
         seconds: `network`, `solver` (arithmetic around the network), `metrics` and `total`, for all samples.
         protocol: the other facts that decide the numbers (reference hashes, rounding, algorithms, ...).
         versions: of fastsample, Python and the libraries.
@@ -67,6 +69,7 @@ class Row(BaseModel):
     precision: str
     device: str
     metrics: dict[str, float]
+    standard_errors: dict[str, float] = {}  # rows of 0.1.0 have none
     seconds: dict[str, float]
     protocol: dict[str, str]
     versions: dict[str, str]
@@ -81,7 +84,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | str, *, create: bool = True) -> None:
-        self.folder = Path(folder)
+        self.folder, self._due = Path(folder), 0.0
         if not create:
             if not (self.folder / "rows").is_dir():
                 raise StoreError(
@@ -123,7 +126,9 @@ class Store:
         return frame_of(self.rows())
 
     def per_sample(self, cell: str) -> dict[str, np.ndarray]:
-        """Per-sample arrays of a finished cell: `psnr` float64 [n], `features` float32 [n, d], ..."""
+        """Per-sample arrays of a finished cell: `psnr` float64 [n], `features[...]` float32 [n, d], and
+        `influence[METRIC]` float64 [2, n], the effect of each sample on a metric; see `results.statistics`.
+        """
         return _read(self.folder / "per_sample" / f"{cell}.npz")
 
     def shards(self, cell: str) -> dict[int, dict[str, np.ndarray]]:
@@ -143,14 +148,18 @@ class Store:
         write_atomically(folder / f"{index}.npz", lambda stream: np.savez(stream, **_untyped(arrays)))
 
     def finish(self, row: Row, arrays: Mapping[str, np.ndarray]) -> None:
-        """Commit a cell: its arrays, then its row, then the summaries; its shards are dropped."""
+        """Commit a cell: its arrays, then its row, then the summaries if they are due; its shards are dropped."""
         write_atomically(
             self.folder / "per_sample" / f"{row.cell}.npz", lambda stream: np.savez(stream, **_untyped(arrays))
         )
         text = row.model_dump_json(indent=1).encode()
         write_atomically(self.folder / "rows" / f"{row.cell}.json", lambda stream: stream.write(text))
         shutil.rmtree(self.folder / "partial" / row.cell, ignore_errors=True)
-        self.summarise()
+        begin = time.monotonic()
+        if begin > self._due:
+            self.summarise()
+            now = time.monotonic()
+            self._due = now + 20 * (now - begin)  # so that it costs a twentieth of the time at most
 
     def summarise(self) -> None:
         """Rewrite rows.parquet and rows.csv from the row files."""

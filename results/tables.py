@@ -1,12 +1,55 @@
-"""Tables for people: from a frame of rows to what the terminal shows."""
+"""Frames for people: what a store holds, row by row, and in which fields two rows differ."""
 
 from __future__ import annotations
 
-import pandas as pd
-from rich.markup import escape
-from rich.table import Table
+from collections.abc import Sequence
 
-__all__ = ["differences", "matrix", "overview", "to_markdown", "to_rich"]
+import pandas as pd
+from rich.console import Group
+
+from fastsample.results.render import plain
+from fastsample.results.render import to_rich as draw
+
+__all__ = ["differences", "overview", "select", "to_rich"]
+
+
+def select(
+    rows: pd.DataFrame,
+    models: Sequence[str] | None = None,
+    solvers: Sequence[str] | None = None,
+    where: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The rows of some models and solvers, in the order named, and with some fields; None asks for nothing.
+
+    Args:
+        rows: of `results.store.frame_of`.
+        solvers: `name` (with whatever options) or `name:option=value,...` as the row has it.
+        where: `field=value`, the fields being those that `differences` names, such as `samples=1000`.
+
+    Raises:
+        ValueError: for a word that no row fits.
+    """
+    specs = rows["solver"] + rows["options"].map(lambda text: f":{text}" if text else "")
+    for columns, words in (([rows["model"]], models), ([rows["solver"], specs], solvers)):
+        if words is not None:
+            rows = pd.concat([_fitting(rows, word, *columns) for word in dict.fromkeys(words)])
+            rows = rows[~rows.index.duplicated()]
+    for condition in where or ():
+        field, _, value = condition.partition("=")
+        if field not in rows:
+            raise ValueError(f"rows have no field {field!r}; fields: {', '.join(rows.columns)}")
+        rows = _fitting(
+            rows, value, rows[field].map(lambda held: f"{held:g}" if isinstance(held, float) else str(held))
+        )
+    return rows
+
+
+def _fitting(rows: pd.DataFrame, word: str, *columns: pd.Series) -> pd.DataFrame:
+    found = rows[pd.concat([column.loc[rows.index] == word for column in columns], axis=1).any(axis=1)]
+    if found.empty:
+        known = sorted(set(columns[-1].loc[rows.index]))
+        raise ValueError(f"no row fits {word!r}; there are {', '.join(known)}")
+    return found
 
 
 def overview(rows: pd.DataFrame) -> pd.DataFrame:
@@ -46,23 +89,9 @@ def _nfe(made: int, asked: int) -> str:
     return str(made) if made == asked else f"{made}/{asked}"
 
 
-def to_rich(frame: pd.DataFrame, title: str | None = None) -> Table:
-    """A rich table of a frame; numbers to the right, floats with two to four digits."""
-    table = Table(title=title, header_style="bold")
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name]) or name in ("NFE", "overhead")
-        table.add_column(escape(str(name)), justify="right" if numeric else "left", no_wrap=name in ("solver", "NFE"))
-    for _, row in frame.iterrows():
-        table.add_row(*(escape(_cell(str(name), value)) for name, value in row.items()))
-    return table
-
-
-def _cell(name: str, value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if pd.isna(value):
-        return "-"
-    return f"{value:.1f}" if name in ("images/s",) else f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
+def to_rich(frame: pd.DataFrame) -> Group:
+    """A frame for a rich console; numbers to the right, floats with two to four digits."""
+    return draw(plain(frame))
 
 
 def differences(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
@@ -80,27 +109,3 @@ def differences(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     one, two = chosen
     lines = [(name, str(one[name]), str(two[name])) for name in rows.columns if str(one[name]) != str(two[name])]
     return pd.DataFrame(lines, columns=["field", *(str(row["cell"]) for row in chosen)])
-
-
-def matrix(rows: pd.DataFrame, metric: str = "psnr") -> pd.DataFrame:
-    """One metric of a store: a line per (model, solver, grid), a column per NFE asked.
-
-    Raises:
-        ValueError: for a metric that no row has; the message lists those there are.
-    """
-    known = [name.removeprefix("metrics.") for name in rows.columns if name.startswith("metrics.")]
-    if metric not in known:
-        raise ValueError(f"no row has the metric {metric!r}; there are {', '.join(known)}")
-    solver = rows["solver"] + rows["options"].map(lambda text: f":{text}" if text else "")
-    table = rows.assign(solver=solver).pivot_table(
-        index=["model", "solver", "grid"], columns="nfe_asked", values=f"metrics.{metric}", sort=True
-    )
-    table.columns = [f"NFE {nfe}" for nfe in table.columns]
-    return table.reset_index()
-
-
-def to_markdown(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table, with the digits of `to_rich`."""
-    lines: list[list[str]] = [list(frame.columns), ["---"] * len(frame.columns)]
-    lines += [[_cell(str(name), value) for name, value in row.items()] for _, row in frame.iterrows()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -21,7 +21,7 @@ from fastsample.models.denoiser import Denoiser, Prediction, convert
 from fastsample.models.path import Path
 from fastsample.solvers.solver import Plan
 
-__all__ = ["Linear", "Table", "play", "trace"]
+__all__ = ["Linear", "Table", "play", "trace", "trace_function"]
 
 
 class Linear:
@@ -80,7 +80,7 @@ class Table:
 
     Attributes:
         coordinate: prediction that the f_j are.
-        times: [n] evaluation times on the model's path.
+        times: [n] evaluation times on the model's path; end: the time of the result.
         a: [n + 1] coefficients of x_T; the last is the result's.
         b: [n + 1, n] coefficients of f_j, strictly lower triangular but for the last row.
         w: [n + 1, m] coefficients of the noises of a stochastic solver; m = 0 otherwise.
@@ -91,11 +91,18 @@ class Table:
     a: np.ndarray
     b: np.ndarray
     w: np.ndarray
+    end: float
 
     @property
     def nfe(self) -> int:
         """Evaluations it makes: its rows less the result's."""
         return len(self.times)
+
+    @property
+    def entries(self) -> np.ndarray:
+        """All numbers but those of the first point: for row i = 1..n a_i, b_i0 .. b_i(i-1) and, if i < n, t_i."""
+        rows = (np.r_[self.a[i], self.b[i, :i], self.times[i : i + 1]] for i in range(1, self.nfe + 1))
+        return np.concatenate(list(rows))
 
 
 def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
@@ -107,14 +114,19 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
     """
     if plan.solver.adaptive:
         raise ValueError(f"solver {plan.solver.name} is adaptive: it has no coefficient table")
-    recorder = _Recorder(plan.path, coordinate or plan.solver.coordinate)
+    return trace_function(plan.path, coordinate or plan.solver.coordinate, plan)
+
+
+def trace_function(path: Path, coordinate: Prediction, solve: Callable[..., Any]) -> Table:
+    """The table of `solve(denoiser, x, noise)`, a fixed sequence of vector operations on a model's path."""
+    recorder = _Recorder(path, coordinate)
     noises: set[int] = set()
 
     def noise(index: int) -> Linear:
         noises.add(index)
         return Linear({("z", index): 1.0})
 
-    result = plan(recorder, Linear({("x", 0): 1.0}), noise)
+    result = solve(recorder, Linear({("x", 0): 1.0}), noise)
     n, m = len(recorder.rows), max(noises, default=-1) + 1
     a, b, w = np.zeros(n + 1), np.zeros((n + 1, n)), np.zeros((n + 1, m))
     for i, point in enumerate([*(x for _, x in recorder.rows), result]):
@@ -123,7 +135,7 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
                 a[i] = value
             else:
                 (b if kind == "f" else w)[i, j] = value
-    return Table(recorder.coordinate, np.array([t for t, _ in recorder.rows]), a, b, w)
+    return Table(coordinate, np.array([t for t, _ in recorder.rows]), a, b, w, path.t_data)
 
 
 def play(table: Table, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:

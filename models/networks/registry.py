@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from fastsample.models.networks.adm_unet import ADMClassifier
 from fastsample.models.networks.ddpm_unet import DDPMUNet
 from fastsample.models.networks.dhariwal_unet import DhariwalUNet
 from fastsample.models.networks.dit import DiT, SiT
@@ -36,6 +37,13 @@ def _without(config: _Config, *names: str) -> dict[str, Any]:
 def _adm(config: _Config) -> nn.Module:
     """UNetModel of guided-diffusion, improved-diffusion, consistency_models and latent-diffusion."""
     return ldm_unet(**_without(config, "image_size", "dims", "legacy", "use_spatial_transformer"))
+
+
+def _adm_classifier(config: _Config) -> nn.Module:
+    """EncoderUNetModel of guided-diffusion; the published ones are pooled by attention."""
+    if config.get("pool") != "attention":
+        raise ValueError(f"pool {config.get('pool')!r} is not supported; known: 'attention'")
+    return ADMClassifier(**_without(config, "dims", "num_heads_upsample", "pool"))
 
 
 def _class_token(config: _Config) -> nn.Module:
@@ -144,6 +152,7 @@ _BUILDERS: dict[str, Callable[[_Config], nn.Module]] = {
     "EDMPrecondVel": _edm_velocity,
     "Precond": _plain(EDM2Precond),
     "UNetModel": _adm,
+    "EncoderUNetModel": _adm_classifier,
     "ClassTokenUNet": _class_token,
     "UNetModelWrapper": _torchcfm,
     "Model": _ddpm,

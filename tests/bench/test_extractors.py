@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch_fidelity import calculate_metrics
-from torch_fidelity.metric_fid import fid_features_to_statistics
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from fastsample.bench.extractors import compute_reference, extractor_named, weights_sha256
+from fastsample.bench import features
+from fastsample.bench.extractors import compute_reference, extractor_named, refusal, weights_sha256
+from fastsample.bench.features import open_extractor
 from fastsample.datasets.images import ImageDataset, dataset_named
-from fastsample.datasets.reference import shipped_reference
+from fastsample.datasets.reference import ReferenceError, shipped_reference
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +41,66 @@ def test_the_shipped_reference_is_of_the_shipped_extractor(photographs):
     assert np.abs((here - reference.mu) / error).mean() < 3
 
 
-def test_torch_fidelity_runs_on_it(photographs):
-    parts = zip(photographs.images.split(500), photographs.labels.split(500), strict=True)
-    half = [ImageDataset("cifar10-jpeg", "test", *part) for part in parts]
-    metrics = calculate_metrics(
-        input1=half[0], input2=half[1], feature_extractor="cifar10-resnet", isc=True, fid=True, kid=True, prc=True,
-        kid_subset_size=100, cuda=False, save_cpu_ram=True, cache=False, verbose=False, batch_size=250,
+class UntrainedInception(FeatureExtractorInceptionV3):
+    """torch-fidelity's Inception-v3 that goes without its weights."""
+
+    def load_state_dict(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    """Weights from a seed, in the file that torch-fidelity reads."""
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save({}, file)
+    network = UntrainedInception("inception-v3-compat", ["2048"], str(file))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter, generator=generator)
+    torch.save(network.state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("cifar10-resnet", 300), pytest.param("inception-v3-compat", 128, marks=pytest.mark.slow)]
+)
+def test_metrics_of_bench_are_those_of_torch_fidelity(name, count, photographs, tmp_path, monkeypatch, request):
+    """From images to numbers on both sides; the real images are darkened, so that the sets differ.
+
+    Inception's 2048 features outnumber the images here. Then both codes add up square roots of eigenvalues that are
+    zero but for rounding, which is up to 1e-6 of such a distance, and 4e-5 of one between sets that hardly differ.
+    """
+    weights = request.getfixturevalue("inception_weights") if name == "inception-v3-compat" else None
+    images, labels = photographs.images, photographs.labels
+    made = ImageDataset("made", "test", images[:count], labels[:count])
+    real = ImageDataset("real", "test", images[count : 2 * count] // 2, labels[count : 2 * count])
+
+    def absent(title):
+        raise ReferenceError(title)
+
+    monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
+    monkeypatch.setattr(features, "dataset_named", lambda *_: real)
+    monkeypatch.setattr(features, "shipped_reference", absent)
+    extractor = open_extractor(name, torch.device("cpu"), weights)
+    found = [extractor(batch) for batch in made.batches(50)]
+    ours = extractor.metrics(
+        ["fid", "kid", "is", "precision", "recall"], *(np.concatenate(parts) for parts in zip(*found, strict=True))
+    )
+    theirs = calculate_metrics(
+        input1=made, input2=real, feature_extractor=name, isc=True, fid=True, kid=True, prc=True,
+        feature_extractor_weights_path=None if weights is None else str(weights), kid_subset_size=count, batch_size=64,
+        cuda=False, save_cpu_ram=True, cache=False, verbose=False,
     )  # fmt: skip
-    assert 3 < metrics["inception_score_mean"] <= 10
-    assert metrics["frechet_inception_distance"] > 0
-    assert abs(metrics["kernel_inception_distance_mean"]) < 0.1
-    assert metrics["precision"] > 0.5
+    names = {
+        "fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean", "is": "inception_score_mean",
+        "precision": "precision", "recall": "recall",
+    }  # fmt: skip
+    assert ours == {kind: pytest.approx(theirs[told], rel=1e-6) for kind, told in names.items()}
+    assert ours["fid"] > 0.1
+    streamed = compute_reference(made, name, batch=50, weights=weights and str(weights)), extractor.reference
+    distance = fid_statistics_to_metric(*({"mu": one.mu, "sigma": one.sigma} for one in streamed), False)
+    assert distance["frechet_inception_distance"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
 def test_features_come_in_the_order_asked_for(photographs):
@@ -57,6 +109,13 @@ def test_features_come_in_the_order_asked_for(photographs):
         logits, features = extractor_named("cifar10-resnet", ["logits", "features"])(images)
     assert logits.shape == (4, 10)
     assert features.shape[1] > 10
+
+
+def test_the_classifier_of_small_images_refuses_others(photographs):
+    larger = photographs.images[:2].repeat(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="means nothing on images of 64x64"):
+        extractor_named("cifar10-resnet", ["features"])(larger)
+    assert refusal("cifar10-resnet", (3, 32, 32)) == refusal("efficientnet-lite0", (3, 64, 64)) == ""
 
 
 def test_unknown_extractors_list_the_known_ones(photographs):

@@ -96,9 +96,10 @@ def ddim():
     return "ddim-celeba64", changes, golden("fmt_ddim_tiny.pth")
 
 
-def rectified_flow():
+def shadowed(like):
+    """Averages without names, as score_sde and RectifiedFlow keep them."""
     model = {"nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}
-    name, config = network_of("rf-cifar10-1", image_size=8)
+    name, config = network_of(like, image_size=8)
     config["model"] = {**config["model"], **model}
     state = weights(name, config)
     trained = [key for key, parameter in build_network(name, config).named_parameters() if parameter.requires_grad]
@@ -109,7 +110,15 @@ def rectified_flow():
         "step": 9,
     }
     changes = {"network": {"config": {"image_size": 8, "model": model}}, "image_shape": [3, 8, 8]}
-    return "rf-cifar10-1", changes, saved(file)
+    return like, changes, saved(file)
+
+
+def rectified_flow():
+    return shadowed("rf-cifar10-1")
+
+
+def sub_vp():
+    return shadowed("sde-subvp-ddpmpp")
 
 
 def plain(like, config, wrap=lambda state: state, shape=(3, 8, 8), **changes):
@@ -182,7 +191,7 @@ def autoencoder():
     return "sd-vae-ft-ema", {"network": {"config": {"ddconfig": DD}}, "image_shape": [3, 8, 8]}, saved(state)
 
 
-FORMS = [edm, score_sde, ddim, rectified_flow, guided_diffusion, torchcfm, consistency_models, diffusers, rfpp,
+FORMS = [edm, score_sde, sub_vp, ddim, rectified_flow, guided_diffusion, torchcfm, consistency_models, diffusers, rfpp,
          fast_ode, latent_diffusion]  # fmt: skip
 TRANSFORMERS = [dit, sit]
 
@@ -317,7 +326,7 @@ def test_what_a_card_says_decides_its_rows(tmp_path, server):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("sde-subvp-ddpmpp", "sub-VP"),
+        ("adm-imagenet64-classifier", "a classifier that guides others"),
         ("sd-vae-ft-ema", "first stage of latent models"),
         ("edm-cifar10", "did you mean"),
     ],
@@ -325,6 +334,12 @@ def test_what_a_card_says_decides_its_rows(tmp_path, server):
 def test_models_that_cannot_be_sampled_are_told_before_a_download(name, told):
     with pytest.raises(ValueError, match=told):
         open_model(name)
+
+
+@pytest.mark.parametrize("name", ["adm-bedroom", "gmm2d"])
+def test_models_without_a_classifier_say_so_before_a_download(name):
+    with pytest.raises(ValueError, match=f"{name} has no classifier"):
+        open_model(name, classifier_scale=1.0)
 
 
 def test_all_models_are_listed():
@@ -392,7 +407,8 @@ def adapted(name, network, labels=None, guidance=0.0, classes=0):
     """The denoiser of a network under the conventions of that card."""
     card = card_named(name)
     card = card.model_copy(update={"labels": card.labels.model_copy(update={"classes": classes})})
-    return PublicModel(card, PublicNetwork(card, network), path_of(card), "", "").denoiser(None, labels, guidance, None)
+    model = PublicModel(card, PublicNetwork(card, network), path_of(card), "", "", classes)
+    return model.denoiser(None, labels, guidance, None)
 
 
 def assert_told(ours, told):
@@ -539,6 +555,34 @@ def test_guidance_of_transformers_is_the_published_one(name, card):
     assert (denoiser.nfe, denoiser.forwards) == (1, 2)
 
 
+@pytest.mark.parametrize("name", ["adm-imagenet64", "adm-imagenet256-uncond"])
+def test_classifiers_guide_as_published(name):
+    """eps - s sigma grad log p(y | x, t), with the gradient of the original class, in inference mode as in bench."""
+    _, network = original("adm_gd_cond_neworder" if name == "adm-imagenet64" else "adm_gd_uncond_a")
+    told, classifier = original("adm_classifier_a")
+    card, scale = card_named(name), 100.0
+    both = PublicNetwork(card, network, classifier=classifier.requires_grad_(False))
+    model = PublicModel(card, both, path_of(card), "", "", 10, scale)
+    for case in told["cases"]:
+        x, y = hashed(case["x"]["name"], case["x"]["shape"], case["x"]["scale"]), torch.tensor(case["y"])
+        times, change = (torch.tensor(case["timesteps"], dtype=torch.float64) + 1) / 1000, []
+        with torch.inference_mode():
+            for i, t in enumerate(times.tolist()):
+                one, label = x[i : i + 1].clone(), y[i : i + 1].clone()
+                guided = model.denoiser(None, label, 0.0, None)
+                plain = network(one, torch.tensor([1000 * t - 1]), *([label] if card.labels.classes else []))[:, :3]
+                change.append((plain - guided.eps(one, t)) / (scale * model.path.sigma(t)))
+                assert (guided.nfe, guided.forwards, guided.classifier_calls) == (1, 1, 1)
+        assert_told(torch.cat(change), case["outputs"]["gradient"])
+
+
+def test_one_guidance_excludes_the_other():
+    card = card_named("dit-xl2-256")
+    model = PublicModel(card, PublicNetwork(card, nn.Identity()), path_of(card), "", "", 1000, 1.0)
+    with pytest.raises(CheckpointError, match="exclude each other"):
+        model.denoiser(None, torch.tensor([0]), 1.0, None)
+
+
 def test_the_raw_network_of_edm():
     """consistency_models keeps the preconditioning outside of the network: label 250 ln(sigma)."""
 
@@ -581,7 +625,7 @@ def test_latents_are_unscaled_before_they_are_decoded():
         torch.testing.assert_close(decode(samples), raw)
 
 
-@pytest.mark.parametrize("name", [name for name, card in cards().items() if card.path and card.path.name != "sub-vp"])
+@pytest.mark.parametrize("name", [name for name, card in cards().items() if card.path])
 def test_every_card_has_a_path_that_can_be_integrated(name):
     path = path_of(card_named(name))
     assert path.lam(path.t_finite) >= -7

@@ -120,6 +120,14 @@ def run_adm(network, case, golden):
     return {"out": out, "eps": out}
 
 
+def run_classifier(network, case, golden):
+    with torch.enable_grad():
+        x = given(case["x"]).requires_grad_()
+        logits = network(x, torch.tensor(case["timesteps"]))
+        chosen = logits.log_softmax(1).gather(1, torch.tensor(case["y"])[:, None])
+        return {"logits": logits.detach(), "gradient": torch.autograd.grad(chosen.sum(), x)[0]}
+
+
 def run_ddpm(network, case, golden):
     return {"eps": network(given(case["x"]), torch.tensor(case["timesteps"]))}
 
@@ -173,6 +181,7 @@ RUN = {
     "Precond": run_edm2,
     "UNetModel": run_adm,
     "UNetModelWrapper": run_adm,
+    "EncoderUNetModel": run_classifier,
     "Model": run_ddpm,
     "DiT": run_transformer,
     "SiT": run_transformer,

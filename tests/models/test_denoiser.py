@@ -3,9 +3,9 @@ import torch
 
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.denoiser import NetworkDenoiser, Thresholded, convert, weights
-from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
+from fastsample.models.path import DiscreteVP, Edm, LinearFlow, SubVPLinear, VPLinear
 
-PATHS = [VPLinear(), DiscreteVP.ddpm(), Edm(), LinearFlow()]
+PATHS = [VPLinear(), SubVPLinear(), DiscreteVP.ddpm(), Edm(), LinearFlow()]
 x = torch.randn(32, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -85,6 +85,25 @@ def test_network_denoiser_time_scale_dtype_and_guidance():
     assert (guided.nfe, guided.forwards) == (1, 2)
     with pytest.raises(ValueError, match="needs labels"):
         NetworkDenoiser(network, VPLinear(), "eps", guidance=1.0)
+
+
+class Guided(torch.nn.Module):
+    """Returns what it is called with, as eps = x - guide labels."""
+
+    def forward(self, x, times, labels, guide):
+        return x - guide * labels
+
+
+def test_a_classifier_guides_by_sigma_times_the_scale():
+    image, labels, path = torch.randn(2, 3, 4, 4), torch.tensor(1.0), VPLinear()
+    denoiser = NetworkDenoiser(Guided(), path, "eps", labels=labels, classifier_scale=3.0)
+    torch.testing.assert_close(denoiser.eps(image, 0.5), image - 3.0 * path.sigma(0.5))
+    view = denoiser.on(LinearFlow())
+    view.x0(image, 0.5)
+    assert (denoiser.nfe, denoiser.forwards, denoiser.classifier_calls, view.classifier_calls) == (2, 1, 1, 1)
+    for wrong in (dict(labels=None), dict(guidance=1.0, null_labels=labels), dict(prediction="x0")):
+        with pytest.raises(ValueError, match="classifier guidance needs"):
+            NetworkDenoiser(Guided(), path, **dict(prediction="eps", labels=labels, classifier_scale=1.0) | wrong)
 
 
 def test_eps_says_nothing_at_pure_noise():

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fastsample.models.path import CosineFlow, DiscreteVP, Edm, LinearFlow, VPCosine, VPLinear, path_named
+from fastsample.models.path import CosineFlow, DiscreteVP, Edm, LinearFlow, SubVPLinear, VPCosine, VPLinear, path_named
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-PATHS = [VPLinear(), VPCosine(), DiscreteVP.ddpm(), Edm(), LinearFlow(), CosineFlow()]
+PATHS = [VPLinear(), SubVPLinear(), VPCosine(), DiscreteVP.ddpm(), Edm(), LinearFlow(), CosineFlow()]
 
 
 def schedules(kind):
@@ -47,6 +47,17 @@ def test_agrees_with_the_official_schedules(kind, path):
         assert path.sigma(t) == pytest.approx(point["sigma"], rel=1e-9)
         assert path.lam(t) == pytest.approx(point["lam"], abs=1e-9)
         assert path.t_of_lam(point["lam"]) == pytest.approx(point["t_from_lam"], rel=1e-9)
+
+
+def test_sub_vp_is_the_sde_of_its_paper():
+    """dx = -beta/2 x dt + sqrt(beta (1 - exp(-2 int beta))) dw (arXiv 2011.13456, eq. 12): d sigma^2/dt follows."""
+    path = SubVPLinear()
+    for t in (1e-3, 0.1, 0.5, 1.0):
+        beta, sigma = 0.1 + 19.9 * t, path.sigma(t)
+        diffusion = beta * (1 - math.exp(-2 * (0.1 * t + 19.9 * t**2 / 2)))
+        assert 2 * sigma * path.d_sigma(t) == pytest.approx(-beta * sigma**2 + diffusion, rel=1e-6)
+        assert sigma == pytest.approx(VPLinear().sigma(t) ** 2, rel=1e-12)
+    assert (path.lam(0.0), path.t_of_lam(math.inf)) == (math.inf, 0.0)
 
 
 def test_singular_ends():

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from fastsample.results.store import Row, Store, StoreError
-from fastsample.results.tables import differences, matrix, overview, to_markdown, to_rich
+from fastsample.results.tables import differences, overview, to_rich
 
 
 def row(cell="abc", **changes):
@@ -121,14 +121,3 @@ def test_differences_names_the_fields(tmp_path):
     assert set(found["field"]) == {"cell", "seed", "protocol.noise"}
     with pytest.raises(ValueError, match="0 cells begin"):
         differences(store.frame(), "q", "x")
-
-
-def test_matrix_and_markdown(tmp_path):
-    store = Store(tmp_path)
-    store.finish(row(), {})
-    store.finish(row("def", nfe_asked=20, metrics={"psnr": 41.234}), {})
-    table = matrix(store.frame())
-    assert table.columns.tolist() == ["model", "solver", "grid", "NFE 10", "NFE 20"]
-    assert to_markdown(table).splitlines()[2] == "| m | scire:order=3 | nsr | 30.00 | 41.23 |"
-    with pytest.raises(ValueError, match="there are psnr"):
-        matrix(store.frame(), "fid")

@@ -1,0 +1,247 @@
+"""`fastsample distill`: pairs, the choice of a starting point, the fit, and the table file that comes out.
+
+Training and validation noises have seeds from 2^31 on, which no benchmark draws. Their solutions are the benchmark's
+own reference solutions (see `bench.reference`), kept in the same cache. Everything is decided by the arguments alone,
+and an interrupted fit goes on from its last step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastsample.bench.cells import Cell
+from fastsample.bench.learned import LEARNED
+from fastsample.bench.reference import BATCH, Reference, reference_for
+from fastsample.bench.sampling import Sampler
+from fastsample.datasets.dataset import data_home
+from fastsample.models.catalogue import Model
+from fastsample.models.denoiser import Denoiser
+from fastsample.results.store import write_atomically
+from fastsample.solvers.artefact import TableFile, Training
+from fastsample.solvers.distill import Fit, Pairs, fit, mean_psnr, parameters_of, starts
+from fastsample.solvers.parameters import Parameters
+
+__all__ = ["TRAIN_SEED", "VALIDATION_SEED", "Distillation", "distill"]
+
+TRAIN_SEED, VALIDATION_SEED = 2**31 + 101, 2**31 + 102
+
+
+@dataclass
+class Distillation:
+    """One model's pairs, and fits on them.
+
+    Args:
+        model: what the solver is learned for.
+        sampler: the model's network on its device.
+        guidance: classifier-free guidance weight; it is a part of what is learned for.
+        train, validation: pairs.
+        batch: samples of one network call.
+        progress: called with a line of what is being done.
+    """
+
+    model: Model
+    sampler: Sampler
+    guidance: float = 0.0
+    train: int = 520
+    validation: int = 128
+    batch: int = 256
+    progress: Callable[[str], None] = lambda _: None
+    pairs_seconds: float = 0.0
+    _made: list[tuple[Denoiser, int]] = field(default_factory=list)
+    _sets: dict[int, Pairs] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> Reference:
+        """The solver of the training solutions."""
+        return self._reference(TRAIN_SEED)
+
+    def _reference(self, seed: int) -> Reference:
+        return reference_for(self.model, seed, self._precision, self.guidance, "random")
+
+    @property
+    def _precision(self) -> str:
+        return "float32" if self.model.network is not None else "float64"
+
+    def _cell(self, seed: int) -> Cell:
+        plan = self._reference(seed).plan
+        return Cell(self.model, plan, {}, self.guidance, self.train, seed, self._precision, "random", ())
+
+    def pairs(self, seed: int) -> Pairs:
+        """The pairs of a seed, from the cache or solved now."""
+        if seed in self._sets:
+            return self._sets[seed]
+        count, cell, reference = (self.train if seed == TRAIN_SEED else self.validation), self._cell(seed), None
+        reference, begin = self._reference(seed), time.perf_counter()
+        noises, solutions = [], []
+        for low in range(0, count, BATCH):
+            self.progress(f"pairs {low}/{count}")
+            index = list(range(low, low + BATCH))
+            noise = self.sampler.start(cell, index)
+            noises.append(noise)
+            solutions.append(reference.batch(low // BATCH, self.sampler.denoiser(cell, index), noise)["x"].to(noise))
+        self.pairs_seconds += time.perf_counter() - begin
+
+        def make(index: Sequence[int]) -> Denoiser:
+            denoiser = self.sampler.denoiser(cell, list(index))
+            self._made.append((denoiser, len(index)))
+            return denoiser
+
+        peak = 2.0 if len(self.model.shape) == 3 else 4.0
+        self._sets[seed] = Pairs(torch.cat(noises)[:count], torch.cat(solutions)[:count], make, peak)
+        return self._sets[seed]
+
+    def run(
+        self,
+        kind: str,
+        nfe: int,
+        *,
+        initial: str = "auto",
+        sigma0: float = 1.0,
+        steps: int = 24,
+        minutes: float = 10.0,
+        seed: int = 0,
+    ) -> TableFile:
+        """Learn one table.
+
+        Args:
+            kind: of `LEARNED`.
+            nfe: evaluations of the table.
+            initial: `SOLVER[:OPTIONS][@GRID]` to start from, or `auto`, which tries several.
+            sigma0: scale of the noise on whose path the initial solver is traced; 1 changes nothing.
+            steps: Gauss-Newton steps at most, from each starting point.
+            minutes: no step begins after this time, and no starting point.
+            seed: of the draws of training pairs.
+
+        Raises:
+            ValueError: for an unknown kind or solver, or a budget that the starting point cannot spend exactly.
+        """
+        train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
+        self.progress(f"NFE {nfe}: looking for a starting point")
+        names = starts(kind, path, nfe, validation, self.batch) if initial == "auto" else [initial]
+        found: list[tuple[str, Parameters, Fit]] = []
+        cost, kept = _Cost(), []
+        for name in names:
+            if found and cost.seconds > 60 * minutes:
+                break
+            parameters = parameters_of(kind, path, nfe, name, sigma0)
+            key = self._key(kind, nfe, name, sigma0, seed)
+            kept.append(_Kept(data_home() / "distill" / f"{key}.json"))
+            state, cost = self._fit(parameters, kept[-1], cost, name, steps=steps, minutes=minutes, seed=seed)
+            found.append((name, parameters, state))
+        name, parameters, state = max(found, key=lambda one: one[2].validation)
+        table = parameters.table(state.best)
+        title, paper, _ = LEARNED[kind]
+        training = Training(
+            initial=name + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
+            tried={one: fitted.validation for one, _, fitted in found},
+            free_parameters=parameters.free, convention=parameters.convention,
+            reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
+            train_pairs=self.train, train_seed=TRAIN_SEED, validation_pairs=self.validation,
+            validation_seed=VALIDATION_SEED, initial_psnr=state.history[0][2], train_psnr=mean_psnr(table, train),
+            validation_psnr=state.validation, iterations=state.iteration, evaluations=cost.evaluations,
+            seconds=round(cost.seconds, 1), pairs_seconds=round(self.pairs_seconds, 1),
+            history=tuple((i, None if np.isnan(a) else a, b) for i, a, b in state.history),
+            versions={name: version(name) for name in ("fastsample", "torch")},
+        )  # fmt: skip
+        options = {"initial": initial, "sigma0": sigma0, "steps": steps, "seed": seed}
+        file = TableFile.of(
+            table, path, solver=kind, title=title, paper=paper, model=self.model.id,
+            model_sha256=self.model.sha256, guidance=self.guidance, options=options, training=training,
+        )  # fmt: skip
+        for one in kept:
+            one.drop()
+        return file
+
+    def _fit(
+        self, parameters: Parameters, kept: _Kept, cost: _Cost, name: str, *, steps: int, minutes: float, seed: int
+    ) -> tuple[Fit, _Cost]:
+        """The last state of a fit, from where it stopped, and the cost so far; every step is kept."""
+        train, validation = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)
+        state, before = kept.read()
+        begin, cost = time.perf_counter(), cost + before
+        for reached in fit(parameters, train, validation, iterations=steps, batch=self.batch, seed=seed, state=state):
+            now = time.perf_counter()
+            step = _Cost(now - begin, self._count())
+            begin, state, before, cost = now, reached, before + step, cost + step
+            kept.write(state, before)
+            self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
+            if cost.seconds > 60 * minutes:
+                break
+        if state is None:
+            raise ValueError(f"a fit takes at least one step, not {steps}")
+        return state, cost
+
+    def _key(self, *choices: Any) -> str:
+        facts = [
+            *choices, self.model.id, self.model.sha256, self.guidance, self.train, self.validation,
+            self.reference.id, version("fastsample"),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def _pairs_hash(self) -> str:
+        digest = hashlib.sha256()
+        for pairs in (self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)):
+            for tensor in (pairs.x, pairs.y):
+                digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _count(self) -> int:
+        """Evaluations (per sample) since the last call."""
+        total = sum(denoiser.nfe * count for denoiser, count in self._made)
+        self._made.clear()
+        return total
+
+
+def distill(
+    kind: str, model: Model, budgets: Sequence[int], sampler: Sampler, *, guidance: float, **choices: Any
+) -> Iterator[TableFile]:
+    """Learn a table for every budget; see `Distillation` and its `run` for the choices."""
+    fields = {f.name for f in dataclasses.fields(Distillation)}
+    job = Distillation(model, sampler, guidance, **{k: v for k, v in choices.items() if k in fields})
+    for nfe in budgets:
+        yield job.run(kind, nfe, **{k: v for k, v in choices.items() if k not in fields})
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float = 0.0
+    evaluations: int = 0
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.seconds + other.seconds, self.evaluations + other.evaluations)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The state of a fit on disk, so that the same command goes on after a kill."""
+
+    file: FilePath
+
+    def read(self) -> tuple[Fit | None, _Cost]:
+        try:
+            facts = json.loads(self.file.read_text())
+        except (OSError, ValueError):
+            return None, _Cost()
+        arrays = {name: np.array(facts["fit"][name]) for name in ("theta", "best")}
+        history = tuple(tuple(line) for line in facts["fit"]["history"])
+        return Fit(**facts["fit"] | arrays | {"history": history}), _Cost(**facts["cost"])
+
+    def write(self, state: Fit, cost: _Cost) -> None:
+        arrays = {"theta": state.theta.tolist(), "best": state.best.tolist()}
+        facts = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.file, lambda stream: stream.write(json.dumps(facts).encode()))
+
+    def drop(self) -> None:
+        self.file.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""A store as a table of a paper: the evidence of its samples and what the registry knows of its solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import pandas as pd
+
+from fastsample.bench.comparison import Comparison
+from fastsample.models.catalogue import open_model
+from fastsample.models.public import cards
+from fastsample.results.paper import evidence, metrics_named, sheet_of
+from fastsample.results.published import beside, published
+from fastsample.results.render import Sheet
+from fastsample.results.store import Store
+from fastsample.results.tables import select
+from fastsample.solvers.solver import get
+
+__all__ = ["own_grid", "table_of"]
+
+
+def table_of(
+    store: Store,
+    *,
+    rows: Sequence[str] = ("solver",),
+    columns: Sequence[str] = ("nfe",),
+    metrics: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    solvers: Sequence[str] | None = None,
+    where: Sequence[str] | None = None,
+    intervals: bool = True,
+    reported: bool = False,
+) -> Sheet:
+    """A store laid out like a table of a paper; see `results.paper`.
+
+    Args:
+        rows, columns: of model, solver, grid, nfe and metric, outermost first.
+        metrics: full names or kinds; by default `psnr`, or else the first there is.
+        models, solvers, where: for `results.tables.select`.
+        intervals: write the 95 % intervals.
+        reported: put published numbers beside the measured ones.
+
+    Raises:
+        ValueError: where nothing is left to show, or a column would mix what cannot be compared.
+    """
+    everything = store.frame()
+    if everything.empty:
+        raise ValueError(f"{store.folder} holds no finished cell")
+    frame, comparison = select(everything, models, solvers, where), Comparison(store)
+    found = evidence(
+        frame, metrics_named(frame, metrics), interval=comparison.interval, difference=comparison.difference,
+        own_grid=own_grid,
+    )  # fmt: skip
+    notes = _of_metrics(frame, found)
+    if reported:
+        found, more = beside(found, published(), complete)
+        notes += more
+    return sheet_of(found, rows=rows, columns=columns, intervals=intervals, notes=notes)
+
+
+@cache
+def own_grid(model: str, solver: str) -> str | None:
+    """The recommended grid of a solver on a model; None where one of them is not here any more."""
+    try:
+        card = cards().get(model)  # the weights of a public model are not needed, nor fetched
+        path = card.path.build() if card and card.path else open_model(model).path
+        return str(get(solver).default_grid(path))
+    except ValueError:
+        return None
+
+
+@cache
+def complete(solver: str) -> str:
+    """`name:option=value,...` with every option and its default, by which two of them are the same or not."""
+    name, _, rest = solver.partition(":")
+    try:
+        known = get(name)
+        return f"{name}:{known.known_options | known.parse(rest)}"
+    except ValueError:  # of a solver that is not registered here
+        return solver
+
+
+def _of_metrics(frame: pd.DataFrame, found: pd.DataFrame) -> list[str]:
+    """What the metrics of a table are measured against."""
+    notes, names = [], found["metric"].unique()
+    if "psnr" in names and {"protocol.psnr reference", "metrics.psnr_reference"} <= {*frame}:
+        one_each = frame.dropna(subset=["metrics.psnr", "metrics.psnr_reference"]).drop_duplicates("model")
+        titles = one_each["protocol.psnr reference"].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
+        for title, group in one_each.groupby(titles, sort=False):
+            bounds = ", ".join(
+                f"{row['metrics.psnr_reference']:.1f} dB ({row['model']})" for _, row in group.iterrows()
+            )
+            notes.append(
+                f"PSNR: mean over samples against {title}, which agrees with itself at half the steps to {bounds}."
+            )
+    if any(name.startswith("fd[") for name in names):
+        notes.append("fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID.")
+    return notes

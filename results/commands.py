@@ -1,0 +1,54 @@
+"""Commands that repeat a row of a store."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from fastsample.results.store import Row
+
+__all__ = ["bench_command", "export_command", "labels_of", "sample_command"]
+
+
+def bench_command(row: Row) -> str:
+    """The command that computes the row again, with all its metrics, into a store of its own."""
+    kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if not name.startswith("psnr_"))
+    words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
+    words += ["--transfer"] if "transfer" in row.options else []
+    return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
+
+
+def sample_command(row: Row) -> str:
+    """The command that draws images with the row's sampler."""
+    return f"{_command('sample', row)} -o samples.png"
+
+
+def export_command(row: Row) -> str:
+    """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
+    words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
+    if "table" in row.protocol:  # a learned solver has a table for each guidance
+        words += ["--guidance", f"{row.guidance:g}", *(["--transfer"] if "transfer" in row.options else [])]
+    return shlex.join(words) + " --to python"
+
+
+def labels_of(row: Row) -> str:
+    """How classes were drawn, as `--labels` takes it; the protocol has it in words."""
+    return "balanced" if row.protocol.get("labels", "").startswith("i modulo") else "random"
+
+
+def _sampler(row: Row) -> list[str]:
+    if "table" in row.protocol:  # a learned solver: it has no options, and its times are its own
+        return ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
+    options = ",".join(f"{key}={_text(value)}" for key, value in row.options.items())
+    solver = f"{row.solver}:{options}" if options else row.solver
+    return ["--solver", solver, "--nfe", str(row.nfe_asked), "--grid", row.grid]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _command(name: str, row: Row) -> str:
+    words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
+    words += ["--guidance", f"{row.guidance:g}"] if row.guidance else []
+    return shlex.join(words + (["--labels", labels_of(row)] if "labels" in row.protocol else []))

@@ -1,0 +1,83 @@
+"""Which numbers may stand in one column: those that differ in nothing but what is compared.
+
+A metric's name tells its extractor and its number of samples, `psnr` neither; the rest is in the row. Each metric
+has the fields that decide it, and rows that differ in one of them are not comparable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["CELL", "cell_text", "incomparable", "shortened", "what_decides"]
+
+CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
+_ALWAYS = ("samples", "precision", "guidance", "protocol.noise", "protocol.labels", "protocol.tf32")
+_OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
+
+
+def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
+    """The fields that decide a metric, beside cell and seed, with their values; "" where the row has none.
+
+    Args:
+        row: of `results.store.frame_of`.
+        metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
+    """
+    if metric.startswith("psnr"):
+        own: tuple[str, ...] = ("protocol.psnr", "protocol.psnr reference")
+    else:
+        extractor = match[1] if (match := re.search(r"\[(.+)\]", metric)) else "inception-v3-compat"
+        own = (
+            f"protocol.extractor[{extractor}]", f"protocol.reference[{extractor}]", "protocol.uint8",
+            "protocol.resize", "protocol.distance",
+        )  # fmt: skip
+    return {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+
+
+def incomparable(rows: pd.DataFrame, metric: str) -> str:
+    """Why these rows' values of a metric cannot stand in one column; "" if they can.
+
+    Rows that repeat a cell with other seeds belong together; every cell then needs the same seeds.
+
+    Args:
+        rows: of `results.store.frame_of`; those without the metric do not count.
+        metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
+    """
+    if f"metrics.{metric}" not in rows:
+        return ""
+    rows = rows[rows[f"metrics.{metric}"].notna()]
+    facts = pd.DataFrame([what_decides(row, metric) for row in rows.to_dict("records")], index=rows.index)
+    for name in facts:
+        for _, values in facts[name].groupby(rows["model"] if name in _OF_MODEL else rows[f"metrics.{metric}"].notna()):
+            kinds = [shortened(value) for value in values.unique()]
+            if len(kinds) > 1:
+                field = str(name).removeprefix("protocol.")
+                return f"{metric}: {field} is {kinds[0]} in one row and {kinds[1]} in another"
+    seeds = rows.groupby(list(CELL))["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))
+    versions = rows.groupby([*CELL, "seed"])["versions.fastsample"].agg(lambda found: " and ".join(sorted(set(found))))
+    if seeds.nunique() > 1:
+        (first, some), (second, others), *_ = seeds.drop_duplicates().items()
+        return f"{metric}: {cell_text(first)} has seed {some} and {cell_text(second)} seed {others}"
+    for cell, several in versions.items():
+        if " and " in several:
+            return f"{metric}: {cell_text(cell)} was computed by fastsample {several}"
+    return ""
+
+
+def shortened(value: str) -> str:
+    """A field's value for a message: hashes cut, none told as such."""
+    return f"{value[:12]}..." if re.fullmatch("[0-9a-f]{64}", value) else repr(value) if value else "not given"
+
+
+def cell_text(key: Any) -> str:
+    """The values of `CELL` in words."""
+    model, solver, options, grid, nfe, *_ = key
+    return f"{model} {solver}{':' if options else ''}{options} {grid} NFE {nfe}"
+
+
+def _text(value: Any) -> str:
+    """A field as text. The hash at the end of a reference solution's name holds the seed, which is a field itself."""
+    return "" if pd.isna(value) else re.sub(r" \([0-9a-f]{16}\)$", "", str(value))

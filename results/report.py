@@ -1,0 +1,147 @@
+"""The report: one HTML file that needs no network, with what a store says and where each of its numbers comes from."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from fastsample.results.commands import bench_command
+from fastsample.results.figures import picture_bytes
+from fastsample.results.recommend import Candidate, Recommendation, number
+from fastsample.results.render import Sheet, write
+from fastsample.results.store import Row
+
+__all__ = ["Picture", "Table", "page", "summary"]
+
+_DOTS_PER_INCH = 96  # of CSS
+_NUMBERS = {
+    "cell", "model", "solver", "title", "options", "grid", "times", "nfe_asked", "nfe", "forwards", "metrics",
+    "standard_errors", "seconds", "created",
+}  # fmt: skip  # what the page shows of each row by itself
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report, or why it is not there."""
+
+    title: str
+    sheet: Sheet | None
+    reason: str = ""
+
+    @property
+    def html(self) -> str:
+        """The table without its caption and notes, which the page sets outside of what scrolls."""
+        assert self.sheet
+        return write(replace(self.sheet, caption="", notes=()), "html")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report, or why it is not there.
+
+    Attributes:
+        title: above it; text: under it; alt: what it shows, for those who do not see it.
+        figure: None where it could not be made; then `text` says why.
+        wide: images at their own size, in a box that scrolls; otherwise a chart that fits the page.
+    """
+
+    title: str
+    text: str
+    alt: str = ""
+    figure: Figure | None = None
+    wide: bool = False
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI: PNG for images, SVG for charts."""
+        assert self.figure
+        form, kind = ("png", "png") if self.wide else ("svg", "svg+xml")
+        return f"data:image/{kind};base64,{base64.b64encode(picture_bytes(self.figure, form)).decode()}"
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels."""
+        assert self.figure
+        return round(self.figure.get_figwidth() * _DOTS_PER_INCH)
+
+
+def page(
+    name: str,
+    rows: Sequence[Row],
+    verdicts: Sequence[Recommendation],
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+) -> str:
+    """The report as HTML.
+
+    Args:
+        name: of the store.
+        rows: that it speaks of, at least one.
+        verdicts: what is best for each model, metric and budget.
+        tables, pictures: in their order on the page.
+    """
+    text = (files("fastsample.results") / "report.html.j2").read_text(encoding="utf-8")
+    settings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    facts = {row.cell: _flat(row) for row in rows}
+    shared = _common(facts.values())
+    models = []
+    for model in dict.fromkeys(row.model for row in rows):
+        mine = sorted((row for row in rows if row.model == model), key=lambda row: (row.title, row.nfe_asked, row.seed))
+        models.append((model, _common(facts[row.cell] for row in mine), mine))
+    return settings.from_string(text).render(
+        name=name, models=models, facts=facts, shared=shared, verdicts=verdicts, summary=summary(verdicts),
+        tables=tables, pictures=pictures, command=bench_command, number=number, count=len(rows),
+        first=min(row.created for row in rows)[:10], last=max(row.created for row in rows)[:10],
+    )  # fmt: skip
+
+
+def summary(verdicts: Iterable[Recommendation]) -> list[tuple[str, list[str]]]:
+    """What leads at which budgets: for each model and metric a heading and sentences."""
+    found: dict[str, dict[tuple[str, ...], list[Recommendation]]] = {}
+    for verdict in verdicts:
+        leaders = (_short(verdict.choice), *sorted(map(_short, verdict.tied)))
+        key = tuple(sorted(leaders)) if verdict.tied else leaders
+        metric = "PSNR" if verdict.metric == "psnr" else verdict.metric
+        found.setdefault(f"{verdict.model}, by {metric}", {}).setdefault(key, []).append(verdict)
+    return [(heading, [_sentence(key, group) for key, group in groups.items()]) for heading, groups in found.items()]
+
+
+def _sentence(leaders: tuple[str, ...], group: list[Recommendation]) -> str:
+    budgets = _listed([one.condition.removeprefix("at most ").removesuffix(" evaluations") for one in group])
+    if len(leaders) > 1:
+        return f"{budgets} evaluations: {_listed(leaders)} are level."
+    leads = [one.lead.value for one in group if one.lead]
+    if not leads:
+        return f"{budgets} evaluations: {leaders[0]}."
+    by = " to ".join(dict.fromkeys(map(number, (min(leads), max(leads)))))
+    return (
+        f"{budgets} evaluations: {leaders[0]}, by {by}{group[0].unit} over the second; "
+        f"{'the' if len(group) == 1 else 'each'} 95 % interval excludes zero."
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _short(one: Candidate) -> str:
+    return f"{one.title} ({one.grid})"
+
+
+def _flat(row: Row) -> dict[str, str]:
+    """What decides the row's numbers, as text."""
+    facts: dict[str, Any] = row.model_dump(exclude=_NUMBERS)
+    nested = {f"{kind}: {name}": value for kind in ("protocol", "versions") for name, value in facts.pop(kind).items()}
+    return {name: str(value) or "none" for name, value in (facts | nested).items()}
+
+
+def _common(several: Iterable[dict[str, str]]) -> dict[str, str]:
+    """The facts that are the same in all."""
+    first, *others = several
+    return {name: value for name, value in first.items() if all(facts.get(name) == value for facts in others)}

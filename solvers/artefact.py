@@ -1,0 +1,186 @@
+"""Table files: a coefficient table with what it belongs to, as JSON that is checked when it is read.
+
+A file holds the numbers of one table, the path that its times are of, the model it was made for (with the hash of its
+weights and the guidance, since a learned table is specific to them), and the record of its training. Python writes
+and reads JSON numbers so that float64 comes back exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastsample.models.denoiser import Prediction
+from fastsample.models.path import DiscreteVP, Path, path_named
+from fastsample.solvers.table import Table
+
+__all__ = ["TableFile", "TableFileError", "Training", "read_table"]
+
+
+class TableFileError(ValueError):
+    """A file that is no table of this version, or whose numbers cannot be a solver."""
+
+
+class Training(BaseModel):
+    """How a learned table came about.
+
+    Attributes:
+        initial: the solver it started from, as the command line names it; tried: validation PSNR in dB from each start.
+        free_parameters, convention: numbers that were free, and how they are counted.
+        reference: the solutions it was trained against; pairs_sha256: hash of the noises and solutions.
+        train_pairs, train_seed, validation_pairs, validation_seed: noises that no benchmark draws.
+        initial_psnr, train_psnr, validation_psnr: mean over pairs in dB, before and after.
+        iterations, evaluations: Gauss-Newton steps, and network evaluations (per sample) they cost.
+        seconds: wall time of the fit, without the pairs; pairs_seconds: of the pairs, 0 where they were there.
+        history: (iteration, training PSNR, validation PSNR); the first training PSNR is not measured (None).
+        versions: of fastsample and torch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    initial: str
+    tried: dict[str, float]
+    free_parameters: int
+    convention: str
+    reference: str
+    pairs_sha256: str
+    train_pairs: int
+    train_seed: int
+    validation_pairs: int
+    validation_seed: int
+    initial_psnr: float
+    train_psnr: float
+    validation_psnr: float
+    iterations: int
+    evaluations: int
+    seconds: float
+    pairs_seconds: float
+    history: tuple[tuple[int, float | None, float], ...]
+    versions: dict[str, str]
+
+
+class TableFile(BaseModel):
+    """A table and what it belongs to.
+
+    Attributes:
+        format, version: say that this is a table file, and of which form.
+        solver: its name in tables and on the command line, such as `bns`; title: in words; paper: arXiv id.
+        nfe: evaluations.
+        coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
+        path: `name` and the constants of the model's path.
+        model, model_sha256: what it was made for; "" where it fits every model on its path.
+        guidance: classifier-free guidance weight that is part of the model it was made for.
+        options: of the solver it was traced from.
+        training: of a learned table.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["fastsample-table"] = "fastsample-table"
+    version: Literal[1] = 1
+    solver: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    paper: str
+    nfe: int = Field(ge=1)
+    coordinate: Prediction
+    times: list[float]
+    end: float
+    a: list[float]
+    b: list[list[float]]
+    w: list[list[float]] = []
+    path: dict[str, Any]
+    model: str = ""
+    model_sha256: str = ""
+    guidance: float = 0.0
+    options: dict[str, Any] = {}
+    training: Training | None = None
+
+    @model_validator(mode="after")
+    def _is_a_solver(self) -> TableFile:
+        n = self.nfe
+        if len(self.times) != n or len(self.a) != n + 1 or [len(row) for row in self.b] != [*range(n + 1)]:
+            raise ValueError(f"a table of {n} evaluations has {n} times, {n + 1} rows, and i numbers in row i of b")
+        if self.w and (len(self.w) != n + 1 or len({len(row) for row in self.w}) != 1):
+            raise ValueError(f"the noise coefficients w are {n + 1} rows of one length")
+        numbers = [*self.times, self.end, *self.a, *(v for row in (*self.b, *self.w) for v in row)]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a number is NaN or infinite")
+        path = self.noise_path
+        sign = 1 if path.t_data > path.t_noise else -1
+        ends = [path.t_noise, *self.times, path.t_data]
+        # Stochastic solvers may step back to a noisier time.
+        if not self.w and any(sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)):
+            raise ValueError("the times do not run from noise to data")
+        if any(sign * (t - path.t_noise) < -1e-9 or sign * (path.t_data - t) < -1e-9 for t in self.times):
+            raise ValueError(f"a time lies outside the path's interval from {path.t_noise:g} to {path.t_data:g}")
+        return self
+
+    @classmethod
+    def of(cls, table: Table, path: Path, **facts: Any) -> TableFile:
+        """The file of a table whose times are of `path`; `facts` are the other attributes."""
+        constants = {"name": path.name} | json.loads(json.dumps(dataclasses.asdict(path)))
+        return cls(
+            nfe=table.nfe, coordinate=table.coordinate, times=table.times.tolist(), end=table.end, a=table.a.tolist(),
+            b=[table.b[i, :i].tolist() for i in range(table.nfe + 1)],
+            w=table.w.tolist() if table.w.size else [], path=constants, **facts,
+        )  # fmt: skip
+
+    @property
+    def table(self) -> Table:
+        """The table, in float64."""
+        n = self.nfe
+        b = np.zeros((n + 1, n))
+        for i, row in enumerate(self.b):
+            b[i, :i] = row
+        w = np.array(self.w) if self.w else np.zeros((n + 1, 0))
+        return Table(self.coordinate, np.array(self.times), np.array(self.a), b, w, self.end)
+
+    @property
+    def noise_path(self) -> Path:
+        """The path of the times.
+
+        Raises:
+            ValueError: for an unknown path or constant.
+        """
+        constants: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.path.items()}
+        name = constants.pop("name", None)
+        try:
+            if name == "vp-discrete":
+                return DiscreteVP(**constants)
+            return dataclasses.replace(path_named(str(name)), **constants)
+        except TypeError as error:
+            raise ValueError(f"path {name!r}: {error}") from None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that decides the samples: the numbers, the path and the coordinate."""
+        facts = self.model_dump(include={"coordinate", "times", "end", "a", "b", "w", "path"})
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_table(file: FilePath) -> TableFile:
+    """The table file of that name.
+
+    Raises:
+        TableFileError: if it cannot be read, is cut short, of another form, or its numbers cannot be a solver.
+    """
+    try:
+        return TableFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise TableFileError(f"cannot read {file}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise TableFileError(f"{file} is no table: {where + ': ' if where else ''}{reason}") from None

@@ -1,0 +1,142 @@
+"""Intervals from a store: of what its rows hold, paired where the noise is the same."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fastsample.bench.bias import extrapolate, influence
+from fastsample.bench.cells import plan_cells
+from fastsample.bench.comparison import Comparison
+from fastsample.bench.features import EMBEDDED
+from fastsample.bench.metrics import symmetric_root
+from fastsample.bench.request import Request
+from fastsample.bench.sweep import run_sweep
+from fastsample.datasets.reference import shipped_reference
+from fastsample.results.statistics import mean_interval, paired_interval
+from fastsample.results.store import Row, Store
+
+RNG = np.random.default_rng(0)
+NOISE = {seed: 3 * RNG.standard_normal(40) for seed in (0, 1, 2)}
+
+
+def add(store, cell, psnr, seed=0, **changes):
+    """A row whose samples have this PSNR."""
+    facts = dict(
+        cell=cell, model="m", checkpoint_sha256="", solver="heun", title="Heun", options={}, grid="uniform",
+        times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=len(psnr), seed=seed,
+        precision="float32", device="cpu", metrics={"psnr": float(psnr.mean()), "psnr_median": float(np.median(psnr))},
+        seconds={}, protocol={"noise": "philox", "psnr reference": f"fine ({seed:016x})"}, versions={"fastsample": "1"},
+        created=f"2026-01-01T00:00:{len(store.rows()):02}+00:00",
+    )  # fmt: skip
+    store.finish(Row(**facts | changes), {"psnr": psnr})
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "store")
+    for seed, noise in NOISE.items():
+        add(store, f"one{seed}", 30 + noise, seed)
+        add(store, f"two{seed}", 29 + noise + 0.1 * RNG.standard_normal(40), seed, solver="euler")
+    return store
+
+
+def test_one_noise_is_paired(store):
+    comparison = Comparison(store)
+    one, two = (store.per_sample(cell)["psnr"] for cell in ("one0", "two0"))
+    assert comparison.interval("one0", "psnr") == mean_interval(one)
+    assert comparison.interval("one0", "psnr", level=0.5) == mean_interval(one, level=0.5)
+    assert comparison.difference("one0", "two0", "psnr") == paired_interval(one, two)
+    unpaired = comparison.difference("one0", "two1", "psnr")
+    paired = comparison.difference("one0", "two0", "psnr")
+    assert unpaired.value == pytest.approx(one.mean() - store.per_sample("two1")["psnr"].mean())
+    assert unpaired.high - unpaired.low > 10 * (paired.high - paired.low)
+
+
+def test_seeds_are_pooled(store):
+    comparison = Comparison(store)
+    ones, twos = ([f"{name}{seed}" for seed in NOISE] for name in ("one", "two"))
+    values = [store.per_sample(cell)["psnr"].mean() for cell in ones]
+    single, pooled = comparison.interval("one0", "psnr"), comparison.interval(ones, "psnr")
+    assert pooled.value == pytest.approx(np.mean(values))
+    assert pooled.high - pooled.low < single.high - single.low
+    paired = comparison.difference(ones, twos[::-1], "psnr")
+    assert paired.value == pytest.approx(1, abs=0.05)
+    assert paired.high - paired.low < 0.1
+
+
+def test_what_is_not_there_or_not_comparable_is_none(store):
+    add(store, "few", np.arange(5.0))
+    add(store, "more", 30 + RNG.standard_normal(50), solver="heun2")
+    add(store, "other", 30 + NOISE[0], model="n")
+    comparison = Comparison(store)
+    assert comparison.interval("few", "psnr") is None
+    assert comparison.interval("one0", "psnr_median") is None
+    assert comparison.interval("one0", "fd[net]@40") is None
+    assert comparison.interval(["one0", "few"], "psnr") is None
+    for cell in ("few", "more", "other"):
+        assert comparison.difference("one0", cell, "psnr") is None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """600 images of two solvers of a mixture, as `bench` measures them."""
+    folder = tmp_path_factory.mktemp("run")
+    metrics = ("fd", "fd-inf")
+    request = Request(
+        model="gmm-image", solver=("euler", "heun"), nfe=(2,), samples=600, metrics=metrics, out=folder / "store"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTSAMPLE_HOME", str(folder / "home"))
+        assert run_sweep(request, Console(quiet=True)) == []
+    return Store(folder / "store", create=False)
+
+
+def test_a_row_keeps_standard_errors_and_influences(run):
+    names = {f"fd[{EMBEDDED}]@600", f"fd-inf[{EMBEDDED}]@600"}
+    comparison = Comparison(run)
+    for row in run.rows():
+        assert set(row.metrics) == set(row.standard_errors) == names
+        assert 0 < row.metrics[f"fd-inf[{EMBEDDED}]@600"] < row.metrics[f"fd[{EMBEDDED}]@600"]
+        for name in names:
+            found = comparison.interval(row.cell, name)
+            assert found.value == row.metrics[name]
+            assert found.high - found.low == pytest.approx(2 * 1.96 * row.standard_errors[name], rel=0.15)
+    one, two = (row.cell for row in run.rows())
+    for name in names:
+        found = comparison.difference(one, two, name)
+        assert found.excludes_zero
+        assert found.low < found.value < found.high
+
+
+def test_the_influences_of_an_older_store_come_from_its_features(run, tmp_path):
+    row = run.rows()[0]
+    arrays = run.per_sample(row.cell)
+    stats = shipped_reference(f"cifar10-jpeg-train@{EMBEDDED}")
+    reference = stats.mu, symmetric_root(stats.sigma)
+    name = f"fd[{EMBEDDED}]@600"
+    np.testing.assert_allclose(arrays[f"influence[{name}]"], influence(arrays[f"features[{EMBEDDED}]"], reference))
+    found = extrapolate(arrays[f"features[{EMBEDDED}]"], reference).estimate
+    assert row.metrics[f"fd-inf[{EMBEDDED}]@600"] == found.value
+    older = Store(tmp_path)
+    older.finish(row, {key: value for key, value in arrays.items() if not key.startswith("influence")})
+    assert Comparison(older).interval(row.cell, name) == Comparison(run).interval(row.cell, name)
+    assert Comparison(older).interval(row.cell, f"fd-inf[{EMBEDDED}]@600") is None
+
+
+def test_too_few_samples_for_an_extrapolation_are_told(tmp_path):
+    screen = Console(file=io.StringIO(), width=200)
+    request = Request(
+        model="gmm-image", solver="euler", nfe=(2,), samples=16, metrics=("fd", "fd-inf"), out=tmp_path / "store"
+    )
+    assert run_sweep(request, screen) == []
+    assert "without fd-inf: an extrapolation in 192 features needs at least 576 samples" in screen.file.getvalue()
+    assert set(Store(tmp_path / "store").rows()[0].metrics) == {f"fd[{EMBEDDED}]@16"}
+
+
+def test_seeds_repeat_every_cell(tmp_path):
+    cells, _ = plan_cells(Request(model="gmm2d", solver=("heun", "euler"), nfe=(4,), seed=5, seeds=3), ("psnr",))
+    assert [(cell.plan.solver.name, cell.seed) for cell in cells] == [
+        (name, seed) for name in ("heun", "euler") for seed in (5, 6, 7)
+    ]

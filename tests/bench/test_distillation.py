@@ -1,0 +1,171 @@
+"""`fastsample distill` from the command line to a row of the benchmark, on an exact model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from fastsample.bench.cli import app
+from fastsample.bench.distillation import TRAIN_SEED, VALIDATION_SEED, Distillation
+from fastsample.bench.learned import add_table, find_table, learned_tables, table_of, table_plan
+from fastsample.bench.request import RequestError, read_request
+from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.models.catalogue import open_model
+from fastsample.models.path import VPLinear
+from fastsample.results.store import Store
+from fastsample.solvers.artefact import TableFileError, read_table
+from fastsample.solvers.solver import get
+from fastsample.solvers.table import play
+
+SMALL = ["--train", "64", "--validation", "64", "--steps", "3"]
+
+
+def run(*words):
+    result = CliRunner().invoke(app, list(words), catch_exceptions=True)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def learn(name="gmm2d-flow", nfe=4, kind="bns", **choices):
+    job = Distillation(open_model(name), Sampler(choose_device("cpu")), train=64, validation=64)
+    return job.run(kind, nfe, steps=3, **choices)
+
+
+def test_from_the_command_line_to_a_row(tmp_path):
+    assert run("distill", "bns", "--model", "gmm2d-flow", "--nfe", "4,6", *SMALL).exit_code == 0
+    files = {file.nfe: file for file in learned_tables() if file.model == "gmm2d-flow"}
+    assert {nfe: file.training.free_parameters for nfe, file in files.items()} == {4: 17, 6: 32}
+    assert files[4].training.validation_psnr > files[4].training.initial_psnr + 3
+    assert (files[4].training.train_seed, files[4].training.validation_seed) == (TRAIN_SEED, VALIDATION_SEED)
+    words = ["--model", "gmm2d-flow", "--solver", "bns,midpoint", "--nfe", "4,6,8", "--samples", "64"]
+    result = run("bench", *words, "--metrics", "psnr", "--out", str(tmp_path / "store"))
+    assert result.exit_code == 0
+    assert "there are tables for NFE 4, 6" in " ".join(result.output.split())
+    rows = {(row.solver, row.nfe_asked): row for row in Store(tmp_path / "store").rows()}
+    assert set(rows) == {("bns", 4), ("bns", 6), ("midpoint", 4), ("midpoint", 6), ("midpoint", 8)}
+    row = rows["bns", 4]
+    assert row.nfe == 4
+    assert row.grid == "learned"
+    assert row.protocol["table"] == files[4].sha256
+    assert row.protocol["trained for"].startswith("gmm2d-flow")
+    assert "flow-solver:order=3" in row.protocol["trained against"]
+    assert row.metrics["psnr"] > rows["midpoint", 4].metrics["psnr"] + 10
+
+
+def test_the_same_arguments_give_the_same_table():
+    assert learn().sha256 == learn().sha256
+    assert learn().sha256 != learn(seed=1, initial="unipc").sha256
+
+
+def test_every_kind_is_learned_and_played():
+    for kind in ("dss", "rk1-bespoke", "rk2-bespoke", "times"):
+        file = learn(kind=kind)
+        assert file.training.validation_psnr > file.training.initial_psnr, kind
+        model = open_model("gmm2d-flow")
+        x = Distillation(model, Sampler(choose_device("cpu")), train=64, validation=64).pairs(TRAIN_SEED).x
+        denoiser = model.make(None, None, 0.0, None)
+        assert (table_plan(file)(denoiser, x) == play(file.table, denoiser, x)).all()
+        assert denoiser.nfe == 8
+
+
+def test_sigma_0_and_a_named_start():
+    file = learn(initial="dpmpp-2m@uniform", sigma0=3.0)
+    assert file.training.initial == "dpmpp-2m@uniform with sigma_0 = 3"
+    assert file.training.validation_psnr > file.training.initial_psnr
+
+
+def test_a_table_is_for_its_model_alone(tmp_path):
+    file = learn()
+    add_table(file)
+    model = open_model("gmm2d-flow")
+    assert find_table("bns", model, 4) == file
+    with pytest.raises(ValueError, match=r"NFE 5 on gmm2d-flow: there are tables for NFE 4; `fastsample distill bns"):
+        find_table("bns", model, 5)
+    other = file.model_copy(update={"model": "another-flow", "model_sha256": "0" * 64, "nfe": 4})
+    assert add_table(other) != add_table(file)
+    (tmp_path / "home" / "tables" / "bns-gmm2d-flow-4.json").unlink()
+    with pytest.raises(ValueError, match=r"no table for this model .* but for another-flow.*--transfer"):
+        find_table("bns", model, 4)
+    words = ["bench", "--model", "gmm2d-flow", "--solver", "bns", "--nfe", "4", "--samples", "16", "--metrics", "psnr"]
+    with pytest.raises(RequestError, match="--transfer"):
+        run(*words, "--out", str(tmp_path / "store"))
+    assert run(*words, "--transfer", "--out", str(tmp_path / "store")).exit_code == 0
+    (row,) = Store(tmp_path / "store").rows()
+    assert row.options == {"transfer": "another-flow"}
+    assert row.protocol["trained for"] == f"another-flow ({'0' * 16})"
+    with pytest.raises(ValueError, match="no table for this model"):
+        find_table("bns", open_model("gmm2d"), 4, transfer=True)  # another path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:200], "is no table"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "version"),
+        (lambda text: _with(text, times=lambda t: t[::-1]), "do not run from noise to data"),
+        (lambda text: _with(text, a=lambda a: [float("nan"), *a[1:]]), "is no table"),
+        (lambda text: _with(text, b=lambda b: b[:-1]), "rows"),
+        (lambda text: _with(text, times=lambda t: [*t[:-1], 1.5]), "do not run|outside"),
+        (lambda text: _with(text, path=lambda p: p | {"name": "no-path"}), "unknown path"),
+        (lambda text: _with(text, path=lambda p: p | {"speed": 1.0}), "path"),
+    ],
+    ids=["truncated", "version", "decreasing", "nan", "rows", "interval", "path", "constant"],
+)
+def test_damaged_tables_are_refused(tmp_path, change, message):
+    file = tmp_path / "table.json"
+    file.write_text(change(table_of("unipc", open_model("gmm2d-flow"), 6).to_json()))
+    with pytest.raises(TableFileError, match=message):
+        read_table(file)
+
+
+def _with(text, **changes):
+    facts = json.loads(text)
+    return json.dumps(facts | {name: change(facts[name]) for name, change in changes.items()})
+
+
+def test_traced_tables_fit_every_model_of_their_path():
+    file = table_of("heun", open_model("gmm2d"), 6)
+    assert (file.model, file.solver, file.nfe, file.noise_path) == ("", "heun", 6, VPLinear())
+    with pytest.raises(ValueError, match="adaptive"):
+        table_of("dopri5", open_model("gmm2d"), 6)
+    assert table_of("unipc:order=2", open_model("gmm2d"), 6).options == {"order": 2}
+    assert get("heun").plan(VPLinear(), 6).nfe == 6
+
+
+def test_wrong_requests():
+    with pytest.raises(ValueError, match="unknown learned solver 'bnz'; did you mean bns"):
+        run("distill", "bnz")
+    with pytest.raises(ValueError, match="did you mean bns"):
+        run("bench", "--model", "gmm2d-flow", "--solver", "bnss", "--nfe", "4")
+    with pytest.raises(ValueError, match="takes no options"):
+        run("bench", "--model", "gmm2d-flow", "--solver", "bns:order=2", "--nfe", "4")
+    with pytest.raises(RequestError, match="seed"):
+        read_request(None, seed=TRAIN_SEED)
+
+
+def test_a_killed_distillation_goes_on(tmp_path):
+    """Kill -9 after a step, then the same command again: the table of an uninterrupted run."""
+    home = tmp_path / "killed"
+    words = [sys.executable, "-c", "from fastsample.bench.cli import main; main()", "distill", "bns"]
+    words += ["--model", "gmm2d-flow", "--nfe", "10", "--train", "64", "--validation", "64", "--steps", "4"]
+    environment = os.environ | {"FASTSAMPLE_HOME": str(home)}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list((home / "distill").glob("*.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list((home / "distill").glob("*.json"))
+    assert not list(home.glob("tables/*"))
+    subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
+    (resumed,) = (read_table(file) for file in home.glob("tables/*.json"))
+    whole = Distillation(open_model("gmm2d-flow"), Sampler(choose_device("cpu")), train=64, validation=64)
+    expected = whole.run("bns", 10, steps=4)
+    assert resumed.sha256 == expected.sha256
+    assert resumed.training.history == expected.training.history
+    assert not list((home / "distill").glob("*.json"))

@@ -1,0 +1,271 @@
+import base64
+import itertools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fastsample.results import figures
+from fastsample.results.recommend import Candidate, Recommendation
+from fastsample.results.render import plain
+from fastsample.results.report import Picture, Table, page, summary
+from fastsample.results.statistics import Interval
+from fastsample.results.store import Row
+
+SOLVERS = ["SciRE-Solver-V1", "DPM-Solver++(2M)", "UniPC", "DEIS-tAB", "iPNDM", "Flow-Solver", "DDIM", "Heun"]
+BUDGETS = [5, 6, 8, 10, 12, 15, 20]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def row(solver, nfe, model, **changes):
+    facts = dict(
+        cell=f"{solver}{nfe}{model}", model=model, checkpoint_sha256="4359" * 16, solver=solver.lower(), title=solver,
+        options={"order": 3}, grid="sigmoid", times=[1 - i / (3 * nfe) for i in range(nfe + 1)], nfe_asked=nfe, nfe=nfe,
+        forwards=nfe, guidance=0.0, samples=1000, seed=0, precision="float32", device="cpu x1",
+        metrics={"psnr": 30.0 + nfe, "psnr_median": 31.0, "fd[cifar10-resnet]@1000": 2.5},
+        standard_errors={"psnr": 0.0712},
+        seconds={"network": 20.0, "solver": 0.05, "metrics": 0.03, "total": 20.08},
+        protocol={"psnr reference": f"fine ({model})", "extractor[cifar10-resnet]": "bddd" * 16},
+        versions={"python": "3.12.1"}, created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    return Row(**facts | changes)
+
+
+def candidate(title, nfe, value):
+    return Candidate(title.lower(), title, "sigmoid", nfe, nfe, value, value - 0.1, value + 0.1, ("c",))
+
+
+def verdict(budget, choice, second, lead, tied=(), model="cifar10-tiny-flow", metric="psnr"):
+    known = None if lead is None else Interval(lead, lead - 0.1, lead + 0.1)
+    others = tuple(candidate(title, budget, 29.0) for title in tied)
+    return Recommendation(
+        model, metric, f"at most {budget} evaluations", 1000, candidate(choice, budget, 30.0),
+        candidate(second, budget, 29.0), known, others, False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report():
+    """A report of the size of a real one: 8 solvers, 7 budgets, 2 models."""
+    models = ("cifar10-tiny-flow", "cifar10-tiny-vp")
+    rows = [row(solver, nfe, model) for model in models for solver in SOLVERS for nfe in BUDGETS]
+    found = pd.DataFrame([
+        {"model": one.model, "metric": "psnr", "title": one.title, "grid": one.grid, "made": one.nfe,
+         "value": one.metrics["psnr"] + i % 8, "low": 34.0, "high": 60.0}
+        for i, one in enumerate(rows)
+    ])  # fmt: skip
+    wide = pd.DataFrame({"solver": SOLVERS} | {f"NFE {nfe}": [f"{30 + nfe}.00 ± 0.12"] * 8 for nfe in BUDGETS})
+    rng = np.random.default_rng(0)
+    places = {
+        (solver, f"NFE {nfe}"): figures.Place(rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), "30.0 dB")
+        for solver in SOLVERS for nfe in BUDGETS
+    }  # fmt: skip
+    pictures = [
+        Picture(
+            "Quality", "Bars: 95 % intervals.", "A line chart.", figures.quality(found[found["model"] == models[0]])
+        ),
+        Picture("Samples", "The same noise.", "A matrix of images.", figures.image_matrix(places), wide=True),
+        Picture("Curvature", "Not drawn: the model is not here."),
+    ]
+    tables = [
+        Table("PSNR", plain(wide, "PSNR [dB]", (("a", "one fewer"), ("", "all of 1,000 samples")))),
+        Table("fd", None, "samples is 16 in one row and 32 in another"),
+    ]
+    verdicts = [verdict(nfe, "UniPC", "DDIM", nfe / 10) for nfe in BUDGETS]
+    return page("results-<paper> & more", rows, verdicts, tables, pictures)
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_asks_for_nothing_outside_itself(report):
+    page = Elements(report)
+    assert not page.of("script") + page.of("link") + page.of("iframe") + page.of("object")
+    sources = [one["src"] for one in page.of("img")]
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/") for source in sources)
+    assert all(one["href"].startswith("#") for one in page.of("a"))
+    assert "@import" not in report
+    assert "url(" not in report
+    (policy,) = [one["content"] for one in page.of("meta") if "http-equiv" in one]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_page_can_be_read_without_seeing_it(report):
+    page = Elements(report)
+    assert page.of("html") == [{"lang": "en"}]
+    assert [one["alt"] for one in page.of("img")] == ["A line chart.", "A matrix of images."]
+    assert all(one.get("scope") for one in page.of("th"))
+    levels = [int(tag[1]) for tag, _ in page.found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    names = {one["id"] for _, one in page.found if "id" in one}
+    assert {one["href"][1:] for one in page.of("a")} <= names
+
+
+def test_every_row_is_there_with_what_decides_it_and_how_to_repeat_it(report):
+    assert "Report on results-&lt;paper&gt; &amp; more" in report
+    assert len(Elements(report).of("pre")) == 2 * 8 * 7
+    command = (
+        "fastsample bench --model cifar10-tiny-vp --solver unipc:order=3 --nfe 8 --grid sigmoid --seed 0 "
+        "--samples 1000 --precision float32 --metrics &#39;psnr,fd[cifar10-resnet]&#39; --out results-again"
+    )
+    assert command in report
+    assert report.count("bddd" * 16) == 1  # the same for all, so said once
+    assert report.count("fine (cifar10-tiny-vp)") == 1  # and this once for its model
+    assert "38.0 (standard error 0.071)" in report
+    assert "3.12.1" in report
+
+
+def test_what_could_not_be_shown_is_named_with_the_reason(report):
+    assert "No table: samples is 16 in one row and 32 in another." in report
+    assert "Not drawn: the model is not here." in report
+    assert "<sup>a</sup> one fewer" in report
+
+
+def test_the_pictures_are_whole(report):
+    chart, matrix = (base64.b64decode(one["src"].partition(",")[2]) for one in Elements(report).of("img"))
+    assert b"<svg" in chart
+    assert chart.rstrip().endswith(b"</svg>")
+    assert matrix.startswith(b"\x89PNG")
+    assert matrix.endswith(b"IEND\xaeB`\x82")
+
+
+def test_the_summary_joins_budgets_with_the_same_leader():
+    verdicts = [
+        verdict(5, "A", "B", 1.0), verdict(6, "B", "A", 0.5), verdict(8, "A", "B", 3.0), verdict(10, "A", "B", 2.0),
+        verdict(12, "A", "B", 0.0, tied=["B", "C"]), verdict(15, "C", "A", 0.0, tied=["A", "B"]),
+        verdict(5, "A", "B", None, metric="fd[n]@9"),
+    ]  # fmt: skip
+    assert summary(verdicts) == [
+        ("cifar10-tiny-flow, by PSNR", [
+            "5, 8 and 10 evaluations: A (sigmoid), by 1.00 to 3.00 dB over the second; "
+            "each 95 % interval excludes zero.",
+            "6 evaluations: B (sigmoid), by 0.50 dB over the second; the 95 % interval excludes zero.",
+            "12 and 15 evaluations: A (sigmoid), B (sigmoid) and C (sigmoid) are level.",
+        ]),
+        ("cifar10-tiny-flow, by fd[n]@9", ["5 evaluations: A (sigmoid)."]),
+    ]  # fmt: skip
+
+
+class Browser:
+    """Headless Chromium, by the DevTools protocol over its pipe: it reads commands on descriptor 3, answers on 4."""
+
+    def __init__(self, profile):
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+
+        def connect():
+            for end, number in ((commands, 30), (answers, 31), (30, 3), (31, 4)):
+                os.dup2(end, number)
+
+        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
+        self._process = subprocess.Popen(
+            [CHROMIUM, *words, f"--user-data-dir={profile}", "about:blank"], preexec_fn=connect, close_fds=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for end in (commands, answers):
+            os.close(end)
+        self._rest, self._numbers, self.events, self._session = b"", itertools.count(1), [], {}
+        targets = self.call("Target.getTargets")["targetInfos"]
+        tab = next(one["targetId"] for one in targets if one["type"] == "page")
+        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]}
+        for domain in ("Page", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        os.close(self._commands)
+        os.close(self._answers)
+
+    def _read(self):
+        while b"\0" not in self._rest:
+            if not select.select([self._answers], [], [], 60)[0]:
+                raise TimeoutError("Chromium says nothing for a minute")
+            if not (more := os.read(self._answers, 1 << 20)):
+                raise EOFError("Chromium is gone")
+            self._rest += more
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def call(self, method, **parameters):
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters, **self._session}
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while (answer := self._read()).get("id") != number:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, file, width, colours):
+        self.events.clear()
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 600
+        )  # fmt: skip
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": colours}])
+        self.call("Page.navigate", url=file.as_uri())
+        while not self.of("Page.loadEventFired"):
+            self.events.append(self._read())
+
+    def of(self, method):
+        return [event["params"] for event in self.events if event["method"] == method]
+
+    def value(self, expression):
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here to open the report in (apt-get install chromium)")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_browser_shows_it_on_phones_and_screens_without_network_or_scrolling_sideways(
+    report, browser, tmp_path, width, colours
+):
+    file = tmp_path / "report.html"
+    file.write_text(report, encoding="utf-8")
+    browser.open(file, width, colours)
+    assert browser.value("innerWidth") == width
+    browser.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+    # The page fits; what is wider scrolls in a box of its own.
+    assert browser.value("document.documentElement.scrollWidth") <= browser.value(
+        "document.documentElement.clientWidth"
+    )
+    boxes = browser.value("[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)")
+    assert len(boxes) == 2
+    assert (max(boxes) > 0) is (width == 390)
+    outside = """[...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll') &&
+        one.getBoundingClientRect().right > innerWidth + 1).length"""
+    assert browser.value(outside) == 0
+    assert browser.value("[...document.images].map(one => one.complete && one.naturalWidth > 0)") == [True, True]
+    asked = [one["request"]["url"] for one in browser.of("Network.requestWillBeSent")]
+    assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    assert browser.of("Log.entryAdded") == []  # such as something that the page's own policy refused
+    paper = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(255, 255, 255)" if colours == "light" else "rgb(20, 23, 27)")

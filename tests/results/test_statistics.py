@@ -1,0 +1,116 @@
+"""Intervals cover what they claim, on simulated data whose truth is known."""
+
+import numpy as np
+import pytest
+
+from fastsample.results.statistics import Estimate, difference, holm, mean_interval, mean_of, paired_interval, pool
+
+
+def skewed(rng, shape):
+    """Like per-sample PSNR: a bulk with a long tail, mean 0."""
+    return rng.gamma(2.0, 1.5, shape) - 3.0
+
+
+def heavy(rng, shape):
+    """Student's t with four degrees of freedom."""
+    return rng.standard_t(4, shape)
+
+
+def coverage(intervals, truth):
+    return np.mean([one.low <= truth <= one.high for one in intervals])
+
+
+@pytest.mark.parametrize("draw", [skewed, heavy])
+@pytest.mark.parametrize("count", [32, 1000])
+def test_intervals_of_a_mean_cover(draw, count):
+    rng = np.random.default_rng(0)
+    found = [mean_interval(30 + draw(rng, count)) for _ in range(600)]
+    assert 0.92 <= coverage(found, 30) <= 0.98
+
+
+def test_intervals_of_a_paired_difference_cover_and_are_sharp():
+    rng = np.random.default_rng(1)
+    pairs, single = [], []
+    for _ in range(600):
+        first = 30 + 3 * skewed(rng, 200)
+        second = first - 0.1 + 0.2 * heavy(rng, 200)
+        pairs.append(paired_interval(first, second))
+        single.append(mean_interval(first))
+    assert 0.92 <= coverage(pairs, 0.1) <= 0.98
+    assert np.median([one.high - one.low for one in pairs]) < 0.1 * np.median([one.high - one.low for one in single])
+
+
+def test_intervals_of_independent_samples_cover():
+    rng = np.random.default_rng(2)
+    found = [
+        difference({0: mean_of(skewed(rng, 50))}, {1: mean_of(2 + 4 * skewed(rng, 150))}).interval() for _ in range(600)
+    ]
+    assert 0.92 <= coverage(found, -2) <= 0.98
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.3], ids=["fresh samples", "something common to a seed"])
+def test_intervals_over_seeds_cover(shared):
+    """What all samples of a seed have in common shows between the seeds alone."""
+    rng = np.random.default_rng(3)
+    found = [
+        pool([mean_of(shared * rng.standard_normal() + skewed(rng, 100)) for _ in range(8)]).interval()
+        for _ in range(600)
+    ]
+    assert (0.90 if shared else 0.92) <= coverage(found, 0) <= 0.98
+
+
+def test_an_interval_tells_what_it_can():
+    values = np.random.default_rng(4).standard_normal(5000)  # more than are resampled one by one
+    found = mean_interval(values, level=0.9)
+    assert found.level == 0.9
+    assert found.value == values.mean()
+    assert (found.high - found.low) / 2 == pytest.approx(1.645 * values.std(ddof=1) / np.sqrt(5000), rel=0.05)
+    assert mean_interval(values + 1).excludes_zero
+    assert not paired_interval(values, values[::-1]).excludes_zero
+    same = paired_interval(values, values)
+    assert (same.low, same.value, same.high) == (0, 0, 0)
+    assert not same.excludes_zero
+
+
+def test_what_cannot_be_told_is_refused():
+    with pytest.raises(ValueError, match="at least 8 samples, not 7"):
+        mean_interval(np.arange(7.0))
+    with pytest.raises(ValueError, match=r"in \(0, 1\)"):
+        mean_interval(np.arange(9.0), level=95)
+    with pytest.raises(ValueError, match="as many of both"):
+        paired_interval(np.arange(9.0), np.arange(8.0))
+
+
+def test_p_values_are_students():
+    """Against scipy's t and Welch's test; uniform on honest data."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(5)
+    one, two = rng.standard_normal(12) + 1, 3 * rng.standard_normal(30)
+    assert mean_of(one).p_above() == pytest.approx(stats.ttest_1samp(one, 0, alternative="greater").pvalue, rel=0.02)
+    welch = stats.ttest_ind(one, two, equal_var=False, alternative="greater").pvalue
+    assert difference({0: mean_of(one)}, {1: mean_of(two)}).p_above() == pytest.approx(welch, rel=0.02)
+    assert mean_of(one).p_above(0.5) > mean_of(one).p_above()
+    assert mean_of(np.ones(9)).p_above() == 0
+    assert mean_of(np.ones(9)).p_above(1) == 1
+    estimate = mean_of(one)
+    assert Estimate(estimate.reach(1e-3), estimate.parts).p_above() == pytest.approx(1e-3)
+
+
+def test_seeds_are_paired_where_they_are_the_same():
+    rng = np.random.default_rng(6)
+    first = {seed: 5 * rng.standard_normal(100) for seed in (0, 1)}
+    near = {seed: mean_of(values + 0.1 * rng.standard_normal(100)) for seed, values in first.items()}
+    known = {seed: mean_of(values) for seed, values in first.items()}
+    paired = difference(near, known)
+    other = difference({7: near[0]}, known)
+    assert paired.value == pytest.approx(np.mean([near[seed].value - known[seed].value for seed in (0, 1)]))
+    assert paired.standard_error < 0.05 * other.standard_error
+
+
+def test_holm_keeps_the_family_wise_level():
+    assert holm([0.004, 0.0001, 0.2, 0.0026], 0.01) == [True, True, False, True]
+    assert holm([0.006, 0.0001, 0.2, 0.0026], 0.01) == [False, True, False, True]
+    assert holm([0.004, 0.0051], 0.005) == [False, False]
+    assert holm([]) == []
+    rng = np.random.default_rng(7)
+    assert np.mean([any(holm(list(rng.random(20)), 0.05)) for _ in range(2000)]) == pytest.approx(0.05, abs=0.015)
