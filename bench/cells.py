@@ -84,12 +84,17 @@ def plan_cells(
     """
     if request.checkpoint and len(request.model) > 1:
         raise RequestError(f"{request.checkpoint} is the file of one model; give one --model with --checkpoint")
+    if request.guidance and request.classifier_scale:
+        raise RequestError("classifier-free and classifier guidance exclude each other")
     cells: list[Cell] = []
     skipped: list[Skipped] = []
     tables = table_solvers()
     parsed = [_parse(text, tables) for text in request.solver]
     for name in request.model:
-        model = open_model(name, home=data_home(), console=console, checkpoint=request.checkpoint)
+        model = open_model(
+            name, home=data_home(), console=console, checkpoint=request.checkpoint,
+            classifier_scale=request.classifier_scale,
+        )  # fmt: skip
         for solver, options in parsed:
             grids = request.grid if isinstance(solver, Solver) and request.grid else (None,)
             for grid in grids:

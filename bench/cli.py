@@ -55,6 +55,9 @@ def bench(
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
     guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    classifier_scale: Annotated[
+        float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help=r"Classes of conditional models: random or balanced. \[default: random]")
     ] = None,
@@ -84,6 +87,7 @@ def bench(
         config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid),
         samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
+        classifier_scale=classifier_scale,
         labels=labels, checkpoint=checkpoint, transfer=transfer, metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
@@ -121,6 +125,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance weight.")] = 0.0,
+    classifier_scale: Annotated[
+        float, typer.Option(help="Scale of guidance by the model's own classifier.")
+    ] = 0.0,
     labels: Annotated[str, typer.Option(help="Classes of conditional models: random or balanced.")] = "random",
     checkpoint: Annotated[
         Path | None, typer.Option(help="The published file of a public model, instead of a download.")
@@ -133,7 +140,7 @@ def sample(
     request = read_request(
         None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed,
         device=device,
-        guidance=guidance, labels=labels, checkpoint=checkpoint,
+        guidance=guidance, classifier_scale=classifier_scale, labels=labels, checkpoint=checkpoint,
     )  # fmt: skip
     console.print(draw(request, out, console))
 

@@ -137,8 +137,13 @@ class Distillation:
             parameters = parameters_of(kind, path, nfe, name, sigma0)
             key = self._key(kind, nfe, name, sigma0, seed)
             kept.append(_Kept(data_home() / "distill" / f"{key}.json"))
-            state, cost = self._fit(parameters, kept[-1], cost, name, steps=steps, minutes=minutes, seed=seed)
+            try:
+                state, cost = self._fit(parameters, kept[-1], cost, name, steps=steps, minutes=minutes, seed=seed)
+            except FloatingPointError:
+                continue  # a start with noise on it may be no solver any more
             found.append((name, parameters, state))
+        if not found:
+            raise FloatingPointError(f"no starting point of {kind} at NFE {nfe} has a finite result")
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
         title, paper, _ = LEARNED[kind]

@@ -32,6 +32,7 @@ class Request(BaseModel):
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight.
+        classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.
         transfer: a learned solver that has no table for a model may take another model's; its rows say so.
@@ -54,6 +55,7 @@ class Request(BaseModel):
     device: str = "auto"
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
+    classifier_scale: float = Field(0.0, ge=0)
     labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
     transfer: bool = False

@@ -20,6 +20,7 @@ import torch
 from fastsample.bench import bias
 from fastsample.bench import metrics as measures
 from fastsample.bench.cells import Cell
+from fastsample.bench.extractors import refusal
 from fastsample.bench.features import Extractor
 from fastsample.bench.metrics import Metric
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
@@ -70,12 +71,14 @@ class Runner:
             facts["labels"] = _LABELS[cell.labels]
         if cell.model.conditions:
             facts["model card"] = cell.model.conditions
+        if cell.model.classifier:
+            facts["classifier guidance"] = cell.model.classifier
         if cell.table:
             facts["table"] = cell.table.sha256
             facts["trained for"] = f"{cell.table.model} ({cell.table.model_sha256[:16]})" if cell.table.model else "any"
             if cell.table.training:
                 facts["trained against"] = cell.table.training.reference
-        for name, extractor in self.extractors.items():
+        for name, extractor in self._extractors(cell).items():
             facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
         if self._wants_psnr:
             reference = self.reference(cell)
@@ -124,6 +127,7 @@ class Runner:
             nfe_asked=cell.plan.nfe,
             nfe=round(sums["nfe"] / cell.samples),
             forwards=round(sums["forwards"] / cell.samples),
+            classifier_calls=round(sums["nfe"] / cell.samples) if cell.model.classifier else 0,
             guidance=cell.guidance, samples=cell.samples, seed=cell.seed, precision=cell.precision,
             device=self.sampler.device_name, metrics=values,
             standard_errors={name: estimate.standard_error for name, estimate in estimates.items()},
@@ -162,7 +166,7 @@ class Runner:
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
             for name, value in self._measure(
-                cell.model.decode(x), None if reference is None else reference[low : low + len(x)]
+                cell, cell.model.decode(x), None if reference is None else reference[low : low + len(x)]
             ).items():
                 out.setdefault(name, []).append(value)
             seconds["metrics"] += time.perf_counter() - middle
@@ -170,16 +174,19 @@ class Runner:
         arrays = {name: np.concatenate(values) for name, values in out.items()}
         return arrays | {k: np.float64(v) for k, v in {**seconds, "nfe": evaluations, "forwards": calls}.items()}  # type: ignore[return-value]
 
-    def _measure(self, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
+    def _extractors(self, cell: Cell) -> dict[str, Extractor]:
+        """Those that can take the samples of the cell: images, of a size that they know."""
+        shape = cell.model.image_shape
+        return {k: v for k, v in self.extractors.items() if len(shape) == 3 and not refusal(k, shape)}
+
+    def _measure(self, cell: Cell, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
         """Per-sample arrays of one batch of images, or of points of an analytic model."""
         arrays: dict[str, np.ndarray] = {}
         if reference is not None:
             arrays["psnr"] = measures.psnr_values(x, reference.to(x.device))
-        if self.extractors and x.ndim == 4:
-            images = measures.to_uint8(x)
-            for name, extractor in self.extractors.items():
-                features, logits = extractor(images)
-                arrays[f"features[{name}]"], arrays[f"logits[{name}]"] = features, logits
+        for name, extractor in self._extractors(cell).items():
+            features, logits = extractor(measures.to_uint8(x))
+            arrays[f"features[{name}]"], arrays[f"logits[{name}]"] = features, logits
         return arrays
 
     def _references(self, cell: Cell, shard: int, count: int) -> torch.Tensor:

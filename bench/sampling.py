@@ -53,7 +53,8 @@ class Sampler:
         key = (cell.model.id, cell.model.sha256, cell.precision)
         if key not in self._networks:
             dtype = torch.float64 if cell.precision == "float64" else torch.float32
-            self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
+            with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
+                self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
         return self._networks[key]
 
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:

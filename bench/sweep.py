@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastsample.bench.bias import TooFewSamples, check_count
 from fastsample.bench.cells import Cell, plan_cells
+from fastsample.bench.extractors import refusal
 from fastsample.bench.features import EMBEDDED, Extractor, MetricUnavailable, open_extractor
 from fastsample.bench.metrics import Metric, parse_metric
 from fastsample.bench.request import Request
@@ -36,6 +37,10 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     metrics, extractors = _available(
         wanted, console, device, inception_weights, request.samples, any(len(c.model.shape) == 3 for c in cells)
     )
+    for model in {cell.model.id: cell.model for cell in cells}.values():
+        for name in extractors:
+            if len(model.image_shape) == 3 and (reason := refusal(name, model.image_shape)):
+                console.print(f"[yellow]without {name} for {model.id}:[/] {reason}", highlight=False, soft_wrap=True)
     for skip in skipped:
         console.print(f"[yellow]skipped[/] {skip.what}: {skip.reason}", highlight=False)
     rows: list[Row] = []

@@ -41,6 +41,7 @@ class Row(BaseModel):
         times: outer times on the path that the solver integrates on.
         nfe_asked, nfe: budget, and network evaluations per sample in sequence that were made.
         forwards: network calls per sample (guidance doubles them).
+        classifier_calls: gradients of a guiding classifier per sample, which are no NFE.
         guidance, samples, seed, precision, device: as asked.
         metrics: values by full name, such as `psnr` [dB] or `fd[cifar10-resnet]@1000`.
         standard_errors: of those metrics that have one, by the same names.
@@ -63,6 +64,7 @@ class Row(BaseModel):
     nfe_asked: int
     nfe: int
     forwards: int
+    classifier_calls: int = 0  # rows of 0.1.0 have none
     guidance: float
     samples: int
     seed: int

@@ -215,11 +215,14 @@ def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solv
 def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[str]:
     """The starting points that are tried for a learned solver, as `SOLVER@GRID`: the best one, and a plain one.
 
-    A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher.
+    A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
+    many poor optima: the best start is tried again with noise on its numbers, `SOLVER@GRID~K`.
     """
     base = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}.get(kind)
     best = best_initial(path, nfe, validation, batch, (base,) if base else SOLVERS)
-    return list(dict.fromkeys([best] if kind == "times" else [best, f"{base or 'euler'}@uniform"]))
+    found = [best] if kind == "times" else [best, f"{base or 'euler'}@uniform"]
+    found += [f"{best}~{k}" for k in range(10)] if kind.startswith("rk") else []
+    return list(dict.fromkeys(found))
 
 
 def parameters_of(kind: str, path: Path, nfe: int, initial: str, sigma0: float = 1.0) -> Parameters:
@@ -228,7 +231,12 @@ def parameters_of(kind: str, path: Path, nfe: int, initial: str, sigma0: float =
     Raises:
         ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
     """
-    plan = named_plan(path, nfe, initial, sigma0)
+    text, _, jitter = initial.partition("~")
+    if jitter:
+        exact, k = parameters_of(kind, path, nfe, text, sigma0), int(jitter)
+        noise = np.random.default_rng(k % 5).standard_normal(len(exact.start))
+        return replace(exact, start=exact.start + (0.1 if k < 5 else 0.3) * noise)
+    plan = named_plan(path, nfe, text, sigma0)
     table = trace(plan, coordinate_of(path))
     if table.nfe != nfe:
         raise ValueError(f"{initial} makes {table.nfe} evaluations for a budget of {nfe}: start from another solver")

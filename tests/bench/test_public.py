@@ -191,6 +191,13 @@ def autoencoder():
     return "sd-vae-ft-ema", {"network": {"config": {"ddconfig": DD}}, "image_shape": [3, 8, 8]}, saved(state)
 
 
+def classifier():
+    config = {"image_size": 8, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": 1,
+              "attention_resolutions": [2], "num_head_channels": 16, "out_channels": 5}  # fmt: skip
+    state = weights(*network_of("adm-imagenet64-classifier", **config))
+    return "adm-imagenet64-classifier", {"network": {"config": config}, "image_shape": [3, 8, 8]}, saved(state)
+
+
 FORMS = [edm, score_sde, sub_vp, ddim, rectified_flow, guided_diffusion, torchcfm, consistency_models, diffusers, rfpp,
          fast_ode, latent_diffusion]  # fmt: skip
 TRANSFORMERS = [dit, sit]
@@ -249,6 +256,8 @@ def write_card(folder, server, *forms):
     port = server.server_address[1]
     for form in forms:
         like, changes, server.files[f"/{form.__name__}"] = form()
+        if form is guided_diffusion and classifier in forms:
+            changes["classifier"] = f"{folder / 'cards.toml'}#classifier"
         if form in TRANSFORMERS:
             changes["first_stage"] = f"{folder / 'cards.toml'}#autoencoder"
         facts = {
@@ -298,6 +307,34 @@ def test_guided_transformers_with_a_first_stage_of_its_own(form, tmp_path, serve
     assert row.protocol["labels"] == "i modulo the number of classes"
     run_sweep(asked(tmp_path, card, guidance=0.5), quiet)
     assert len(Store(request.out, create=False).rows()) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_model_guided_by_its_classifier(precision, tmp_path, server, coarse):
+    card = f"{write_card(tmp_path, server, guided_diffusion, classifier)}#guided-diffusion"
+    for scale in (0.0, 2.0):
+        request = asked(tmp_path, card, classifier_scale=scale, precision=precision)
+        assert run_sweep(request, quiet) == []
+    plain, guided = Store(request.out, create=False).rows()
+    assert [path for path, _ in server.ranges] == ["/guided_diffusion"] * 2 + ["/classifier"] * 2
+    assert (plain.nfe, plain.forwards, plain.classifier_calls) == (4, 4, 0)
+    assert (guided.nfe, guided.forwards, guided.classifier_calls) == (4, 4, 4)
+    assert guided.protocol["classifier guidance"].endswith("scale 2")
+    assert "classifier guidance" not in plain.protocol
+    assert guided.metrics["psnr"] > 3
+    assert guided.metrics["psnr"] != plain.metrics["psnr"]
+    with pytest.raises(RequestError, match="exclude each other"):
+        run_sweep(asked(tmp_path, card, classifier_scale=1.0, guidance=1.0), quiet)
+
+
+def test_an_extractor_that_cannot_take_the_images_is_left_out_with_the_reason(tmp_path, server, coarse):
+    request = asked(tmp_path, write_card(tmp_path, server, ddim), metrics=("psnr", "fd"))
+    console = Console(file=io.StringIO(), width=200)
+    assert run_sweep(request, console) == []
+    assert "means nothing on images of 8x8" in console.file.getvalue()
+    row = row_of(request)
+    assert "psnr" in row.metrics
+    assert not any(name.startswith(("fd", "features", "extractor")) for name in (*row.metrics, *row.protocol))
 
 
 def test_a_file_given_by_hand(tmp_path, server, coarse):

@@ -169,7 +169,10 @@ def learn_and_measure(name, nfe, kind, seed, test):
     found = []
     for initial in starts(kind, PATH, nfe, validation, batch=4096):
         parameters = parameters_of(kind, PATH, nfe, initial)
-        last = learned(parameters, train, validation, seed=seed)
+        try:
+            last = learned(parameters, train, validation, seed=seed)
+        except FloatingPointError:
+            continue
         found.append((last.validation, parameters.table(last.best)))
     table = max(found, key=lambda one: one[0])[1]
     return float(pairs(name, 103, test).psnr(table, 4096).mean())
