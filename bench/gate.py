@@ -59,7 +59,9 @@ class Finding:
 
 
 def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Finding]:
-    """Every number of a baseline against a store; if `strict`, an improvement is a change and fails as well.
+    """Every number of a baseline against a store.
+
+    If `strict`, an improvement is a change and fails as well; each direction then has half of the level.
 
     Numbers are compared where all agrees that decides them (checkpoint, extractor, reference, count, precision, ...)
     and the solver makes as many evaluations; the version of fastsample may differ.
@@ -74,12 +76,13 @@ def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Fin
             asked.setdefault((tuple(getattr(entry, name) for name in CELL), metric), {})[entry.seed] = entry
     tests = [_test(key, metric, old, rows.get(key, []), comparison) for (key, metric), old in asked.items()]
     made = [test for test in tests if test.change]
-    worse, better = (holm([test.p(sign) for test in made], LEVEL) for sign in (1, -1))
+    level = LEVEL / 2 if strict else LEVEL
+    worse, better = (holm([test.p(sign) for test in made], level) for sign in (1, -1))
     verdicts: dict[int, Verdict] = {
         id(test): "regression" if bad else ("change" if strict else "improvement") if good else "pass"
         for test, bad, good in zip(made, worse, better, strict=True)
     }
-    return [test.finding(verdicts.get(id(test), "not comparable"), len(made)) for test in tests]
+    return [test.finding(verdicts.get(id(test), "not comparable"), level / max(len(made), 1)) for test in tests]
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,13 @@ class _Test:
         up = sign * (-1 if higher_is_better(self.metric) else 1)
         return Estimate(up * self.change.value, self.change.parts).p_above(self._margin)
 
-    def finding(self, verdict: Verdict, tests: int) -> Finding:
+    def finding(self, verdict: Verdict, level: float) -> Finding:
         why = self.why
         if not self.change or not self.now:
             return Finding(self.cell, self.metric, verdict, why, self.before.value)
         if self.now.value >= self.limit:
             why = f"nearer to the reference solution than that is known, {self.limit:.1f} dB"
-        allowed = self._margin + self.change.reach(LEVEL / tests)
+        allowed = self._margin + self.change.reach(level)
         return Finding(
             self.cell, self.metric, verdict, why, self.before.value, self.now.value, self.change.interval(), allowed,
             self.p(1),

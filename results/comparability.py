@@ -15,7 +15,10 @@ import pandas as pd
 __all__ = ["CELL", "cell_text", "incomparable", "shortened", "what_decides"]
 
 CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
-_ALWAYS = ("samples", "precision", "guidance", "protocol.noise", "protocol.labels", "protocol.tf32")
+_ALWAYS = (
+    "samples", "precision", "guidance", "protocol.classifier guidance", "protocol.noise", "protocol.labels",
+    "protocol.tf32",
+)  # fmt: skip
 _OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
 
 

@@ -224,6 +224,7 @@ def test_the_projects_own_baseline_is_of_the_embedded_models():
         assert len(entry.metrics) == 2
 
 
+@pytest.mark.slow  # three times PyTorch is imported
 def test_the_example_workflow_runs(tmp_path):
     """Every step of docs/workflows/fastsample.yml that runs fastsample, on a small exact model."""
     yaml = pytest.importorskip("yaml")

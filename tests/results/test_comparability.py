@@ -49,6 +49,7 @@ def test_solvers_budgets_and_models_are_what_is_compared():
         ({"protocol": {"reference[net]": "data n=10000"}}, [FD], "reference[net] is 'data n=50000' in one row"),
         ({"protocol": {"uint8": "round"}}, [FD], "uint8 is 'floor' in one row and 'round'"),
         ({"seed": 1}, ["psnr", FD], "m euler uniform NFE 10 has seed 1 and m heun uniform NFE 10 seed 0"),
+        ({"protocol": {"classifier guidance": "scale 1"}}, ["psnr", FD], "classifier guidance is not given in one row"),
         ({"protocol": {"labels": "balanced"}}, ["psnr", FD], "labels is not given in one row and 'balanced'"),
     ],
 )  # fmt: skip
