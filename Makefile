@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all gate lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastsample bench --solver scire --nfe 10
@@ -12,6 +12,13 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m "slow or not slow"
+
+# The samplers on the embedded models against the committed baseline.
+gate: $(VENV)/.demo
+	rm -rf .gate
+	FASTSAMPLE_HOME=.gate/home $(BIN)/fastsample bench --model cifar10-tiny-vp,cifar10-tiny-flow \
+		--solver scire,dpmpp-2m,unipc,flow-solver --nfe 10 --samples 64 --metrics psnr,fd --out .gate/store
+	$(BIN)/fastsample check .gate/store --baseline results/baselines/embedded.json --strict
 
 lint: $(VENV)/.dev .ns
 	$(BIN)/ruff check .
@@ -36,4 +43,4 @@ $(VENV)/.dev: $(VENV)/.demo
 	for room in bench datasets models results solvers; do ln -sfn ../../$$room .ns/fastsample/$$room; done
 
 clean:
-	rm -rf $(VENV) .ns .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) .ns .gate .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

@@ -70,7 +70,8 @@ class Extractor:
         return f"{self.reference.name} n={self.reference.n}"
 
     @cached_property
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
         return self.reference.mu, symmetric_root(self.reference.sigma)
 
     @cached_property
@@ -88,7 +89,7 @@ class Extractor:
     def metrics(self, kinds: list[str], features: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Values by kind; see `bench.metrics.feature_metrics`."""
         needs_real = {"kid", "precision", "recall"} & set(kinds)
-        return feature_metrics(kinds, features, logits, self._moments, self._real_features if needs_real else None)
+        return feature_metrics(kinds, features, logits, self.moments, self._real_features if needs_real else None)
 
 
 def open_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:

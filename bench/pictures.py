@@ -4,6 +4,7 @@ noise, by what the rows say of their samplers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ from fastsample.models.catalogue import Model, open_model
 from fastsample.models.conversion import converted
 from fastsample.models.public import cards
 from fastsample.results import figures
-from fastsample.results.commands import labels_of
+from fastsample.results.commands import classifier_scale_of, labels_of
 from fastsample.results.paper import evidence, metrics_named
 from fastsample.results.recommend import with_seconds
 from fastsample.results.statistics import mean_interval
@@ -61,7 +62,7 @@ class Replay:
     def __init__(self, store: Store, device: str = "auto", checkpoints: Sequence[str] | None = None) -> None:
         self.store, self.sampler = store, _RecordingSampler(choose_device(device))
         opened = (open_model(file, home=data_home()) for file in checkpoints or ())
-        self._models = {model.id: model for model in opened}
+        self._models = {(model.id, 0.0): model for model in opened}  # by name and scale of classifier guidance
         self._solved: tuple[tuple[object, ...], Recorder, torch.Tensor] | None = None  # the last reference solution
 
     def cell(self, cell: str) -> Cell:
@@ -113,13 +114,18 @@ class Replay:
         return self._solved[1:]
 
     def _model(self, row: Row) -> Model:
-        if row.model not in self._models:
-            card = cards().get(row.model)
-            if card and not converted(card, data_home(), row.checkpoint_sha256).is_file():
-                raise ValueError(f"{row.model} is not here; `fastsample models fetch {row.model}` fetches it")
-            self._models[row.model] = open_model(row.model, home=data_home())
-        model = self._models[row.model]
-        if (model.sha256, model.conditions) != (row.checkpoint_sha256, row.protocol.get("model card", "")):
+        scale = classifier_scale_of(row)
+        if (row.model, scale) not in self._models:
+            card, guide = cards().get(row.model), row.protocol.get("classifier guidance", "")
+            needed = [(card, row.checkpoint_sha256)] if card else []
+            needed += [(cards()[name], sha256) for name, sha256 in re.findall(r"^(\S+) \((\w+)\)", guide)]
+            for one, sha256 in needed:
+                if not converted(one, data_home(), sha256).is_file():
+                    raise ValueError(f"{one.id} is not here; `fastsample models fetch {one.id}` fetches it")
+            self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
+        model = self._models[row.model, scale]
+        mine = model.sha256, model.conditions, model.classifier
+        if mine != (row.checkpoint_sha256, *(row.protocol.get(k, "") for k in ("model card", "classifier guidance"))):
             raise ValueError(f"the {row.model} that is here is not the checkpoint of row {row.cell}")
         return model
 

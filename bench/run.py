@@ -221,7 +221,7 @@ class Runner:
         for name, extractor in self.extractors.items():
             if f"features[{name}]" not in arrays:
                 continue
-            features, moments = arrays[f"features[{name}]"], extractor._moments
+            features, moments = arrays[f"features[{name}]"], extractor.moments
             mine = {metric.kind: metric.name(cell.samples) for metric in self.metrics if metric.extractor == name}
             direct = [kind for kind in mine if not kind.endswith("-inf")]
             result = extractor.metrics(direct, features, arrays[f"logits[{name}]"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastsample.results.store import Row
 
-__all__ = ["bench_command", "export_command", "labels_of", "sample_command"]
+__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "sample_command"]
 
 
 def bench_command(row: Row) -> str:
@@ -36,6 +36,11 @@ def labels_of(row: Row) -> str:
     return "balanced" if row.protocol.get("labels", "").startswith("i modulo") else "random"
 
 
+def classifier_scale_of(row: Row) -> float:
+    """The scale of classifier guidance, 0 for none; the protocol ends with it."""
+    return float(row.protocol.get("classifier guidance", "0").rpartition(" ")[2])
+
+
 def _sampler(row: Row) -> list[str]:
     if "table" in row.protocol:  # a learned solver: it has no options, and its times are its own
         return ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
@@ -51,4 +56,5 @@ def _text(value: Any) -> str:
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", f"{row.guidance:g}"] if row.guidance else []
+    words += ["--classifier-scale", f"{scale:g}"] if (scale := classifier_scale_of(row)) else []
     return shlex.join(words + (["--labels", labels_of(row)] if "labels" in row.protocol else []))

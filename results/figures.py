@@ -87,7 +87,8 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
         axis.set(title=model, xlabel=cost_title, ylabel=_title(metric))
         _logarithmic(axis, "x", here[cost])
         if against == "nfe":
-            axis.set_xticks(budgets := sorted(set(here[cost])), labels=[str(nfe) for nfe in budgets])
+            budgets = sorted({*here["nfe"], here["made"].max()})  # the last one for adaptive solvers
+            axis.set_xticks(budgets, labels=[str(nfe) for nfe in budgets])
         if metric != "psnr":  # decibels are logarithmic already
             _logarithmic(axis, "y", here["value"])
     _legend(figure, panels)

@@ -15,7 +15,7 @@ from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.path import LinearFlow
-from fastsample.results.commands import labels_of
+from fastsample.results.commands import bench_command, classifier_scale_of, labels_of
 from fastsample.results.store import Store
 
 
@@ -202,6 +202,15 @@ def test_what_is_another_by_now_is_not_sampled_again(points, images, checkpoint,
 def test_nothing_is_downloaded_for_a_picture(points, tmp_path):
     store, cell = changed(points, tmp_path, model="edm-cifar10-uncond-vp", checkpoint_sha256="0" * 64)
     with pytest.raises(ValueError, match="edm-cifar10-uncond-vp is not here; `fastsample models fetch"):
+        Replay(store, "cpu").cell(cell)
+
+
+def test_a_guiding_classifier_is_not_downloaded_either(points, tmp_path):
+    guide = {"classifier guidance": f"adm-imagenet64-classifier ({'0' * 64}), scale 1.5"}
+    store, cell = changed(points, tmp_path, protocol=points.rows()[0].protocol | guide)
+    assert classifier_scale_of(store.row(cell)) == 1.5
+    assert "--classifier-scale 1.5" in bench_command(store.row(cell))
+    with pytest.raises(ValueError, match="adm-imagenet64-classifier is not here; `fastsample models fetch"):
         Replay(store, "cpu").cell(cell)
 
 

@@ -53,6 +53,14 @@ def test_quality_has_a_line_with_bars_for_each_solver_and_rings_on_the_front():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S0", "S1", "S2", "Pareto front"]
 
 
+def test_ticks_stand_at_budgets_that_were_asked_and_at_the_costliest_run():
+    found = evidence()
+    found.loc[found["nfe"] == 10, "made"] = [9, 10, 98]
+    (axis,) = figures.quality(found).axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["5", "8", "10", "98"]
+    assert axis.containers[2].lines[0].get_xdata().tolist() == [5, 8, 98]  # points at what was made
+
+
 def test_distances_have_log_axes_and_the_other_direction():
     (axis,) = figures.quality(evidence(metric="fd[net]@9"), against="seconds").axes
     assert axis.get_yscale() == "log"
