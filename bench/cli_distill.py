@@ -42,7 +42,7 @@ def distill(
     validation: Annotated[int, typer.Option(min=32, help="Validation pairs.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Gauss-Newton steps at most.")] = 24,
     minutes: Annotated[float, typer.Option(min=0.0, help="No step begins after this time, for each NFE.")] = 10.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws of training pairs.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:

@@ -55,7 +55,7 @@ class Distillation:
     guidance: float = 0.0
     train: int = 520
     validation: int = 128
-    batch: int = 256
+    batch: int = 64
     progress: Callable[[str], None] = lambda _: None
     pairs_seconds: float = 0.0
     _made: list[tuple[Denoiser, int]] = field(default_factory=list)

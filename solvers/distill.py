@@ -273,7 +273,7 @@ def _normal_equations(
     change = parameters.jacobian(theta)  # [entries, theta]
     hessian, gradient = np.zeros((len(change), len(change))), np.zeros(len(change))
     # The rows' sensitivities are about group * entries * n / 3 points: as many for every n.
-    group = max(1, min(len(pairs.x), 128 * batch // (len(change) * table.nfe)))
+    group = max(1, min(len(pairs.x), 32768 // (len(change) * table.nfe)))
     for low in range(0, len(pairs.x), group):
         index = range(low, min(low + group, len(pairs.x)))
         result, moves = sensitivities(table, pairs.make, index, pairs.x[index.start : index.stop], batch)
