@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastsample.bench.learned import find_table, table_plan, table_solvers
+from fastsample.bench.learned import find_table, fits, table_plan, table_solvers
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.dataset import data_home
 from fastsample.models.catalogue import Model, open_model
@@ -88,8 +88,7 @@ def plan_cells(
         raise RequestError("classifier-free and classifier guidance exclude each other")
     cells: list[Cell] = []
     skipped: list[Skipped] = []
-    tables = table_solvers()
-    parsed = [_parse(text, tables) for text in request.solver]
+    parsed = [_parse(text) for text in request.solver]
     for name in request.model:
         model = open_model(
             name, home=data_home(), console=console, checkpoint=request.checkpoint,
@@ -112,7 +111,7 @@ def plan_cells(
                         what = solver.name if isinstance(solver, Solver) else solver
                         skipped.append(Skipped(f"{model.id} {what} NFE {nfe}", str(error)))
                         continue
-                    foreign = table is not None and bool(table.model) and table.model_sha256 != model.sha256
+                    foreign = table is not None and not fits(table, model, request.guidance)
                     shown = options | ({"transfer": table.model} if table and foreign else {})
                     for seed in range(request.seed, request.seed + request.seeds):
                         asked = request.guidance, request.samples, seed, request.precision, request.labels
@@ -122,13 +121,13 @@ def plan_cells(
     return cells, skipped
 
 
-def _parse(text: str, tables: set[str]) -> tuple[Solver | str, dict[str, Any]]:
+def _parse(text: str) -> tuple[Solver | str, dict[str, Any]]:
     """A registered solver with its options, or the name of one that is known by its tables."""
     name, _, rest = text.partition(":")
-    if name in solvers() or name not in tables:
-        if name not in solvers():
-            raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
+    if name in solvers():
         return get(name), get(name).parse(rest)
+    if name not in (tables := table_solvers()):
+        raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
     if rest:
         raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
     return name, {}

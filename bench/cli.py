@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fastsample.bench import cli_distill, cli_export, cli_gate, cli_report, cli_tables
+from fastsample.bench import cli_distill, cli_export, cli_gate, cli_report, cli_tables, cli_train
 from fastsample.bench.console import Words, console, errors, solver_words, split_words
 
 __all__ = ["app", "main"]
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (cli_tables, cli_report, cli_gate, cli_distill, cli_export):
+for commands in (cli_tables, cli_report, cli_gate, cli_distill, cli_export, cli_train):
     app.add_typer(commands.app)
 
 @app.command(
@@ -68,7 +68,9 @@ def bench(
         bool | None, typer.Option("--transfer", help="Let a learned solver take another model's table; rows say so.")
     ] = None,
     metrics: Annotated[
-        Words, typer.Option(help=r"psnr, fd, fid, fd-inf, fid-inf, kid, is, precision, recall. \[default: psnr,fd,fid]")
+        Words,
+        typer.Option(help=r"psnr, truncation, curvature, straightness, fd, fid, fd-inf, fid-inf, kid, is, precision, "
+                          r"recall. \[default: psnr,fd,fid]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with the same keys; the command line wins.")] = None,
@@ -101,7 +103,7 @@ def bench(
 
 @app.command("list", epilog="Example: fastsample list solvers --long")
 def list_(
-    what: Annotated[str, typer.Argument(help="solvers, models, datasets, references, grids or metrics")],
+    what: Annotated[str, typer.Argument(help="solvers, models, recipes, datasets, references, grids or metrics")],
     long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
 ) -> None:
     """What there is to choose from."""
@@ -132,6 +134,7 @@ def sample(
     checkpoint: Annotated[
         Path | None, typer.Option(help="The published file of a public model, instead of a download.")
     ] = None,
+    transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
 ) -> None:
     """Draw samples and write them as one image grid."""
     from fastsample.bench.drawing import draw
@@ -140,7 +143,7 @@ def sample(
     request = read_request(
         None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed,
         device=device,
-        guidance=guidance, classifier_scale=classifier_scale, labels=labels, checkpoint=checkpoint,
+        guidance=guidance, classifier_scale=classifier_scale, labels=labels, checkpoint=checkpoint, transfer=transfer,
     )  # fmt: skip
     console.print(draw(request, out, console))
 
@@ -200,46 +203,6 @@ def verify(
 
     if not run_verification(split_words(solver), golden, picture, console):
         raise typer.Exit(1)
-
-
-@app.command(
-    epilog="""
-[bold]Examples[/]
-
-fastsample train --model cifar10-tiny-flow --data cifar10_jpeg_train.npz --out runs/flow
-
-fastsample train --model cifar10-tiny-flow --data cifar10_jpeg_train.npz --out runs/flow --max-minutes 10
-"""
-)
-def train(
-    model: Annotated[str, typer.Option(help="Recipe: cifar10-tiny-vp, cifar10-tiny-flow or cifar10-resnet.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run that is there goes on where it stopped.")],
-    dataset: Annotated[str, typer.Option(help="cifar10 or cifar10-jpeg.")] = "cifar10-jpeg",
-    data: Annotated[
-        Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]")
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Images to see, instead of the recipe's number.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this time; resumable.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    compile_network: Annotated[
-        bool, typer.Option("--compile", help="Fuse the network with torch.compile; resume with the same choice.")
-    ] = False,
-) -> None:
-    """Train an embedded model or the embedded classifier; resumes exactly."""
-    from fastsample.bench.sampling import choose_device
-    from fastsample.bench.training import train_named
-
-    line = train_named(
-        model,
-        dataset,
-        data,
-        out,
-        images=images,
-        max_minutes=max_minutes,
-        device=str(choose_device(device)),
-        compile_network=compile_network,
-    )
-    console.print(line)
 
 
 def main() -> None:

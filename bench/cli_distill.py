@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.console import Words, console, errors, split_words
+from fastsample.bench.console import Words, budgets, console, errors
 
 __all__ = ["app"]
 
@@ -66,9 +66,9 @@ def distill(
     try:
         with console.status("") as status:
             files = learn(
-                kind, found, tuple(int(n) for n in split_words(nfe) or ("8",)), Sampler(choose_device(device)),
-                guidance=guidance, train=train, validation=validation, batch=batch_size, initial=initial,
-                sigma0=sigma0, steps=steps, minutes=minutes, seed=seed,
+                kind, found, budgets(nfe) or (8,), Sampler(choose_device(device)), guidance=guidance, train=train,
+                validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
+                seed=seed,
                 progress=lambda line: status.update(f"{found.id} {line}"),
             )  # fmt: skip
             for file in files:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.console import Words, console, solver_words, split_words
+from fastsample.bench.console import Words, budgets, console, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -66,7 +66,7 @@ def plot(
 
     figure = picture(
         Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
-        solvers=solver_words(solver), nfe=[_whole(word) for word in split_words(nfe) or ()], where=split_words(where),
+        solvers=solver_words(solver), nfe=budgets(nfe), where=split_words(where),
         images=images, device=device, checkpoints=split_words(checkpoint),
     )  # fmt: skip
     save(figure, out)
@@ -140,10 +140,3 @@ def recommend(
     for one, commands in found:
         text = "\n".join([str(one), *(f"  {line}" for line in commands)])
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"--nfe takes whole numbers, not {word!r}") from None

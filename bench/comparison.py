@@ -1,22 +1,30 @@
-"""Evidence about the rows of one store: intervals of their numbers and of the differences between them."""
+"""Evidence about the rows of one store: intervals of their numbers and of the differences between them, and what the
+registry knows of their solvers.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastsample.bench.bias import influence
 from fastsample.bench.metrics import symmetric_root
 from fastsample.datasets.reference import ReferenceError, shipped_reference
+from fastsample.models.catalogue import open_model
+from fastsample.models.public import cards
 from fastsample.results.comparability import what_decides
+from fastsample.results.paper import evidence, metrics_named
 from fastsample.results.statistics import FEWEST, Estimate, Interval, difference, mean_of, pool
 from fastsample.results.store import Store
+from fastsample.results.tables import select
+from fastsample.solvers.solver import get
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "own_grid"]
 
 
 class Comparison:
@@ -27,9 +35,30 @@ class Comparison:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self._rows: dict[str, dict[Any, Any]] = {row["cell"]: row for row in store.frame().to_dict("records")}
+        self.store, self._frame = store, store.frame()
+        self._rows: dict[str, dict[Any, Any]] = {row["cell"]: row for row in self._frame.to_dict("records")}
         self._known: dict[tuple[str, str], Estimate | None] = {}
+
+    def rows(
+        self,
+        models: Sequence[str] | None = None,
+        solvers: Sequence[str] | None = None,
+        where: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """The rows that are meant; see `results.tables.select`.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if self._frame.empty:
+            raise ValueError(f"{self.store.folder} holds no finished cell")
+        return select(self._frame, models, solvers, where)
+
+    def evidence(self, rows: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+        """`results.paper.evidence` of rows, for the metrics that `results.paper.metrics_named` finds."""
+        return evidence(
+            rows, metrics_named(rows, metrics), interval=self.interval, difference=self.difference, own_grid=own_grid
+        )
 
     def interval(self, cell: str | Sequence[str], metric: str, *, level: float = 0.95) -> Interval | None:
         """The metric, by its full stored name, with its interval; None if the store has no per-sample data for it."""
@@ -60,6 +89,17 @@ class Comparison:
             there = not np.isnan(row.get(f"metrics.{metric}", np.nan)) and row["samples"] >= FEWEST
             self._known[key] = _estimate(row, metric, self.store.per_sample(cell)) if there else None
         return self._known[key]
+
+
+@cache
+def own_grid(model: str, solver: str) -> str | None:
+    """The recommended grid of a solver on a model; None where one of them is not here any more."""
+    try:
+        card = cards().get(model)  # the weights of a public model are not needed, nor fetched
+        path = card.path.build() if card and card.path else open_model(model).path
+        return str(get(solver).default_grid(path))
+    except ValueError:
+        return None
 
 
 def _listed(cells: str | Sequence[str]) -> Sequence[str]:

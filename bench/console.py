@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-__all__ = ["Words", "console", "errors", "solver_words", "split_words"]
+__all__ = ["Words", "budgets", "console", "errors", "solver_words", "split_words"]
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
@@ -17,6 +17,21 @@ Words = list[str] | None
 def split_words(values: Words) -> tuple[str, ...] | None:
     """Comma-separated lists, given once or several times."""
     return tuple(item for value in values for item in value.split(",") if item) if values else None
+
+
+def budgets(values: Words) -> tuple[int, ...]:
+    """The whole numbers of `--nfe`; none where it is not given.
+
+    Raises:
+        ValueError: for a word that is no whole number.
+    """
+    found = []
+    for word in split_words(values) or ():
+        try:
+            found.append(int(word))
+        except ValueError:
+            raise ValueError(f"--nfe takes whole numbers, not {word!r}") from None
+    return tuple(found)
 
 
 def solver_words(values: Words) -> tuple[str, ...] | None:

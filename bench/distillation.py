@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path as FilePath
@@ -81,8 +82,8 @@ class Distillation:
         """The pairs of a seed, from the cache or solved now."""
         if seed in self._sets:
             return self._sets[seed]
-        count, cell, reference = (self.train if seed == TRAIN_SEED else self.validation), self._cell(seed), None
-        reference, begin = self._reference(seed), time.perf_counter()
+        count = self.train if seed == TRAIN_SEED else self.validation
+        cell, reference, begin = self._cell(seed), self._reference(seed), time.perf_counter()
         noises, solutions = [], []
         for low in range(0, count, BATCH):
             self.progress(f"pairs {low}/{count}")
@@ -124,21 +125,23 @@ class Distillation:
             seed: of the draws of training pairs.
 
         Raises:
-            ValueError: for an unknown kind or solver, or a budget that the starting point cannot spend exactly.
+            ValueError: for an unknown kind or solver, a budget that the starting point cannot spend exactly, or a model
+                that a classifier guides.
         """
+        if self.model.classifier:
+            raise ValueError(f"a table is learned without a classifier, and {self.model.classifier} guides the model")
         train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
-        self.progress(f"NFE {nfe}: looking for a starting point")
-        names = starts(kind, path, nfe, validation, self.batch) if initial == "auto" else [initial]
+        kept, cost = _Kept(data_home() / "distill" / f"{self._key(kind, nfe, initial, sigma0, seed)}.json"), _Cost()
+        if not kept.starts:
+            self.progress(f"NFE {nfe}: looking for a starting point")
+            kept.starts = starts(kind, path, nfe, validation, self.batch) if initial == "auto" else [initial]
         found: list[tuple[str, Parameters, Fit]] = []
-        cost, kept = _Cost(), []
-        for name in names:
+        for name in kept.starts:
             if found and cost.seconds > 60 * minutes:
                 break
             parameters = parameters_of(kind, path, nfe, name, sigma0)
-            key = self._key(kind, nfe, name, sigma0, seed)
-            kept.append(_Kept(data_home() / "distill" / f"{key}.json"))
             try:
-                state, cost = self._fit(parameters, kept[-1], cost, name, steps=steps, minutes=minutes, seed=seed)
+                state, cost = self._fit(parameters, kept, cost, name, steps=steps, minutes=minutes, seed=seed)
             except FloatingPointError:
                 continue  # a start with noise on it may be no solver any more
             found.append((name, parameters, state))
@@ -164,8 +167,7 @@ class Distillation:
             table, path, solver=kind, title=title, paper=paper, model=self.model.id,
             model_sha256=self.model.sha256, guidance=self.guidance, options=options, training=training,
         )  # fmt: skip
-        for one in kept:
-            one.drop()
+        kept.file.unlink(missing_ok=True)
         return file
 
     def _fit(
@@ -173,13 +175,13 @@ class Distillation:
     ) -> tuple[Fit, _Cost]:
         """The last state of a fit, from where it stopped, and the cost so far; every step is kept."""
         train, validation = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)
-        state, before = kept.read()
+        state, before = kept.read(name)
         begin, cost = time.perf_counter(), cost + before
         for reached in fit(parameters, train, validation, iterations=steps, batch=self.batch, seed=seed, state=state):
             now = time.perf_counter()
             step = _Cost(now - begin, self._count())
             begin, state, before, cost = now, reached, before + step, cost + step
-            kept.write(state, before)
+            kept.write(name, state, before)
             self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
             if cost.seconds > 60 * minutes:
                 break
@@ -227,26 +229,28 @@ class _Cost:
         return _Cost(self.seconds + other.seconds, self.evaluations + other.evaluations)
 
 
-@dataclass(frozen=True)
 class _Kept:
-    """The state of a fit on disk, so that the same command goes on after a kill."""
+    """The starting points of a run and the state of each fit on disk, so that the same command goes on after a kill."""
 
-    file: FilePath
+    def __init__(self, file: FilePath) -> None:
+        self.file = file
+        self.starts: list[str] = []
+        self._fits: dict[str, Any] = {}
+        with suppress(OSError, ValueError, KeyError):
+            facts = json.loads(file.read_text())
+            self.starts, self._fits = facts["starts"], facts["fits"]
 
-    def read(self) -> tuple[Fit | None, _Cost]:
-        try:
-            facts = json.loads(self.file.read_text())
-        except (OSError, ValueError):
+    def read(self, start: str) -> tuple[Fit | None, _Cost]:
+        if start not in self._fits:
             return None, _Cost()
+        facts = self._fits[start]
         arrays = {name: np.array(facts["fit"][name]) for name in ("theta", "best")}
         history = tuple(tuple(line) for line in facts["fit"]["history"])
         return Fit(**facts["fit"] | arrays | {"history": history}), _Cost(**facts["cost"])
 
-    def write(self, state: Fit, cost: _Cost) -> None:
+    def write(self, start: str, state: Fit, cost: _Cost) -> None:
         arrays = {"theta": state.theta.tolist(), "best": state.best.tolist()}
-        facts = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
+        self._fits[start] = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
+        facts = {"starts": self.starts, "fits": self._fits}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, lambda stream: stream.write(json.dumps(facts).encode()))
-
-    def drop(self) -> None:
-        self.file.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from fastsample.solvers.parameters import coordinate_of
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import play, trace
 
-__all__ = ["LEARNED", "add_table", "find_table", "learned_tables", "table_of", "table_plan", "table_solvers"]
+__all__ = ["LEARNED", "add_table", "find_table", "fits", "learned_tables", "table_of", "table_plan", "table_solvers"]
 
 # name: (title, paper, what is learned)
 LEARNED = {
@@ -62,7 +62,7 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     """
     mine = [file for file in learned_tables() if file.solver == solver]
     playable = [file for file in mine if file.noise_path == model.path and file.guidance in (0.0, guidance)]
-    fitting = [file for file in playable if not file.model or _made_for(file, model, guidance)]
+    fitting = [file for file in playable if fits(file, model, guidance)]
     for file in fitting + (playable if transfer else []):
         if file.nfe == nfe:
             return file
@@ -71,12 +71,16 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     known = f"there are tables for NFE {budgets}" if budgets else "there is no table for this model and guidance"
     if others and not budgets:
         known += f", but for {others} (on the same path): --transfer takes such a one"
-    make = f"`fastsample distill {solver} --model {model.id} --nfe {nfe}` makes one" if solver in LEARNED else ""
+    command = f"fastsample distill {solver} --model {model.id} --nfe {nfe}"
+    command += f" --guidance {guidance:g}" if guidance else ""
+    make = f"`{command}` makes one" if solver in LEARNED and not model.classifier else ""
     raise ValueError(f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}")
 
 
-def _made_for(file: TableFile, model: Model, guidance: float) -> bool:
-    return (file.model, file.model_sha256, file.guidance) == (model.id, model.sha256, guidance)
+def fits(file: TableFile, model: Model, guidance: float) -> bool:
+    """Whether a table was made for the model under this guidance, or for every model on its path."""
+    mine = (file.model, file.model_sha256, file.guidance) == (model.id, model.sha256, guidance)
+    return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 
 
 def table_of(

@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 from fastsample.bench.learned import LEARNED
 from fastsample.bench.metrics import DISTRIBUTION_METRICS
+from fastsample.bench.training import command_of
 from fastsample.datasets.images import dataset_names
+from fastsample.datasets.points import POINTS
 from fastsample.datasets.published import PublishedReference, published_references
 from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
+from fastsample.models.training.config import Recipe, recipes
 from fastsample.solvers.grids import GRIDS, nearest
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
@@ -32,7 +35,10 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
             [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
         ),
         "models": lambda: (("model", "what it is"), list(model_names().items())),
-        "datasets": lambda: (("dataset", "what it is"), list(dataset_names().items())),
+        "recipes": lambda: (
+            ("recipe", "what it is", "train with", "images", "source"), list(map(_recipe, recipes().values()))
+        ),
+        "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
         "metrics": lambda: (("metric", "what it measures"), list(_METRICS.items())),
         "references": lambda: (PublishedReference._fields, list(published_references())),
@@ -46,6 +52,9 @@ _SOLVER = ("solver", "title", "order", "paper", "grid")
 _SOLVER_LONG = (*_SOLVER, "options", "note")
 _METRICS = {
     "psnr": "error of the solver in dB: against the reference solution of the same noise",
+    "truncation": "the same as root mean square distance per dimension; the store keeps it along time too",
+    "curvature": "of the solver's trajectory: mean square deviation of its slopes from the chord, per dimension",
+    "straightness": "curvature over the mean square of the chord, relative; 0 for straight trajectories",
     "fid": "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",
 } | {
     name: text
@@ -120,6 +129,14 @@ def _spent(solver: Solver, budgets: range) -> list[int | None]:
         except ValueError:
             made.append(None)
     return made
+
+
+def _recipe(recipe: Recipe) -> tuple[str, ...]:
+    return recipe.id, recipe.title, f"train {command_of(recipe)}", f"{recipe.images:,}", recipe.source
+
+
+def _points() -> dict[str, str]:
+    return {name: f"{title}; for training" for name, (title, _, _) in POINTS.items()}
 
 
 def _first(function: object) -> str:

@@ -1,8 +1,9 @@
 """Metrics: what is measured on samples, streamed, and named by what decides the value.
 
 A name states the metric, its extractor and the number of samples: `fd[cifar10-resnet]@1000`. `fid` is
-kept for Inception-v3 features against the data set's standard reference. `psnr` measures the error of
-the solver, not the quality of images: it compares with the reference solution of the same noise.
+kept for Inception-v3 features against the data set's standard reference. `SOLVER_METRICS` measure the solver or
+its trajectory, not the quality of images: `psnr` and `truncation` compare with the reference solution of the same
+noise, `curvature` and `straightness` tell how far trajectories bend (`bench.trajectories`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 __all__ = [
     "DISTRIBUTION_METRICS",
+    "SOLVER_METRICS",
     "Metric",
     "features_distance",
     "frechet_distance",
     "parse_metric",
     "psnr_values",
+    "square_errors",
     "summarise_psnr",
     "to_uint8",
 ]
 
+SOLVER_METRICS = ("psnr", "truncation", "curvature", "straightness")
 DISTRIBUTION_METRICS = ("fd", "fid", "fd-inf", "fid-inf", "kid", "is", "precision", "recall")
 UINT8_RULE = "floor(clip(127.5 x + 128, 0, 255))"
 _INCEPTION = "inception-v3-compat"
@@ -36,34 +40,34 @@ _INCEPTIONS_OWN = ("fid", "fid-inf")  # the kinds that name no extractor
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and the extractor whose features it needs ("" for psnr)."""
+    """A metric and the extractor whose features it needs ("" for `SOLVER_METRICS`)."""
 
     kind: str
     extractor: str
 
     def name(self, samples: int) -> str:
         """The full name under which the value is stored."""
-        if self.kind == "psnr":
-            return "psnr"
+        if self.kind in SOLVER_METRICS:
+            return self.kind
         if self.kind in _INCEPTIONS_OWN:
             return f"{self.kind}@{samples}"
         return f"{self.kind}[{self.extractor}]@{samples}"
 
 
 def parse_metric(text: str, default_extractor: str) -> Metric:
-    """Read `psnr`, `fid`, `fd-inf`, `kid[inception-v3-compat]`, ...
+    """Read `psnr`, `curvature`, `fid`, `fd-inf`, `kid[inception-v3-compat]`, ...
 
     Raises:
         ValueError: for an unknown metric.
     """
     match = re.fullmatch(r"([a-z-]+)(?:\[([\w.-]+)\])?", text)
-    if match is None or match[1] not in ("psnr", *DISTRIBUTION_METRICS):
+    if match is None or match[1] not in (*SOLVER_METRICS, *DISTRIBUTION_METRICS):
         from fastsample.solvers.grids import nearest
 
-        raise ValueError(nearest(text, ["psnr", *DISTRIBUTION_METRICS], "metric"))
+        raise ValueError(nearest(text, [*SOLVER_METRICS, *DISTRIBUTION_METRICS], "metric"))
     kind, extractor = match[1], match[2]
-    if kind == "psnr":
-        return Metric("psnr", "")
+    if kind in SOLVER_METRICS:
+        return Metric(kind, "")
     if kind in _INCEPTIONS_OWN:
         return Metric(kind, _INCEPTION)
     return Metric(kind, extractor or default_extractor)
@@ -86,6 +90,16 @@ def psnr_values(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
         x, reference, peak = x.clamp(-1, 1), reference.clamp(-1, 1), 2.0
     mse = (x - reference).square().flatten(1).mean(1).clamp(min=1e-20)
     return np.asarray((10 * torch.log10(peak * peak / mse)).cpu().numpy())
+
+
+def square_errors(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
+    """Per-sample mean square error per dimension [n], float64, of x [n, ...] as it is: nothing is clamped.
+
+    The root of their mean over samples is `truncation`: how far a solver's result is from the reference solution of
+    the same noise, 0 for an exact solver. Both are states of the ODE at its end (latents, where a model has them),
+    or with `denoise` the data predictions there.
+    """
+    return np.asarray((x.double() - reference.double()).square().flatten(1).mean(1).cpu().numpy())
 
 
 def summarise_psnr(values: np.ndarray) -> dict[str, float]:

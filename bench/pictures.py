@@ -25,14 +25,12 @@ from fastsample.models.conversion import converted
 from fastsample.models.public import cards
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of
-from fastsample.results.paper import evidence, metrics_named
 from fastsample.results.recommend import with_seconds
 from fastsample.results.statistics import mean_interval
 from fastsample.results.store import Row, Store
-from fastsample.results.tables import select
 from fastsample.solvers.solver import get
 
-__all__ = ["IMAGES", "Replay", "curvature_of", "errors_of", "evidence_of", "matrix_of", "picture", "rows_of"]
+__all__ = ["IMAGES", "Replay", "curvature_of", "errors_of", "matrix_of", "picture"]
 
 IMAGES = {"samples": 4, "error": 16, "curvature": 32}  # of each kind of picture that samples again
 
@@ -161,7 +159,8 @@ def picture(
     """
     if kind not in ("quality", *IMAGES):
         raise ValueError(f"a picture is of {', '.join(('quality', *IMAGES))}, not {kind!r}")
-    rows = rows_of(store, models, solvers, where)
+    comparison = Comparison(store)
+    rows = comparison.rows(models, solvers, where)
     budgets = sorted(rows["nfe_asked"].unique())
     if nfe or kind == "error":
         wanted = nfe or budgets[len(budgets) // 2 :][:1]
@@ -169,7 +168,7 @@ def picture(
         if rows.empty:
             known = ", ".join(map(str, budgets))
             raise ValueError(f"no row has NFE {' or '.join(map(str, wanted))}; there are {known}")
-    found = evidence_of(store, rows, metrics)
+    found = comparison.evidence(rows, metrics)
     if kind == "quality":
         return figures.quality(with_seconds(found, rows) if against == "seconds" else found, against=against)
     found = found[found["metric"] == found["metric"].iloc[0]]
@@ -179,29 +178,6 @@ def picture(
     if kind == "error":
         return figures.errors(errors_of(found, replay, count))
     return figures.curvature(curvature_of(found, replay, count))
-
-
-def rows_of(
-    store: Store,
-    models: Sequence[str] | None = None,
-    solvers: Sequence[str] | None = None,
-    where: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """The rows of a store that are meant; see `results.tables.select`.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    everything = store.frame()
-    if everything.empty:
-        raise ValueError(f"{store.folder} holds no finished cell")
-    return select(everything, models, solvers, where)
-
-
-def evidence_of(store: Store, rows: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """`results.paper.evidence` of rows of a store, with the intervals of its samples."""
-    comparison = Comparison(store)
-    return evidence(rows, metrics_named(rows, metrics), interval=comparison.interval, difference=comparison.difference)
 
 
 @torch.inference_mode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastsample.bench.comparison import Comparison
-from fastsample.bench.pictures import evidence_of, rows_of
 from fastsample.results.commands import export_command, sample_command
 from fastsample.results.recommend import Recommendation, recommend, with_seconds
 from fastsample.results.store import Store
@@ -37,14 +36,14 @@ def recommendations(
     """
     if target_psnr is not None and metric != "psnr":
         raise ValueError(f"--target-psnr is a condition on psnr; it cannot be given with --metric {metric}")
-    rows = rows_of(store, models, None, where)
-    found = evidence_of(store, rows, [metric])
+    comparison, given = Comparison(store), []
+    rows = comparison.rows(models, None, where)
+    found = comparison.evidence(rows, [metric])
     if found["metric"].nunique() > 1:
         raise ValueError(f"{metric} is several metrics here; name one: {', '.join(found['metric'].unique())}")
     found = with_seconds(found, rows) if max_seconds is not None else found
-    difference, given = Comparison(store).difference, []
     for _, mine in found.groupby("model", sort=False):
-        one = recommend(mine, difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
+        one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
         row = store.row(one.choice.cells[0])
         adaptive = row.solver in solvers() and solvers()[row.solver].adaptive
         given.append((one, [sample_command(row), *([] if adaptive else [export_command(row)])]))

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fastsample.bench.comparison import Comparison
-from fastsample.bench.pictures import IMAGES, Replay, curvature_of, errors_of, evidence_of, matrix_of, rows_of
-from fastsample.bench.tables import table_of
+from fastsample.bench.pictures import IMAGES, Replay, curvature_of, errors_of, matrix_of
+from fastsample.bench.tables import notes_of
 from fastsample.results import figures
-from fastsample.results.paper import metrics_named
+from fastsample.results.paper import metrics_named, sheet_of
 from fastsample.results.recommend import Recommendation, recommend, with_seconds
 from fastsample.results.report import Picture, Table, page
 from fastsample.results.store import Store
@@ -42,8 +42,8 @@ def report_of(
     Raises:
         ValueError: where nothing is left to report.
     """
-    rows = rows_of(store, models, solvers, where)
     replay, comparison = Replay(store, device, checkpoints), Comparison(store)
+    rows = comparison.rows(models, solvers, where)
     verdicts: list[Recommendation] = []
     tables: list[Table] = []
     pictures: list[Picture] = []
@@ -51,12 +51,12 @@ def report_of(
     for metric in _main_metrics(rows):
         title = "PSNR" if metric == "psnr" else metric
         try:
-            found = evidence_of(store, rows, [metric])
+            found = comparison.evidence(rows, [metric])
         except ValueError as error:
             tables.append(Table(title, None, str(error)))
             continue
         for model, mine in found.groupby("model", sort=False):
-            sheet = table_of(store, metrics=[metric], models=[str(model)], solvers=solvers, where=where)
+            sheet = sheet_of(mine, notes=notes_of(rows[rows["model"] == model], mine))
             tables.append(Table(f"{title} on {model}", sheet))
             budgets = sorted(set(mine["nfe"][mine["nfe"] >= mine["made"].min()]))
             verdicts += [recommend(mine, comparison.difference, budget=budget) for budget in budgets]

@@ -36,9 +36,9 @@ class Request(BaseModel):
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.
         transfer: a learned solver that has no table for a model may take another model's; its rows say so.
-        metrics: `psnr`, `fid`, `kid`, `is`, `precision`, `recall`, or one with its extractor as in
-            `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for the model's data.
-            `fd-inf` and `fid-inf` are the distances extrapolated to infinitely many samples.
+        metrics: `psnr`, `truncation`, `curvature`, `straightness`, `fid`, `kid`, `is`, `precision`, `recall`, or one
+            with its extractor as in `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for
+            the model's data. `fd-inf` and `fid-inf` are the distances extrapolated to infinitely many samples.
         out: folder of the store.
     """
 

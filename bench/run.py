@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -25,8 +25,10 @@ from fastsample.bench.features import Extractor
 from fastsample.bench.metrics import Metric
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
 from fastsample.bench.sampling import Sampler
+from fastsample.bench.trajectories import Recorder, bending, distances, outer_states, undefined
 from fastsample.results import statistics
 from fastsample.results.store import Row, Store
+from fastsample.solvers.solver import Plan
 
 __all__ = ["SHARD", "CellError", "Runner"]
 
@@ -55,16 +57,20 @@ class Runner:
     metrics: list[Metric]
     extractors: dict[str, Extractor]
     progress: Callable[[int], None] = lambda _: None
+    _exact: dict[str, tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict, init=False)  # last one
 
-    @property
-    def _wants_psnr(self) -> bool:
-        return any(metric.kind == "psnr" for metric in self.metrics)
+    def _wants(self, *kinds: str) -> bool:
+        return any(metric.kind in kinds for metric in self.metrics)
+
+    def _bends(self, cell: Cell) -> bool:
+        """Whether the curvature of its trajectories is asked for, and there is one."""
+        return self._wants("curvature", "straightness") and not undefined(cell.plan)
 
     def protocol(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers."""
         facts = {
             "noise": "philox(seed, i) on the host", "uint8": measures.UINT8_RULE, "resize": "none",
-            "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
             "distance": "eigvalsh of the symmetric product, float64",
         }  # fmt: skip
         if cell.model.num_classes:
@@ -80,16 +86,19 @@ class Runner:
                 facts["trained against"] = cell.table.training.reference
         for name, extractor in self._extractors(cell).items():
             facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
-        if self._wants_psnr:
+        if self._wants("psnr", "truncation"):
             reference = self.reference(cell)
-            facts |= {
-                "psnr reference": f"{reference.title} ({reference.id})",
-                "psnr": "images clamped to [-1, 1], R = 2, no rounding",
-            }
+            facts["psnr reference"] = f"{reference.title} ({reference.id})"
+        if self._wants("psnr"):
+            facts["psnr"] = "images clamped to [-1, 1], R = 2, no rounding"
+        if self._wants("truncation"):
+            facts["truncation"] = "per dimension of the state at its end, unclamped"
+        if self._bends(cell):
+            facts["curvature"] = "per dimension on the linear path, states at the solver's outer times"
         return facts
 
     def reference(self, cell: Cell) -> Reference:
-        """The reference solution that this cell's PSNR is measured against."""
+        """The reference solution that this cell's PSNR and truncation error are measured against."""
         return reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels)
 
     def run(self, cell: Cell) -> Row:
@@ -113,7 +122,9 @@ class Runner:
         parts = [shards[index] for index in sorted(shards)]
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
-        bound = self.accuracy(cell) if self._wants_psnr else None  # the reference's cost is no metric's
+        # The reference's cost is no metric's.
+        bound = self.accuracy(cell) if self._wants("psnr", "truncation") else None
+        curve = self.truncation_curve(cell) if self._wants("truncation") and not undefined(cell.plan) else {}
         begin = time.perf_counter()
         values, estimates = self._summarise(cell, arrays)
         sums["metrics"] += time.perf_counter() - begin
@@ -138,7 +149,7 @@ class Runner:
             protocol=protocol, versions=_versions(), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )  # fmt: skip
         influences = {f"influence[{name}]": one.parts[0] for name, one in estimates.items() if name != "psnr"}
-        self.store.finish(row, arrays | influences)
+        self.store.finish(row, arrays | influences | curve)
         return row
 
     @torch.inference_mode()
@@ -147,7 +158,8 @@ class Runner:
         first = shard * SHARD
         everything = list(range(first, min(first + SHARD, cell.samples)))
         network = self.sampler.network(cell)
-        reference = self._references(cell, shard, len(everything)) if self._wants_psnr else None
+        wanted, bends = self._wants("psnr", "truncation"), self._bends(cell)
+        reference = self._references(cell, shard, len(everything)) if wanted else None
         out: dict[str, list[np.ndarray]] = {}
         seconds = dict.fromkeys(("sampling", "network", "metrics"), 0.0)
         evaluations = calls = 0
@@ -156,7 +168,12 @@ class Runner:
         for low in range(0, len(everything), self.batch_size):
             indices = everything[low : low + self.batch_size]
             begin = time.perf_counter()
-            x, nfe, forwards = self.sampler.sample(cell, indices)
+            if bends:
+                recorder, start = self._record(cell, indices)
+                x = cell.plan(recorder, start)
+                nfe, forwards = recorder.nfe, recorder.nfe * recorder.forwards
+            else:
+                x, nfe, forwards = self.sampler.sample(cell, indices)
             evaluations += nfe * len(indices)
             calls += forwards * len(indices)
             if network is not None:
@@ -165,9 +182,9 @@ class Runner:
                 raise CellError(f"{cell}: the network or the solver returned NaN or infinity; no row was written")
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
-            for name, value in self._measure(
-                cell, cell.model.decode(x), None if reference is None else reference[low : low + len(x)]
-            ).items():
+            found = self._measure(cell, x, None if reference is None else reference[low : low + len(x)])
+            found |= bending(*outer_states(cell.plan, start, recorder.points, x)) if bends else {}
+            for name, value in found.items():
                 out.setdefault(name, []).append(value)
             seconds["metrics"] += time.perf_counter() - middle
             self.progress(len(indices))
@@ -180,17 +197,20 @@ class Runner:
         return {k: v for k, v in self.extractors.items() if len(shape) == 3 and not refusal(k, shape)}
 
     def _measure(self, cell: Cell, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
-        """Per-sample arrays of one batch of images, or of points of an analytic model."""
+        """Per-sample arrays of one batch of results, with their reference solutions; decoded where they are latents."""
         arrays: dict[str, np.ndarray] = {}
-        if reference is not None:
-            arrays["psnr"] = measures.psnr_values(x, reference.to(x.device))
+        images = cell.model.decode(x)
+        if reference is not None and self._wants("psnr"):
+            arrays["psnr"] = measures.psnr_values(images, cell.model.decode(reference))
+        if reference is not None and self._wants("truncation"):
+            arrays["truncation"] = measures.square_errors(x, reference)
         for name, extractor in self._extractors(cell).items():
-            features, logits = extractor(measures.to_uint8(x))
+            features, logits = extractor(measures.to_uint8(images))
             arrays[f"features[{name}]"], arrays[f"logits[{name}]"] = features, logits
         return arrays
 
     def _references(self, cell: Cell, shard: int, count: int) -> torch.Tensor:
-        """The reference solutions of the first `count` samples of a shard, as images."""
+        """The reference solutions of the first `count` samples of a shard, on the device."""
         reference = self.reference(cell)
         first = shard * SHARD // BATCH
         parts = []
@@ -198,8 +218,7 @@ class Runner:
             indices = list(range(batch * BATCH, (batch + 1) * BATCH))
             denoiser = self.sampler.denoiser(cell, indices)
             arrays = reference.batch(batch, denoiser, self.sampler.start(cell, indices))
-            solution = arrays["denoised" if cell.plan.denoise else "x"]
-            parts.append(cell.model.decode(solution.to(self.sampler.device)))
+            parts.append(arrays["denoised" if cell.plan.denoise else "x"].to(self.sampler.device))
         return torch.cat(parts)[:count]
 
     @torch.inference_mode()
@@ -209,15 +228,47 @@ class Runner:
         denoiser, start = self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices)
         return self.reference(cell).accuracy(denoiser, start, cell.model.decode)
 
+    @torch.inference_mode()
+    def truncation_curve(self, cell: Cell) -> dict[str, np.ndarray]:
+        """The error along the way, over the first `PROBES` samples of the seed whatever the cell has.
+
+        At each outer time of the solver, in `truncation_times` [k] of the linear path, `truncation_curve` [k] is the
+        root mean square distance per dimension of its states from the reference trajectory of the same noise, in z
+        of that path. Over all samples it would cost the reference again for each cell: of it only ends are cached.
+        """
+        indices = list(range(PROBES))
+        plan = self.reference(cell).plan
+        key = self.reference(cell).id
+        if key not in self._exact:
+            self._exact = {key: self._trajectory(cell, plan, indices)}
+        times, z = self._trajectory(cell, cell.plan, indices)
+        errors = distances(times, z, self._exact[key])
+        return {"truncation_times": times, "truncation_curve": np.sqrt(errors.mean(1))}
+
+    def _trajectory(self, cell: Cell, plan: Plan, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
+        recorder, start = self._record(cell, indices)
+        x = plan(recorder, start)
+        return outer_states(plan, start, recorder.points, x)
+
+    def _record(self, cell: Cell, indices: list[int]) -> tuple[Recorder, torch.Tensor]:
+        return Recorder(self.sampler.denoiser(cell, indices)), self.sampler.start(cell, indices)
+
     def _summarise(
         self, cell: Cell, arrays: dict[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, statistics.Estimate]]:
         """All values, and with the effect of each sample those that have a standard error."""
         values: dict[str, float] = {}
         estimates: dict[str, statistics.Estimate] = {}
-        if self._wants_psnr:
+        if self._wants("psnr"):
             values |= measures.summarise_psnr(arrays["psnr"])
             estimates["psnr"] = statistics.mean_of(arrays["psnr"])
+        if self._wants("truncation"):
+            estimates["truncation"] = statistics.root_of_mean(arrays["truncation"])
+        if self._wants("curvature") and "curvature" in arrays:
+            estimates["curvature"] = statistics.mean_of(arrays["curvature"])
+        if self._wants("straightness") and "curvature" in arrays:
+            estimates["straightness"] = statistics.ratio_of_means(arrays["curvature"], arrays["transport"])
+        values |= {name: one.value for name, one in estimates.items() if name != "psnr"}
         for name, extractor in self.extractors.items():
             if f"features[{name}]" not in arrays:
                 continue

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.noise import labels, normal, step_noise
 from fastsample.bench.timing import TimedNetwork
 from fastsample.models.denoiser import Denoiser
+from fastsample.models.noise import labels, normal, step_noise
 
 __all__ = ["Sampler", "choose_device"]
 

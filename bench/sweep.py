@@ -18,6 +18,7 @@ from fastsample.bench.metrics import Metric, parse_metric
 from fastsample.bench.request import Request
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.trajectories import undefined
 from fastsample.results.store import Row, Store, frame_of
 from fastsample.results.tables import overview, to_rich
 
@@ -41,6 +42,10 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
         for name in extractors:
             if len(model.image_shape) == 3 and (reason := refusal(name, model.image_shape)):
                 console.print(f"[yellow]without {name} for {model.id}:[/] {reason}", highlight=False, soft_wrap=True)
+    bends = [metric.kind for metric in metrics if metric.kind in ("curvature", "straightness")]
+    for name, plan in {cell.plan.solver.name: cell.plan for cell in cells}.items():
+        if bends and (reason := undefined(plan)):
+            console.print(f"[yellow]without {' and '.join(bends)} for {name}:[/] {reason}", highlight=False)
     for skip in skipped:
         console.print(f"[yellow]skipped[/] {skip.what}: {skip.reason}", highlight=False)
     rows: list[Row] = []
@@ -106,10 +111,11 @@ def _footnotes(rows: list[Row], out: Path) -> list[str]:
     lines = []
     bounds = {row.model: row.metrics["psnr_reference"] for row in rows if "psnr_reference" in row.metrics}
     for model, bound in bounds.items():
-        title = next(row.protocol["psnr reference"] for row in rows if row.model == model)
+        row = next(row for row in rows if row.model == model)
+        what = f"PSNR of {model}: mean" if "psnr" in row.metrics else f"Truncation error of {model}: root mean square"
         lines.append(
-            f"PSNR of {model}: mean over samples against {title}; the reference agrees with itself at half the steps "
-            f"to {bound:.1f} dB, and a PSNR near that says only 'at least'."
+            f"{what} over samples against {row.protocol['psnr reference']}; the reference agrees with itself at half "
+            f"the steps to {bound:.1f} dB, and a PSNR near that says only 'at least'."
         )
     names = {name for row in rows for name in row.metrics if name.startswith("fd[")}
     if names:

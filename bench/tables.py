@@ -8,16 +8,13 @@ from functools import cache
 import pandas as pd
 
 from fastsample.bench.comparison import Comparison
-from fastsample.models.catalogue import open_model
-from fastsample.models.public import cards
-from fastsample.results.paper import evidence, metrics_named, sheet_of
+from fastsample.results.paper import sheet_of
 from fastsample.results.published import beside, published
 from fastsample.results.render import Sheet
 from fastsample.results.store import Store
-from fastsample.results.tables import select
 from fastsample.solvers.solver import get
 
-__all__ = ["own_grid", "table_of"]
+__all__ = ["notes_of", "table_of"]
 
 
 def table_of(
@@ -44,30 +41,14 @@ def table_of(
     Raises:
         ValueError: where nothing is left to show, or a column would mix what cannot be compared.
     """
-    everything = store.frame()
-    if everything.empty:
-        raise ValueError(f"{store.folder} holds no finished cell")
-    frame, comparison = select(everything, models, solvers, where), Comparison(store)
-    found = evidence(
-        frame, metrics_named(frame, metrics), interval=comparison.interval, difference=comparison.difference,
-        own_grid=own_grid,
-    )  # fmt: skip
-    notes = _of_metrics(frame, found)
+    comparison = Comparison(store)
+    chosen = comparison.rows(models, solvers, where)
+    found = comparison.evidence(chosen, metrics)
+    notes = notes_of(chosen, found)
     if reported:
         found, more = beside(found, published(), complete)
         notes += more
     return sheet_of(found, rows=rows, columns=columns, intervals=intervals, notes=notes)
-
-
-@cache
-def own_grid(model: str, solver: str) -> str | None:
-    """The recommended grid of a solver on a model; None where one of them is not here any more."""
-    try:
-        card = cards().get(model)  # the weights of a public model are not needed, nor fetched
-        path = card.path.build() if card and card.path else open_model(model).path
-        return str(get(solver).default_grid(path))
-    except ValueError:
-        return None
 
 
 @cache
@@ -81,11 +62,11 @@ def complete(solver: str) -> str:
         return solver
 
 
-def _of_metrics(frame: pd.DataFrame, found: pd.DataFrame) -> list[str]:
-    """What the metrics of a table are measured against."""
+def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
+    """What the metrics of the evidence found in some rows are measured against."""
     notes, names = [], found["metric"].unique()
-    if "psnr" in names and {"protocol.psnr reference", "metrics.psnr_reference"} <= {*frame}:
-        one_each = frame.dropna(subset=["metrics.psnr", "metrics.psnr_reference"]).drop_duplicates("model")
+    if "psnr" in names and {"protocol.psnr reference", "metrics.psnr_reference"} <= {*rows}:
+        one_each = rows.dropna(subset=["metrics.psnr", "metrics.psnr_reference"]).drop_duplicates("model")
         titles = one_each["protocol.psnr reference"].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
         for title, group in one_each.groupby(titles, sort=False):
             bounds = ", ".join(

@@ -2,6 +2,9 @@
 
 Everything is measured where all models look alike, on the linear path z = tau x_0 + (1 - tau) eps. The point x at t of
 another path is z = x / (alpha + sigma) at tau = alpha / (alpha + sigma), 0 at pure noise and 1 at data.
+
+The trajectory that a solver walks is its states at its outer times, `outer_states`; `curvature` and `bending` say how
+far it is from straight. `pictures` also show the stages between, as `states`.
 """
 
 from __future__ import annotations
@@ -13,10 +16,13 @@ import torch
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
+from fastsample.solvers.solver import Plan
+from fastsample.solvers.table import trace
 
-__all__ = ["Recorder", "curvature", "distances", "interpolate", "states"]
+__all__ = ["Recorder", "bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
 
 _NODES = 6  # of an interpolation
+_SAME = 1e-9  # times of the linear path nearer than this are one
 
 
 class Recorder(Denoiser):
@@ -44,10 +50,60 @@ def states(path: Path, points: Sequence[tuple[float, torch.Tensor]]) -> tuple[np
     """
     last = {}
     for t, x in points:
-        total = path.alpha(t) + path.sigma(t)
+        total = _total(path, t)
         last[path.alpha(t) / total] = x / total
     times = np.array(sorted(last))
     return times, torch.stack([last[tau] for tau in times])
+
+
+def undefined(plan: Plan) -> str:
+    """Why `outer_states` cannot tell the trajectory of a solver; "" if it can."""
+    solver = plan.solver
+    if solver.adaptive:
+        return "its steps follow the whole batch"
+    if solver.stochastic:
+        return "its noise takes it off the ODE"
+    if solver.family == "table":
+        return "a table does not tell which of its points are states"
+    asked = _linear_times(plan.path, trace(plan, "x0").times)
+    between = _linear_times(plan.own, plan.times)[1:-1]
+    if any(np.abs(asked - tau).min() > _SAME for tau in between):
+        return "it asks the model at other times than those it steps to"
+    return ""
+
+
+def outer_states(
+    plan: Plan, start: torch.Tensor, points: Sequence[tuple[float, torch.Tensor]], result: torch.Tensor
+) -> tuple[np.ndarray, torch.Tensor]:
+    """The states of a solver at its outer times, on the linear path: (tau [n] rising, float64; z [n, batch, ...]).
+
+    The first is the noise, the last the result at t_data, or with `denoise` the state there. Between them it is the
+    last point of that time at which the solver asked the model: the state itself for Runge-Kutta and multistep
+    methods, the predicted point for correctors that do not ask again. Stages inside a step do not count.
+
+    Args:
+        plan: of which `undefined` says nothing.
+        start, points, result: what it started from, where it asked (a `Recorder`'s), what it returned; on its path.
+    """
+    own, path = plan.own, plan.path
+    times = _linear_times(own, plan.times)
+    first = own.sigma(plan.times[0]) / path.sigma(path.t_noise) / _total(own, plan.times[0])
+    found = {0: first * start}  # which an analytic first step does not ask at
+    for t, x in points:
+        distance = np.abs(times - path.alpha(t) / _total(path, t))
+        if distance.min() < _SAME:
+            found[int(distance.argmin())] = x / _total(path, t)
+    if not plan.denoise:
+        found[len(times) - 1] = result / _total(path, path.t_data)
+    return times, torch.stack([found[i] for i in range(len(times))])
+
+
+def _linear_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.array([path.alpha(float(t)) / _total(path, float(t)) for t in times])
+
+
+def _total(path: Path, t: float) -> float:
+    return path.alpha(t) + path.sigma(t)
 
 
 def interpolate(times: np.ndarray, z: torch.Tensor, tau: float) -> torch.Tensor:
@@ -78,3 +134,27 @@ def curvature(times: np.ndarray, z: torch.Tensor) -> np.ndarray:
     steps = torch.tensor(np.diff(times)).to(z).reshape(-1, *[1] * (z.ndim - 1))
     chord = (z[-1] - z[0]) / float(times[-1] - times[0])
     return np.asarray((z.diff(dim=0) / steps - chord).square().flatten(2).mean(2).double().cpu().numpy())
+
+
+def bending(times: np.ndarray, z: torch.Tensor) -> dict[str, np.ndarray]:
+    """Per-sample `curvature` and `transport` [batch] of trajectories, float64, per dimension.
+
+    The metric `curvature` is the mean of the first over samples: V of the function of that name, that is the mean
+    over steps (weighted with their lengths), samples and dimensions of (v_i - (z_1 - z_0))^2, with v_i the slope of
+    step i. With N uniform steps from 0 to 1 it is what sangyun884/fast-ode computes from its N + 1 states. A
+    trajectory that stops at tau = 1 - delta (0.999 on the linear path) counts its last state as the one at its time,
+    so that slopes and chord are those of the ODE, and V is 1 / (1 - delta)^2 times what the same states give there.
+    The protocol is Euler with 100 steps, for the number depends on them: a slope is a mean over its step, and a single
+    step is always straight.
+
+    `transport` is (z_1 - z_0)^2. The metric `straightness` is mean `curvature` / mean `transport`, the ratio of the
+    two means over samples: S(Z) of arXiv 2209.03003, eq. 3, without dimension; 0 for a straight flow.
+
+    Args:
+        times: [n] rising; z: [n, batch, ...].
+    """
+    chord = (z[-1] - z[0]).double() / float(times[-1] - times[0])
+    return {
+        "curvature": np.average(curvature(times, z), axis=0, weights=np.diff(times)),
+        "transport": np.asarray(chord.square().flatten(1).mean(1).cpu().numpy()),
+    }

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from fastsample.bench.golden import NotASolver, cases, compare
-from fastsample.bench.noise import normal
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.denoiser import Denoiser
+from fastsample.models.noise import normal
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import play, trace

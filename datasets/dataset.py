@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,8 +55,7 @@ class ImageDataset(Images):
     """Images in memory.
 
     Attributes:
-        images: uint8 [N, 3, H, W].
-        sha256: of the pixels, in order, as N x H x W x 3 bytes.
+        images: uint8 [N, 3, H, W]; [N, 1, H, W] for the digits.
     """
 
     name: str
@@ -73,7 +73,17 @@ class ImageDataset(Images):
         return self
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        return tuple(self.images.shape[1:])
+
+    def signal(self, index: Tensor) -> Tensor:
+        """The images of those indices, float32 in [-1, 1]."""
+        return self.images[index].float() / 127.5 - 1
+
+    @cached_property
     def sha256(self) -> str:
+        """Of the pixels, in order, as N x H x W x 3 bytes."""
         return hashlib.sha256(self.images.permute(0, 2, 3, 1).contiguous().numpy().data).hexdigest()
 
 

@@ -2,7 +2,8 @@
 
 `cifar10` is the real set, read by torchvision. `cifar10-jpeg` is the same 60,000 photographs after JPEG
 compression at quality 75 (about 30.5 dB from the originals): it exists so that training, smoke tests and
-feature statistics work without a download, and a distance to it is never called `fid`.
+feature statistics work without a download, and a distance to it is never called `fid`. `digits` is for trainings of
+a minute.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _JPEG_FILES = {  # split -> (number of images, sha256 of the packed file)
 
 def dataset_names() -> dict[str, str]:
     """The known data sets, each with a line that says what it is."""
-    return _CIFAR10 | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
+    return _HERE | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
 
 
 def dataset_named(name: str, split: str = "train", path: str | Path | None = None) -> Images:
@@ -92,6 +93,16 @@ def _cifar10_jpeg(split: str, path: Path | None) -> ImageDataset:
     return ImageDataset("cifar10-jpeg", split, images, labels)
 
 
+def _digits(split: str, path: Path | None) -> ImageDataset:
+    """The 8x8 digits of E. Alpaydin and C. Kaynak (1998, UCI repository, CC BY 4.0), levels spread over 0..255."""
+    if split != "train":
+        raise DatasetError("digits has one split, train")
+    with np.load(path or Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as pack:
+        levels, labels = torch.from_numpy(pack["images"]), torch.from_numpy(pack["labels"])
+    images = (levels[:, None] * (255 / 16)).round().to(torch.uint8)
+    return ImageDataset("digits", split, images, labels.long())
+
+
 def _unpack_jpegs(raw: bytes, origin: str, side: int = 32) -> tuple[Tensor, Tensor]:
     """(images uint8 [N, 3, side, side], labels int64 [N]) of a packed file of JPEGs with one common header.
 
@@ -130,8 +141,11 @@ def _unpack_jpegs(raw: bytes, origin: str, side: int = 32) -> tuple[Tensor, Tens
     return planar, torch.from_numpy(labels.astype(np.int64))
 
 
-_CIFAR10 = {
+_HERE = {
     "cifar10": "CIFAR-10, 50,000 + 10,000 images 32x32, read by torchvision",
     "cifar10-jpeg": "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package",
+    "digits": "1,797 handwritten digits 8x8, grey; ships with the package",
 }
-_LOADERS: dict[str, Callable[[str, Path | None], ImageDataset]] = {"cifar10": _cifar10, "cifar10-jpeg": _cifar10_jpeg}
+_LOADERS: dict[str, Callable[[str, Path | None], ImageDataset]] = {
+    "cifar10": _cifar10, "cifar10-jpeg": _cifar10_jpeg, "digits": _digits,
+}  # fmt: skip

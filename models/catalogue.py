@@ -121,8 +121,8 @@ def open_model(
         assert module is not None
         one_hot = None if labels is None else torch.nn.functional.one_hot(labels, facts.num_classes).float()
         return NetworkDenoiser(
-            module, path, facts.prediction, time_scale=facts.time_scale, labels=one_hot, guidance=guidance,
-            null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
+            module, path, facts.prediction, time_scale=facts.time_scale, time_shift=facts.time_shift, labels=one_hot,
+            guidance=guidance, null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
         )  # fmt: skip
 
     return Model(

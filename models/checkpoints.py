@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fastsample.models.networks.cifar_resnet import CifarResNet
-from fastsample.models.networks.song_unet import SongUNet
+from fastsample.models.networks import registry
 
 __all__ = [
     "CheckpointError",
@@ -33,12 +32,12 @@ __all__ = [
     "embedded_models",
     "load_checkpoint",
     "load_model",
+    "model_file",
     "save_checkpoint",
     "sha256_of",
 ]
 
 _EMBEDDED = Path(__file__).parent / "embedded"
-_NETWORKS: dict[str, type[nn.Module]] = {"SongUNet": SongUNet, "CifarResNet": CifarResNet}
 
 
 class CheckpointError(ValueError):
@@ -51,9 +50,9 @@ class _Common(BaseModel):
     format: Literal[1] = 1
     id: str
     title: str
-    network: Literal["SongUNet", "CifarResNet"]
+    network: str
     network_args: dict[str, Any]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_classes: int = Field(default=0, ge=0, description="classes the network can be conditioned on, or tells apart")
     data: str = Field(description="data set and split")
     data_sha256: str = Field(description="of the training pixels, N x H x W x 3 uint8")
@@ -68,14 +67,18 @@ class _Common(BaseModel):
 class DenoiserMetadata(_Common):
     """What a diffusion or flow network predicts, and where it lives.
 
-    The network is called as network(x, time_scale * t) with t a time of `path`, and returns `prediction`.
+    The network is called as network(x, time_scale * t + time_shift) with t a time of `path`, and returns `prediction`.
     """
 
     kind: Literal["denoiser"] = "denoiser"
     path: str
     prediction: Literal["x0", "eps", "velocity", "v"]
     time_scale: float
+    time_shift: float = 0.0
     times: str = Field(description="distribution of the training times")
+    coupling: str = Field(default="independent", description="of data and noise in training")
+    teacher_sha256: str = Field(default="", description="of the model whose pairs it was trained on")
+    recipe: dict[str, Any] = Field(default={}, description="all fields of the recipe; models of 0.1.0 have none")
 
 
 class ClassifierMetadata(_Common):
@@ -146,6 +149,20 @@ def embedded_models() -> dict[str, dict[str, str]]:
     return entries
 
 
+def model_file(id_or_path: str | Path) -> Path:
+    """The file of an embedded model, or the file of that name.
+
+    Raises:
+        CheckpointError: if it is neither.
+    """
+    entry = embedded_models().get(str(id_or_path))
+    path = _EMBEDDED / entry["file"] if entry else Path(id_or_path)
+    if not path.is_file():
+        known = ", ".join(embedded_models()) or "none"
+        raise CheckpointError(f"{str(id_or_path)!r} is neither a file nor an embedded model; embedded: {known}")
+    return path
+
+
 def embed_checkpoint(source: str | Path) -> str:
     """Copy a checkpoint into the package's own models, index it, and return its id."""
     tensors, metadata = load_checkpoint(source)
@@ -164,11 +181,7 @@ def load_model(id_or_path: str | Path, device: str | torch.device = "cpu") -> tu
     Raises:
         CheckpointError: for an unknown id, a file other than the one indexed, or tensors that do not fit the network.
     """
-    entry = embedded_models().get(str(id_or_path))
-    path = _EMBEDDED / entry["file"] if entry else Path(id_or_path)
-    if not path.is_file():
-        known = ", ".join(embedded_models()) or "none"
-        raise CheckpointError(f"{str(id_or_path)!r} is neither a file nor an embedded model; embedded: {known}")
+    entry, path = embedded_models().get(str(id_or_path)), model_file(id_or_path)
     sha256 = sha256_of(path)
     if entry and sha256 != entry["sha256"]:
         raise CheckpointError(f"{path} has changed: its sha256 is {sha256}, the index says {entry['sha256']}")
@@ -183,10 +196,10 @@ def build_network(metadata: Metadata) -> nn.Module:
     """A freshly initialised network of the described class.
 
     Raises:
-        CheckpointError: when the class does not accept its arguments.
+        CheckpointError: when the class is not known or does not accept its arguments.
     """
     try:
-        return _NETWORKS[metadata.network](**metadata.network_args)
+        return registry.build_network(metadata.network, metadata.network_args)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{metadata.id}: {metadata.network} refuses its arguments: {error}") from error
 

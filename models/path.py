@@ -22,18 +22,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
-__all__ = [
-    "CosineFlow",
-    "DiscreteVP",
-    "Edm",
-    "LinearFlow",
-    "Path",
-    "ScaledFlow",
-    "SubVPLinear",
-    "VPCosine",
-    "VPLinear",
-    "path_named",
-]
+__all__ = ["CosineFlow", "DiscreteVP", "Edm", "LinearFlow", "Path", "ScaledFlow", "SubVPLinear", "VPCosine",
+           "VPLinear", "path_named"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +92,15 @@ class Path(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VPLinear(Path):
+class _VP(Path):
+    """A path that preserves the variance: alpha^2 + sigma^2 = 1."""
+
+    def d_sigma(self, t: float) -> float:
+        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VPLinear(_VP):
     """VP path with linear beta(t) = beta_min + t (beta_max - beta_min) (arXiv 2011.13456, eq. 33).
 
     log alpha = -(beta_max - beta_min) t^2/4 - beta_min t/2, sigma = sqrt(1 - alpha^2).
@@ -128,9 +126,6 @@ class VPLinear(Path):
 
     def d_alpha(self, t: float) -> float:
         return -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min)) * self.alpha(t)
-
-    def d_sigma(self, t: float) -> float:
-        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
 
     def lam(self, t: float) -> float:
         log_alpha = self._log_alpha(t)
@@ -166,7 +161,7 @@ class SubVPLinear(VPLinear):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VPCosine(Path):
+class VPCosine(_VP):
     """VP path with the cosine schedule of arXiv 2102.09672: alpha = cos(pi/2 (t+s)/(1+s)) / cos(pi/2 s/(1+s))."""
 
     s: float = 0.008
@@ -193,16 +188,13 @@ class VPCosine(Path):
     def d_alpha(self, t: float) -> float:
         return -0.5 * math.pi / (1 + self.s) * math.sin(self._angle(t)) / self._scale
 
-    def d_sigma(self, t: float) -> float:
-        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
-
     def t_of_lam(self, lam: float) -> float:
         alpha = math.exp(-0.5 * _softplus(-2 * lam))
         return math.acos(min(1.0, alpha * self._scale)) * 2 * (1 + self.s) / math.pi - self.s
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteVP(Path):
+class DiscreteVP(_VP):
     """A DDPM table of `betas` read as a continuous path (arXiv 2206.00927, appendix D.2).
 
     t_i = i/N for i = 1..N with log alpha(t_i) = 1/2 sum_{j<=i} log(1 - beta_j); log alpha
@@ -252,9 +244,6 @@ class DiscreteVP(Path):
 
     def d_alpha(self, t: float) -> float:
         return self._segment(math.floor(t * len(self.betas)) - 1)[2] * self.alpha(t)
-
-    def d_sigma(self, t: float) -> float:
-        return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
 
     def t_of_lam(self, lam: float) -> float:
         if lam == math.inf:
@@ -389,13 +378,9 @@ def _softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-_PATHS: dict[str, type[Path]] = {
-    "vp-linear": VPLinear,
-    "sub-vp": SubVPLinear,
-    "vp-cosine": VPCosine,
-    "edm": Edm,
-    "flow": LinearFlow,
-    "flow-cosine": CosineFlow,
+_PATHS: dict[str, Path] = {
+    path.name: path
+    for path in (VPLinear(), SubVPLinear(), VPCosine(), DiscreteVP.ddpm(), Edm(), LinearFlow(), CosineFlow())
 }
 
 
@@ -405,8 +390,6 @@ def path_named(name: str) -> Path:
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
     """
-    if name == "vp-discrete":
-        return DiscreteVP.ddpm()
     if name not in _PATHS:
-        raise ValueError(f"unknown path {name!r}; known: {', '.join([*_PATHS, 'vp-discrete'])}")
-    return _PATHS[name]()  # type: ignore[call-arg]  # every member has defaults
+        raise ValueError(f"unknown path {name!r}; known: {', '.join(_PATHS)}")
+    return _PATHS[name]

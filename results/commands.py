@@ -14,7 +14,6 @@ def bench_command(row: Row) -> str:
     """The command that computes the row again, with all its metrics, into a store of its own."""
     kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if not name.startswith("psnr_"))
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
-    words += ["--transfer"] if "transfer" in row.options else []
     return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
 
 
@@ -27,7 +26,7 @@ def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
     words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
     if "table" in row.protocol:  # a learned solver has a table for each guidance
-        words += ["--guidance", f"{row.guidance:g}", *(["--transfer"] if "transfer" in row.options else [])]
+        words += ["--guidance", f"{row.guidance:g}"]
     return shlex.join(words) + " --to python"
 
 
@@ -43,7 +42,8 @@ def classifier_scale_of(row: Row) -> float:
 
 def _sampler(row: Row) -> list[str]:
     if "table" in row.protocol:  # a learned solver: it has no options, and its times are its own
-        return ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
+        words = ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
+        return words + (["--transfer"] if "transfer" in row.options else [])
     options = ",".join(f"{key}={_text(value)}" for key, value in row.options.items())
     solver = f"{row.solver}:{options}" if options else row.solver
     return ["--solver", solver, "--nfe", str(row.nfe_asked), "--grid", row.grid]

@@ -1,7 +1,7 @@
 """Which numbers may stand in one column: those that differ in nothing but what is compared.
 
-A metric's name tells its extractor and its number of samples, `psnr` neither; the rest is in the row. Each metric
-has the fields that decide it, and rows that differ in one of them are not comparable.
+A metric's name tells its extractor and its number of samples, those of solvers neither; the rest is in the row. Each
+metric has the fields that decide it, and rows that differ in one of them are not comparable.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
     """
     if metric.startswith("psnr"):
         own: tuple[str, ...] = ("protocol.psnr", "protocol.psnr reference")
+    elif metric == "truncation":
+        own = ("protocol.truncation", "protocol.psnr reference")
+    elif metric in ("curvature", "straightness"):
+        own = ("protocol.curvature",)
     else:
         extractor = match[1] if (match := re.search(r"\[(.+)\]", metric)) else "inception-v3-compat"
         own = (

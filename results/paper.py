@@ -30,7 +30,7 @@ Difference = Callable[[Sequence[str], Sequence[str], str], Interval | None]  # f
 _Key = tuple[Any, ...]
 
 _HIGHER = ("psnr", "is", "precision", "recall")
-_DECIMALS = {"kid": 5, "precision": 3, "recall": 3, "curvature": 4}
+_DECIMALS = {"kid": 5, "precision": 3, "recall": 3, "curvature": 4, "straightness": 4, "truncation": 4}
 _ASIDE = ("psnr_median", "psnr_pooled", "psnr_reference")
 _NAMES = {"nfe": "NFE", "model": "Model", "solver": "Solver", "grid": "Grid", "metric": "Metric"}
 _NUMBERS = ("measured", "published", "difference")

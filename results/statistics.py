@@ -35,6 +35,8 @@ __all__ = [
     "mean_of",
     "paired_interval",
     "pool",
+    "ratio_of_means",
+    "root_of_mean",
 ]
 
 FEWEST = 8  # samples that an interval needs
@@ -145,6 +147,23 @@ def mean_of(values: np.ndarray) -> Estimate:
     values = np.asarray(values, np.float64)
     mean = float(values.mean())
     return Estimate(mean, ((values - mean)[None],))
+
+
+def root_of_mean(values: np.ndarray) -> Estimate:
+    """The root of the mean of values [n] >= 0, such as square errors; its influences are those of the mean / 2 root."""
+    mean = mean_of(values)
+    root = math.sqrt(mean.value)
+    return Estimate(root, tuple(part / (2 * root) if root else part for part in mean.parts))
+
+
+def ratio_of_means(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """mean(first) / mean(second) of values [n] of the same samples.
+
+    By the delta method psi_i = (first_i - ratio second_i) / mean(second).
+    """
+    below = float(np.mean(second))
+    ratio = float(np.mean(first)) / below
+    return Estimate(ratio, mean_of((first - ratio * second) / below).parts)
 
 
 def pool(estimates: Sequence[Estimate]) -> Estimate:

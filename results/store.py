@@ -43,7 +43,7 @@ class Row(BaseModel):
         forwards: network calls per sample (guidance doubles them).
         classifier_calls: gradients of a guiding classifier per sample, which are no NFE.
         guidance, samples, seed, precision, device: as asked.
-        metrics: values by full name, such as `psnr` [dB] or `fd[cifar10-resnet]@1000`.
+        metrics: values by full name, such as `psnr` [dB], `curvature` or `fd[cifar10-resnet]@1000`.
         standard_errors: of those metrics that have one, by the same names.
         seconds: `network`, `solver` (arithmetic around the network), `metrics` and `total`, for all samples.
         protocol: the other facts that decide the numbers (reference hashes, rounding, algorithms, ...).
@@ -129,7 +129,12 @@ class Store:
 
     def per_sample(self, cell: str) -> dict[str, np.ndarray]:
         """Per-sample arrays of a finished cell: `psnr` float64 [n], `features[...]` float32 [n, d], and
-        `influence[METRIC]` float64 [2, n], the effect of each sample on a metric; see `results.statistics`.
+        `influence[METRIC]` float64 [1 or 2, n], the effect of each sample on a metric; see `results.statistics`.
+
+        Of `curvature` and `straightness`: `curvature` and `transport` float64 [n], see `bench.trajectories.bending`.
+        Of `truncation`: `truncation` float64 [n], the mean square error of each sample at the end, and along the
+        way `truncation_curve` float64 [k], the root mean square distance per dimension to the reference trajectory
+        at `truncation_times` float64 [k], both of the linear path; see `bench.run.Runner.truncation_curve`.
         """
         return _read(self.folder / "per_sample" / f"{cell}.npz")
 

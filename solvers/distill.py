@@ -51,6 +51,7 @@ SOLVERS = (
     "deis",
 )
 GRIDS = ("uniform", "quadratic", "sigmoid", "logsnr")
+BASES = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}  # kinds that start from one solver alone
 PROBES = 32
 PROBED = 128  # training pairs on which the damping of a step is chosen
 
@@ -218,7 +219,7 @@ def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256)
     A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
     many poor optima: the best start is tried again with noise on its numbers, `SOLVER@GRID~K`.
     """
-    base = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}.get(kind)
+    base = BASES.get(kind)
     best = best_initial(path, nfe, validation, batch, (base,) if base else SOLVERS)
     found = [best] if kind == "times" else [best, f"{base or 'euler'}@uniform"]
     found += [f"{best}~{k}" for k in range(10)] if kind.startswith("rk") else []
@@ -240,8 +241,8 @@ def parameters_of(kind: str, path: Path, nfe: int, initial: str, sigma0: float =
     table = trace(plan, coordinate_of(path))
     if table.nfe != nfe:
         raise ValueError(f"{initial} makes {table.nfe} evaluations for a budget of {nfe}: start from another solver")
-    base = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}.get(kind, plan.solver.name)
-    if plan.solver.name != base:
+    base = BASES.get(kind)
+    if base and plan.solver.name != base:
         raise ValueError(f"{kind} starts from {base} at some grid, not from {plan.solver.name}")
     match kind:
         case "bns":

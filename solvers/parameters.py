@@ -32,14 +32,12 @@ class Parameters:
     """A family of tables.
 
     Attributes:
-        name: as in `fastsample distill NAME`.
         start: theta of the starting point.
         table: the table of a theta.
         free: numbers that are free; theta may hold one more, where only differences count.
         convention: how they are counted, in words.
     """
 
-    name: str
     start: np.ndarray
     table: Callable[[np.ndarray], Table]
     free: int
@@ -87,7 +85,7 @@ def non_stationary(initial: Table) -> Parameters:
         return replace(initial, times=_times(theta[:n], initial.times[0], initial.end), a=a, b=b)
 
     start = np.concatenate([_gaps(initial.times, initial.end), initial.a[1:], initial.b[1:][rows]])
-    return Parameters("bns", start, table, n * (n + 5) // 2 - 1, "free numbers: n of a, n(n+1)/2 of b, n-1 inner times")
+    return Parameters(start, table, n * (n + 5) // 2 - 1, "free numbers: n of a, n(n+1)/2 of b, n-1 inner times")
 
 
 def consistent(plan: Plan) -> Parameters:
@@ -115,7 +113,7 @@ def consistent(plan: Plan) -> Parameters:
         return _unrolled(plan, nodes, solve)
 
     start = np.concatenate([_gaps(times[:-1], times[-1]), np.zeros(len(rows[0]))])
-    return Parameters("dss", start, table, n * (n + 1) // 2 - 1, "free numbers: n(n-1)/2 weights, n-1 inner times")
+    return Parameters(start, table, n * (n + 1) // 2 - 1, "free numbers: n(n-1)/2 weights, n-1 inner times")
 
 
 def scale_time(plan: Plan, stages: int) -> Parameters:
@@ -143,10 +141,7 @@ def scale_time(plan: Plan, stages: int) -> Parameters:
 
     log_dt = np.repeat(np.log(m * np.diff(outer) / (end - first)), stages)
     theta = np.concatenate([_gaps(start[:-1], end), log_dt, np.zeros(2 * nfe)])
-    return Parameters(
-        f"rk{stages}-bespoke", theta, table, 4 * nfe - 1,
-        "free numbers: n-1 inner times, n of t', n of s, n of s', at n nodes",
-    )  # fmt: skip
+    return Parameters(theta, table, 4 * nfe - 1, "free numbers: n-1 inner times, n of t', n of s, n of s', at n nodes")
 
 
 def learned_times(plan: Plan) -> Parameters:
@@ -157,7 +152,7 @@ def learned_times(plan: Plan) -> Parameters:
         return _unrolled(plan, np.append(_times(theta, times[0], times[-1]), times[-1]), plan.solver.solve)
 
     _checked(table(start := _gaps(times[:-1], times[-1])))
-    return Parameters("times", start, table, len(times) - 2, "free numbers: the inner times of the grid")
+    return Parameters(start, table, len(times) - 2, "free numbers: the inner times of the grid")
 
 
 def coordinate_of(path: Path) -> Prediction:

@@ -65,6 +65,15 @@ class CifarResNet(nn.Module):
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], num_classes)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The output of each level for images in [-1, 1], [batch, 3, 32, 32]; differentiable."""
+        x, found = (127.5 * (x + 1) - self.mean) / self.std, []
+        for layer in self.body:
+            x = layer(x)
+            if not (isinstance(layer, _ConvNorm) and layer.pool):
+                found.append(x)
+        return found
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(features [batch, widths[-1]], logits [batch, num_classes]), float32, of images uint8 [batch, 3, 32, 32]."""
         x = (images.float() - self.mean) / self.std

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from fastsample.models.networks.adm_unet import ADMClassifier
+from fastsample.models.networks.cifar_resnet import CifarResNet
+from fastsample.models.networks.conv_classifier import ConvClassifier
 from fastsample.models.networks.ddpm_unet import DDPMUNet
 from fastsample.models.networks.dhariwal_unet import DhariwalUNet
 from fastsample.models.networks.dit import DiT, SiT
@@ -15,6 +17,7 @@ from fastsample.models.networks.edm2_unet import EDM2Precond
 from fastsample.models.networks.edm_precond import EDMPrecond, EDMPrecondVel, VEPrecond, VPPrecond, iDDPMPrecond
 from fastsample.models.networks.ldm_autoencoder import AutoencoderKL, AutoencoderVQ
 from fastsample.models.networks.ldm_unet import ClassTokenUNet, ldm_unet
+from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
 
@@ -142,6 +145,14 @@ def _first_stage(make: Callable[..., nn.Module]) -> Callable[[_Config], nn.Modul
     return build
 
 
+def _velocity(config: _Config) -> nn.Module:
+    """A network, named as here with its own configuration, as velocity network of the linear path."""
+    from fastsample.models.networks.velocity import Velocity
+
+    inner = build_network(config["network"], config["network_args"])
+    return Velocity(inner, **_without(config, "network", "network_args"))
+
+
 _BUILDERS: dict[str, Callable[[_Config], nn.Module]] = {
     "SongUNet": _plain(SongUNet),
     "DhariwalUNet": _plain(DhariwalUNet),
@@ -163,6 +174,11 @@ _BUILDERS: dict[str, Callable[[_Config], nn.Module]] = {
     "SiT": _plain(SiT),
     "AutoencoderKL": _first_stage(AutoencoderKL),
     "VQModelInterface": _first_stage(AutoencoderVQ),
+    "Velocity": _velocity,
+    "MLP": _plain(MLP),
+    "ResidualMLP": _plain(ResidualMLP),
+    "CifarResNet": _plain(CifarResNet),
+    "ConvClassifier": _plain(ConvClassifier),
 }
 
 

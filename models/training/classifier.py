@@ -1,4 +1,4 @@
-"""Training of `cifar10-resnet`, the classifier whose features the offline metrics use."""
+"""Training of the embedded classifiers: `cifar10-resnet` for offline metrics, `cifar10-conv` for training losses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.checkpoints import ClassifierMetadata, save_checkpoint
-from fastsample.models.networks.cifar_resnet import CifarResNet
-from fastsample.models.training.arithmetic import autocast_for
+from fastsample.models.networks.registry import build_network
+from fastsample.models.training.process import autocast_for
 
-__all__ = ["ClassifierRecipe", "accuracy", "train_classifier"]
+__all__ = ["CLASSIFIERS", "ClassifierRecipe", "accuracy", "train_classifier"]
 
 
 class ClassifierRecipe(BaseModel):
@@ -26,6 +26,9 @@ class ClassifierRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    title: str
+    dataset: str = "cifar10-jpeg"
+    network: str = "CifarResNet"
     epochs: int = Field(default=20, ge=1)
     batch: int = Field(default=256, ge=1)
     lr: float = Field(default=0.4, gt=0, description="peak of the cycle")
@@ -38,17 +41,29 @@ class ClassifierRecipe(BaseModel):
     network_args: dict[str, Any] = {"num_classes": 10, "stem": 24, "widths": [48, 96, 192]}
 
 
+CLASSIFIERS = {
+    "cifar10-resnet": ClassifierRecipe(title="Residual CIFAR-10 classifier, feature extractor of the offline metrics"),
+    # Not the network of the metrics: a loss and the distance that judges it must not share features.
+    "cifar10-conv": ClassifierRecipe(
+        title="Plain CIFAR-10 classifier, features of the offline LPIPS loss",
+        network="ConvClassifier", network_args={"widths": [24, 48, 96]}, epochs=4, batch=128, lr=0.05, cutout=0,
+        seed=22,
+    ),
+}  # fmt: skip
+_NO_OPTIMISER_FIELDS = {"title", "dataset", "network", "network_args"}
+
+
 def train_classifier(
-    recipe: ClassifierRecipe, train: ImageDataset, test: ImageDataset, out: str | Path, device: str = "cpu"
+    name: str, recipe: ClassifierRecipe, train: ImageDataset, test: ImageDataset, out: str | Path, device: str = "cpu"
 ) -> ClassifierMetadata:
-    """Train, measure on `test`, and write `out`/cifar10-resnet.safetensors after every epoch.
+    """Train, measure on `test`, and write `out`/NAME.safetensors after every epoch.
 
     The test set is looked at for the record only: neither the stopping time nor a setting depends on it.
     """
     out, console = Path(out), Console()
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = CifarResNet(**recipe.network_args).to(device).to(memory_format=torch.channels_last)
+    network = build_network(recipe.network, recipe.network_args).to(device).to(memory_format=torch.channels_last)
     images, labels = train.images.to(device), train.labels.to(device)
     steps = len(train) // recipe.batch
     optimizer = torch.optim.SGD(
@@ -84,23 +99,23 @@ def train_classifier(
             file.flush()
             console.print(f"epoch {epoch + 1}/{recipe.epochs}  loss {total / steps:.4f}  test accuracy {correct:.4f}")
             metadata = ClassifierMetadata(
-                id="cifar10-resnet",
-                title="Residual CIFAR-10 classifier, feature extractor of the offline metrics",
-                network="CifarResNet",
+                id=name,
+                title=recipe.title,
+                network=recipe.network,
                 network_args=recipe.network_args,
-                image_shape=(3, 32, 32),
+                image_shape=train.shape,
                 num_classes=10,
                 data=f"{train.name} {train.split}",
                 data_sha256=train.sha256,
                 images_seen=(epoch + 1) * steps * recipe.batch,
                 ema_halflife_images=recipe.ema_halflife_images,
-                optimizer={"name": "SGD, Nesterov, one cycle", **recipe.model_dump(exclude={"network_args"})},
+                optimizer={"name": "SGD, Nesterov, one cycle", **recipe.model_dump(exclude=_NO_OPTIMISER_FIELDS)},
                 loss="cross-entropy",
                 precision=precision,
                 test_accuracy=correct,
                 test_data=f"{test.name} {test.split}",
             )
-            save_checkpoint(out / "cifar10-resnet.safetensors", average.module.state_dict(), metadata)
+            save_checkpoint(out / f"{name}.safetensors", average.module.state_dict(), metadata)
     return metadata
 
 

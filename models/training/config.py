@@ -1,109 +1,251 @@
-"""Training recipes: everything that decides the numbers of a run, and nothing else."""
+"""Training recipes: everything that decides the numbers of a run, and nothing else.
+
+A recipe is a TOML file. Those that ship with the package are known by their name; FILE.toml is one of one's own.
+`like = "NAME"` takes over what is not said from another shipped recipe.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
+from fastsample.models.training.times import AtNoise, Times, Uniform
 
-__all__ = ["RECIPES", "Recipe", "recipe_named"]
+__all__ = ["Independent", "Learned", "MinibatchOT", "Pairs", "Recipe", "RecipeError", "read_recipe", "recipes"]
+
+_SHIPPED = FilePath(__file__).parents[1] / "recipes"
 
 
-class Recipe(BaseModel):
-    """A regression run for one network on one path.
+class RecipeError(ValueError):
+    """A recipe that is not there, or that says what cannot be."""
 
-    Sizes are counted in images, not steps, so that a recipe says the same at every batch size.
-    The learning rate rises over `warmup_images`, stays, and falls linearly to zero over the last
-    `decay` share of the run; so a run may be prolonged or shortened while it is in its flat part.
-    """
 
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str
-    title: str
-    dataset: str
-    network: Literal["SongUNet"] = "SongUNet"
+
+class Independent(_Table):
+    """Data and noise drawn independently."""
+
+    kind: Literal["independent"] = "independent"
+
+
+class MinibatchOT(_Table):
+    """Each batch of data and noise matched to the least total squared distance (arXiv 2302.00482)."""
+
+    kind: Literal["minibatch-ot"] = "minibatch-ot"
+
+
+class Learned(_Table):
+    """z ~ q(z | x_0), a Gaussian whose encoder is trained with the flow (arXiv 2301.12003).
+
+    Attributes:
+        beta: weight of KL(q | prior) per dimension. The curvature falls as beta falls below about ten times the
+            regression loss; the prior is missed when it falls below that loss.
+        network, network_args: of the encoder, with twice the channels out: means and log variances.
+    """
+
+    kind: Literal["learned"] = "learned"
+    beta: float = Field(gt=0)
+    network: str
     network_args: dict[str, Any]
-    path: str
-    prediction: Prediction
-    times: Literal["uniform", "logit-normal"] = "uniform"
-    time_scale: float = Field(default=1000.0, gt=0, description="the network is called with time_scale * t")
+
+
+class Pairs(_Table):
+    """Noise with what a teacher makes of it, the coupling of a reflow (arXiv 2209.03003).
+
+    Attributes:
+        teacher: model id or file.
+        solver, nfe, grid: how the teacher samples.
+        count: pairs.
+        seed: of their noise.
+        real: share of the batches' pairs that are real images with their noise by the teacher's inverse ODE
+            (configuration G of arXiv 2405.20320, section 4.4).
+        real_count: real images that are inverted.
+    """
+
+    kind: Literal["pairs"] = "pairs"
+    teacher: str
+    solver: str = "heun"
+    nfe: int = Field(default=23, gt=0)
+    grid: str | None = None
+    count: int = Field(gt=0)
+    seed: int = 1000
+    real: float = Field(default=0.0, ge=0, le=1)
+    real_count: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _real_ones(self) -> Self:
+        if (self.real > 0) != (self.real_count > 0):
+            raise ValueError("real and real_count go together")
+        return self
+
+
+Coupling = Annotated[Independent | MinibatchOT | Learned | Pairs, Field(discriminator="kind")]
+LossName = Literal["squared", "huber", "lpips-huber", "lpips-huber-1/t"]
+
+
+class Recipe(_Table):
+    """A regression run for one network on one path.
+
+    Sizes are counted in images, not steps, so that a recipe says the same at every batch size. The learning rate
+    rises over `warmup_images`; then it stays, and falls linearly to zero over the last `decay` share of the run; or
+    follows a cosine to zero; or stays.
+
+    Attributes:
+        network_args: of the network; what it predicts at t of the path is `prediction`, and it is called with
+            time_scale * t + time_shift.
+        start: model id or file whose weights the network begins with; "" for random ones. A diffusion model's enter a
+            network `Velocity`.
+        span: training times are between these two shares of the path's time, 0 being its data end.
+        loss: see `fastsample.models.training.losses`.
+        perceptual: features of the LPIPS losses: the id of an embedded classifier, or "lpips", VGG-16 with the
+            published weights, which are downloaded.
+        accumulate: micro-batches that a batch is split into.
+        ema_halflife_images: one average of the weights each; the first is the model.
+        ema_ramp: half-lives are at most this share of the images seen; 0 for no such bound.
+        precision: of the network; "auto" is bfloat16 where the device computes in it natively, else float32.
+    """
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    source: str = Field(default="", description="paper and table of a published setting")
+    parameters: int = Field(default=0, ge=0, description="of the network, as published; checked; 0 if not known")
+    dataset: str
+    classes: int = Field(default=0, ge=0, description="that the network is conditioned on, as one-hot rows")
+    network: str = "SongUNet"
+    network_args: dict[str, Any]
+    start: str = ""
+    path: str = "flow"
+    prediction: Prediction = "velocity"
+    time_scale: float = 1000.0
+    time_shift: float = 0.0
+    times: Times = Uniform()
+    span: tuple[float, float] = (0.0, 1.0)
+    coupling: Coupling = Independent()
+    loss: LossName = "squared"
+    perceptual: str = "cifar10-conv"
     images: int = Field(gt=0, description="length of the run")
     batch: int = Field(default=64, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     lr: float = Field(default=2e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
-    warmup_images: int = Field(default=20_000, gt=0)
+    warmup_images: int = Field(default=20_000, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     decay: float = Field(default=0.3, gt=0, le=1)
     grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    ema_halflife_images: float = Field(default=30_000, gt=0)
+    ema_halflife_images: tuple[float, ...] = Field(default=(30_000,), min_length=1)
+    ema_ramp: float = Field(default=0.05, ge=0)
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     flip: bool = True
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts")
+        if isinstance(self.times, AtNoise) and not isinstance(self.coupling, Pairs):
+            raise ValueError("one-step distillation (times at-noise) needs the coupling pairs")
+        if self.flip and isinstance(self.coupling, Pairs):
+            raise ValueError("pairs cannot be flipped: the teacher is no mirror of itself; flip = false")
+        if self.classes and isinstance(self.coupling, Pairs) and self.coupling.real:
+            raise ValueError("pairs of real images are for models without classes: they are kept without their class")
+        return self
+
     @property
     def noise_path(self) -> Path:
-        """The path the network is trained on; times are drawn between its two ends."""
+        """The path the network is trained on."""
         return path_named(self.path)
+
+    def draw_times(self, count: int) -> list[float]:
+        """`count` times of the path; randomness is from PyTorch's default generator on the host."""
+        path, (low, high) = self.noise_path, self.span
+        drawn = self.times.sample(count)
+        if self.times.of_noise_share:
+            ends = sorted((path.t_data, path.t_noise))
+            return [min(max(path.t_of_nsr(u / (1 - u)), ends[0]), ends[1]) for u in drawn.tolist()]
+        times: list[float] = (path.t_data + (path.t_noise - path.t_data) * (low + (high - low) * drawn)).tolist()
+        return times
 
     def lr_at(self, seen: int) -> float:
         """Learning rate after `seen` images."""
-        left = (self.images - seen) / (self.decay * self.images)
-        return self.lr * max(0.0, min(1.0, (seen + self.batch) / self.warmup_images, left))
+        warm = min(1.0, (seen + self.batch) / self.warmup_images) if self.warmup_images else 1.0
+        match self.schedule:
+            case "linear":
+                left = (self.images - seen) / (self.decay * self.images)
+            case "cosine":
+                gone = max(0, seen - self.warmup_images) / max(1, self.images - self.warmup_images)
+                left = 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
+            case "constant":
+                left = 1.0
+        return self.lr * max(0.0, min(1.0, warm, left))
 
-    def ema_decay_at(self, seen: int) -> float:
-        """Weight of the old average in the step after `seen` images; the half-life is at most 5 % of `seen`."""
-        halflife = min(self.ema_halflife_images, 0.05 * seen)
-        return 0.5 ** (self.batch / halflife) if halflife else 0.0
-
-
-_TINY = {
-    "img_resolution": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "model_channels": 16,
-    "channel_mult": [1, 2, 4],
-    "num_blocks": 1,
-    "attn_resolutions": [8],
-    "dropout": 0.0,
-}
-
-RECIPES: dict[str, Recipe] = {
-    recipe.id: recipe
-    for recipe in (
-        Recipe(
-            id="cifar10-tiny-vp",
-            title="Tiny DDPM++ on CIFAR-10 (JPEG), VP path, v-prediction",
-            dataset="cifar10-jpeg",
-            network_args=_TINY,
-            path="vp-linear",
-            # At t = 1 the signal is 0.7 % of the noise: after a run this short the error of a noise
-            # prediction is still many times the signal there, and samples lose their mean colour.
-            prediction="v",
-            images=640_000,
-        ),
-        Recipe(
-            id="cifar10-tiny-flow",
-            title="Tiny DDPM++ on CIFAR-10 (JPEG), linear flow path, velocity prediction",
-            dataset="cifar10-jpeg",
-            network_args=_TINY,
-            path="flow",
-            prediction="velocity",
-            times="logit-normal",
-            images=700_000,
-        ),
-    )
-}
+    def ema_decay_at(self, seen: int, halflife: float) -> float:
+        """Weight of the old average in the step after `seen` images."""
+        bounded = min(halflife, self.ema_ramp * seen) if self.ema_ramp else halflife
+        return 0.5 ** (self.batch / bounded) if bounded else 0.0
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe of that name.
+@cache
+def recipes() -> dict[str, Recipe]:
+    """Every recipe that ships with the package, by its id."""
+    found = {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
+    return {name: _recipe(name, table, found) for name, table in found.items() if not name.startswith("_")}
+
+
+def read_recipe(name: str) -> Recipe:
+    """The shipped recipe of that name, or the one in FILE.toml.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        RecipeError: for a name that is not known, or a file that is no recipe.
     """
-    if name not in RECIPES:
-        raise ValueError(f"unknown training recipe {name!r}; known: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name.endswith(".toml"):
+        shipped = {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
+        return _recipe(FilePath(name).stem, _read(FilePath(name)), shipped)
+    if name not in recipes():
+        from fastsample.solvers.grids import nearest
+
+        raise RecipeError(nearest(name, list(recipes()), "recipe"))
+    return recipes()[name]
+
+
+def _read(file: FilePath) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{file} is not a TOML file: {error}") from error
+
+
+def _recipe(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    try:
+        return Recipe(**{"id": name, **_resolved(name, table, known)})
+    except ValidationError as error:
+        what = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise RecipeError(f"recipe {name}: {what}") from None
+
+
+def _resolved(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    own, like = dict(table), table.get("like")
+    if like is None:
+        return own
+    del own["like"]
+    if like not in known or like == name:
+        raise RecipeError(f"recipe {name}: `like` names {like!r}, which is no shipped recipe")
+    base = _resolved(like, known[like], known)
+    for key, value in own.items():
+        inherited = base.get(key)
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            # A table of another kind replaces the inherited one; one of the same kind changes it.
+            same = value.get("kind", inherited.get("kind")) == inherited.get("kind")
+            value = {**inherited, **value} if same else value
+        base[key] = value
+    return base

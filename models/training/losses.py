@@ -1,50 +1,108 @@
-"""Training losses: a loss draws its own noise and times, so a coupling or another weighting is another function."""
+"""Training losses: the distance between what a network says of a noisy sample and what it should have said.
+
+With e = network - target, d the number of dimensions and c = 0.00054 d (arXiv 2405.20320):
+
+    squared           |e|^2 / d
+    huber             (sqrt(|e|^2 + c^2) - c) / d
+    lpips-huber       (1 - u) huber + LPIPS(xhat, x_0)                    configurations E
+    lpips-huber-1/t   (1 - u) huber + LPIPS(xhat, x_0) / u                and F of that paper
+
+where u = sigma / (alpha + sigma) is the noise share and xhat the data prediction that follows from the network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fastsample.models.denoiser import weights
+from fastsample.models.denoiser import convert, weights
 from fastsample.models.training.config import Recipe
+from fastsample.models.training.couplings import Coupling
 
-__all__ = ["Loss", "draw_times", "regression_loss"]
+__all__ = ["HUBER_C", "Batch", "Objective", "pseudo_huber"]
 
-Loss = Callable[[nn.Module, Tensor, Recipe], Tensor]
-"""loss(network, x_0 [batch, C, H, W] in [-1, 1], recipe) -> [batch] float32. Randomness comes from PyTorch's
-default CPU generator, which the trainer seeds anew for each step."""
+HUBER_C = 0.00054
+_LEAST_SHARE = 1e-5  # of noise, where LPIPS / u is evaluated
 
 
-def draw_times(count: int, recipe: Recipe) -> list[float]:
-    """`count` times between the ends of the recipe's path.
+@dataclass(frozen=True)
+class Batch:
+    """What a step draws before it computes: x_0 and noise [n, *shape], n times of the path, one-hot labels or None."""
 
-    "uniform", stratified over the batch (arXiv 2107.00630, appendix I), or "logit-normal", the
-    sigmoid of a standard normal (arXiv 2403.03206, section 3.1), scaled to the interval.
+    x0: Tensor
+    noise: Tensor
+    times: tuple[float, ...]
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def part(self, rows: slice) -> Batch:
+        """Some of its rows."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.x0[rows], self.noise[rows], self.times[rows], labels)
+
+
+def pseudo_huber(e: Tensor) -> Tensor:
+    """(sqrt(|e|^2 + c^2) - c) / d of errors [n, ...]: [n]; its gradient is finite at e = 0."""
+    flat = e.flatten(1)
+    d = flat.shape[1]
+    c = HUBER_C * d
+    return ((flat.square().sum(1) + c * c).sqrt() - c) / d
+
+
+class Objective(nn.Module):
+    """The loss of a recipe as a module over everything that is trained, so that it can be run data-parallel.
+
+    Args:
+        network: called as network(x, labels).
+        coupling: with its encoder, if it has one.
+        perceptual: LPIPS-like distance of images in [-1, 1], [n]; for the LPIPS losses.
     """
-    low, high = sorted((recipe.noise_path.t_noise, recipe.noise_path.t_data))
-    if recipe.times == "uniform":
-        unit = (torch.rand(1, dtype=torch.float64) + torch.arange(count, dtype=torch.float64) / count) % 1
-    else:
-        unit = torch.randn(count, dtype=torch.float64).sigmoid()
-    times: list[float] = (low + (high - low) * unit).tolist()
-    return times
 
+    def __init__(self, recipe: Recipe, network: nn.Module, coupling: Coupling, perceptual: nn.Module | None) -> None:
+        super().__init__()
+        self.recipe, self.network, self.coupling = recipe, network, coupling
+        self.perceptual = [perceptual]  # in a list: it is not trained, and no part of the state
 
-def regression_loss(network: nn.Module, x0: Tensor, recipe: Recipe) -> Tensor:
-    """Mean over pixels of |network(x_t, time_scale t) - target|^2, x_t = alpha x_0 + sigma eps, eps ~ N(0, I).
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(loss [n] without penalty, penalty [n]), float32."""
+        recipe, path, x0 = self.recipe, self.recipe.noise_path, batch.x0
+        z, penalty = self.coupling.joined(x0, batch.noise)
+        column = [-1] + [1] * (x0.ndim - 1)
 
-    The target is what the recipe's network predicts: eps, x_0, the velocity or v.
-    """
-    path, times = recipe.noise_path, draw_times(len(x0), recipe)
-    eps = torch.randn(x0.shape).to(x0.device)
+        def per_sample(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=x0.device)
 
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=x0.device).view(-1, 1, 1, 1)
-
-    p, r = (column(list(pair)) for pair in zip(*(weights(path, t, recipe.prediction) for t in times), strict=True))
-    x = column([path.alpha(t) for t in times]) * x0 + column([path.sigma(t) for t in times]) * eps
-    labels = torch.tensor([recipe.time_scale * t for t in times], dtype=torch.float32, device=x0.device)
-    out: Tensor = network(x.contiguous(memory_format=torch.channels_last), labels)
-    return (out.float() - (p * x0 + r * eps)).square().mean(dim=(1, 2, 3))
+        p, r = (
+            per_sample(values).view(column)
+            for values in zip(*(weights(path, t, recipe.prediction) for t in batch.times), strict=True)
+        )
+        alphas, sigmas = [path.alpha(t) for t in batch.times], [path.sigma(t) for t in batch.times]
+        x = per_sample(alphas).view(column) * x0 + per_sample(sigmas).view(column) * z
+        labels = per_sample([recipe.time_scale * t + recipe.time_shift for t in batch.times])
+        given = [labels] if batch.labels is None else [labels, batch.labels]
+        out = self.network(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, *given).float()
+        e = out - (p * x0 + r * z)
+        if recipe.loss == "squared":
+            loss = e.square().flatten(1).mean(1)
+        elif recipe.loss == "huber":
+            loss = pseudo_huber(e)
+        else:
+            ((perceptual,), share) = self.perceptual, [s / (a + s) for a, s in zip(alphas, sigmas, strict=True)]
+            assert perceptual is not None
+            c_x, c_f = (
+                per_sample(values).view(column)
+                for values in zip(
+                    *(convert(path, t, recipe.prediction, (1.0, 0.0)) for t in batch.times), strict=True
+                )
+            )
+            with torch.autocast(x0.device.type, enabled=False):  # differences of features need more than 8 bits
+                distance = perceptual(c_x * x + c_f * out, x0)
+            if recipe.loss == "lpips-huber-1/t":
+                distance = distance / per_sample([max(u, _LEAST_SHARE) for u in share])
+            loss = per_sample([1 - u for u in share]) * pseudo_huber(e) + distance
+        return loss, torch.zeros_like(loss) if penalty is None else penalty

@@ -120,6 +120,11 @@ def test_a_table_of_another_model_is_refused(monkeypatch, capsys):
     assert "fastsample distill bns --model gmm-image --nfe 6" in capsys.readouterr().err
     assert run(*words, "--transfer", monkeypatch=monkeypatch) == 0
     assert read_table(Path("bns-gmm2d-6.json")) == foreign
+    words = ["sample", "--solver", "bns", "--nfe", 6, "--model", "gmm-image", "--samples", 4]
+    assert run(*words, monkeypatch=monkeypatch) == 2
+    assert "--transfer takes such a one" in capsys.readouterr().err
+    assert run(*words, "--transfer", monkeypatch=monkeypatch) == 0
+    assert Path("samples.png").is_file()
 
 
 @pytest.mark.parametrize(

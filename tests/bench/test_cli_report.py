@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from fastsample.bench.cli import app
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
-from fastsample.results.commands import bench_command, export_command
+from fastsample.results.commands import bench_command, export_command, sample_command
 from fastsample.results.store import Store
 
 
@@ -81,6 +81,13 @@ def test_report_is_one_page_with_every_row(store, tmp_path):
     assert "Dormand-Prince" not in without.read_text()
 
 
+def test_report_reads_the_samples_of_a_row_once(store, tmp_path, monkeypatch):
+    read, per_sample = [], Store.per_sample
+    monkeypatch.setattr(Store, "per_sample", lambda self, cell: read.append(cell) or per_sample(self, cell))
+    output("report", store, "--images", 0, "-o", tmp_path / "report.html")
+    assert sorted(read) == sorted(row.cell for row in Store(store, create=False).rows())
+
+
 def test_report_of_a_mixed_store_says_why_there_is_no_table(store, tmp_path):
     sweep(tmp_path / "mixed", samples=16, solver=("heun",))
     sweep(tmp_path / "mixed", samples=20, solver=("dpmpp-2m",))
@@ -120,10 +127,10 @@ def test_commands_of_learned_solvers_leave_out_what_their_table_fixes(store):
         "solver": "bns", "grid": "learned", "options": {"transfer": "gmm2d"}, "protocol": {"table": "0" * 64},
         "guidance": 1.5,
     })  # fmt: skip
-    assert "--solver bns --nfe 4 --seed 0 --guidance 1.5 --samples 16" in bench_command(row)
-    assert bench_command(row).endswith(" --transfer --out results-again")
+    assert "--solver bns --nfe 4 --transfer --seed 0 --guidance 1.5 --samples 16" in bench_command(row)
+    assert "--solver bns --nfe 4 --transfer --seed 0 --guidance 1.5 -o" in sample_command(row)
     assert export_command(row) == (
-        "fastsample export --model gmm2d --solver bns --nfe 4 --guidance 1.5 --transfer --to python"
+        "fastsample export --model gmm2d --solver bns --nfe 4 --transfer --guidance 1.5 --to python"
     )
 
 

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fastsample.bench import cli
-from fastsample.bench.tables import complete, own_grid, table_of
+from fastsample.bench.comparison import own_grid
+from fastsample.bench.tables import complete, table_of
 from fastsample.results.store import Row, Store
 from fastsample.results.tables import overview
 

@@ -147,6 +147,19 @@ def test_wrong_requests():
         run("bench", "--model", "gmm2d-flow", "--solver", "bns:order=2", "--nfe", "4")
     with pytest.raises(RequestError, match="seed"):
         read_request(None, seed=TRAIN_SEED)
+    with pytest.raises(ValueError, match="--nfe takes whole numbers, not 'x'"):
+        run("distill", "bns", "--model", "gmm2d-flow", "--nfe", "4,x")
+
+
+def test_a_damaged_table_harms_no_other_solver(tmp_path):
+    (tmp_path / "home" / "tables").mkdir(parents=True)
+    (tmp_path / "home" / "tables" / "mine.json").write_text("{")
+    words = ["bench", "--model", "gmm2d-flow", "--nfe", "4", "--samples", "16", "--metrics", "psnr"]
+    words += ["--out", str(tmp_path / "store"), "--solver"]
+    assert run(*words, "euler").exit_code == 0
+    for solver in ("bns", "no-such-solver"):
+        with pytest.raises(TableFileError, match=r"mine\.json is no table"):
+            run(*words, solver)
 
 
 def test_a_killed_distillation_goes_on(tmp_path):
@@ -168,4 +181,5 @@ def test_a_killed_distillation_goes_on(tmp_path):
     expected = whole.run("bns", 10, steps=4)
     assert resumed.sha256 == expected.sha256
     assert resumed.training.history == expected.training.history
+    assert resumed.training.evaluations == expected.training.evaluations  # nothing finished is done again
     assert not list((home / "distill").glob("*.json"))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fastsample.bench.features import EMBEDDED, MetricUnavailable, open_extractor
-from fastsample.bench.noise import normal, step_noise
 from fastsample.datasets.images import dataset_named
 from fastsample.models.catalogue import open_model
+from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
 from fastsample.solvers.table import play, trace
 

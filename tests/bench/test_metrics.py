@@ -9,6 +9,7 @@ from fastsample.bench.metrics import (
     frechet_distance,
     parse_metric,
     psnr_values,
+    square_errors,
     summarise_psnr,
     symmetric_root,
     to_uint8,
@@ -76,6 +77,12 @@ def test_psnr_by_hand():
     assert summary["psnr_pooled"] == pytest.approx(-10 * np.log10((1e-2 + 1e-4) / 2))
 
 
+def test_square_errors_are_per_dimension_and_unclamped():
+    x, reference = torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 3.0)
+    reference[1] = torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+    assert square_errors(x, reference).tolist() == [9.0, 4.0]
+
+
 def test_uint8_rule():
     levels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, -1 + 1 / 255, 0.999])
     assert to_uint8(levels).tolist() == [0, 0, 128, 255, 255, 1, 255]
@@ -86,6 +93,8 @@ def test_names_state_extractor_and_count():
     assert parse_metric("kid[inception-v3-compat]", "x").name(50) == "kid[inception-v3-compat]@50"
     assert parse_metric("fid", "x") == Metric("fid", "inception-v3-compat")
     assert parse_metric("fid", "x").name(50000) == "fid@50000"
-    assert parse_metric("psnr", "x").name(5) == "psnr"
+    for kind in ("psnr", "truncation", "curvature", "straightness"):
+        assert parse_metric(kind, "x") == Metric(kind, "")
+        assert parse_metric(kind, "x").name(5) == kind
     with pytest.raises(ValueError, match="did you mean psnr"):
         parse_metric("pnsr", "x")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench.pictures import Replay, curvature_of, errors_of, evidence_of, matrix_of, picture
+from fastsample.bench.comparison import Comparison
+from fastsample.bench.pictures import Replay, curvature_of, errors_of, matrix_of, picture
 from fastsample.bench.request import Request
 from fastsample.bench.run import _LABELS
 from fastsample.bench.sweep import run_sweep
@@ -118,7 +119,7 @@ def test_straight_trajectories_have_no_curvature():
 
 
 def test_the_last_error_is_the_one_that_psnr_measures(points):
-    found = evidence_of(points, points.frame())
+    found = Comparison(points).evidence(points.frame())
     errors = errors_of(found, Replay(points, "cpu"), 16)
     for _, one in found.iterrows():
         line = errors[(errors[["model", "title", "nfe"]] == one[["model", "title", "nfe"]]).all(axis=1)]
@@ -135,13 +136,13 @@ def test_the_last_error_is_the_one_that_psnr_measures(points):
 
 
 def test_finer_runs_are_nearer_to_the_reference_along_the_way(points):
-    errors = errors_of(evidence_of(points, points.frame()), Replay(points, "cpu"), 16)
+    errors = errors_of(Comparison(points).evidence(points.frame()), Replay(points, "cpu"), 16)
     worst = errors.groupby(["model", "title", "nfe"])["error"].max().unstack("nfe")
     assert (worst[12] < worst[6]).all()
 
 
 def test_curvature_of_a_model_is_where_its_trajectories_are_not_straight(points):
-    found = curvature_of(evidence_of(points, points.frame()), Replay(points, "cpu"), 16)
+    found = curvature_of(Comparison(points).evidence(points.frame()), Replay(points, "cpu"), 16)
     for _, line in found.groupby("model"):
         assert ((line["low"] <= line["value"]) & (line["value"] <= line["high"])).all()
         total = line.iloc[0]
@@ -153,7 +154,7 @@ def test_curvature_of_a_model_is_where_its_trajectories_are_not_straight(points)
 
 
 def test_a_matrix_shows_the_very_samples_of_the_rows(images, checkpoint):
-    found = evidence_of(images, images.frame())
+    found = Comparison(images).evidence(images.frame())
     figure = matrix_of(found, Replay(images, "cpu", [checkpoint]), 3)
     axes = np.array(figure.axes).reshape(3, 3)
     assert [axis.get_title() for axis in axes[0]] == ["NFE 1", "NFE 4", "reference"]
@@ -172,7 +173,7 @@ def test_a_matrix_shows_the_very_samples_of_the_rows(images, checkpoint):
 
 
 def test_only_one_model_and_only_images_fit_into_a_matrix(points):
-    found = evidence_of(points, points.frame())
+    found = Comparison(points).evidence(points.frame())
     with pytest.raises(ValueError, match="choose one with --model: gmm2d, gmm2d-flow"):
         matrix_of(found, Replay(points, "cpu"), 1)
     with pytest.raises(ValueError, match="samples of gmm2d are no images"):

@@ -5,13 +5,16 @@ from rich.console import Console
 
 from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
+from fastsample.bench.comparison import Comparison
 from fastsample.bench.metrics import parse_metric
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.sweep import run_sweep
+from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
+from fastsample.models.noise import normal
 from fastsample.results.store import Store
 
 PSNR = [parse_metric("psnr", "")]
@@ -170,3 +173,83 @@ def test_denoised_ends_are_compared_with_denoised_references(tmp_path):
     asked = request(tmp_path, solver=("dpmpp-2m", "dpmpp-2m:denoise=true"), nfe=40)
     run_sweep(asked, quiet)
     assert all(row.metrics["psnr"] > 55 for row in rows(asked))
+
+
+BENDS = dict(
+    metrics=("psnr", "curvature", "straightness", "truncation"), solver=("euler", "heun", "dopri5", "ddpm"), nfe=8,
+    samples=16,
+)  # fmt: skip
+
+
+def test_metrics_of_trajectories_have_values_samples_and_intervals(tmp_path):
+    asked = request(tmp_path, model=("gmm2d", "gmm2d-flow"), **BENDS)
+    assert run_sweep(asked, quiet) == []
+    comparison = Comparison(Store(asked.out))
+    for row in rows(asked):
+        arrays = Store(asked.out).per_sample(row.cell)
+        # Points of the plane are not clamped by PSNR, whose R is 4.
+        assert row.metrics["truncation"] == pytest.approx(4 / 10 ** (row.metrics["psnr_pooled"] / 20))
+        assert row.metrics["truncation"] == pytest.approx(np.sqrt(arrays["truncation"].mean()))
+        names = {"truncation"} if row.solver in ("dopri5", "ddpm") else {"truncation", "curvature", "straightness"}
+        assert set(row.metrics) == {"psnr", "psnr_median", "psnr_pooled", "psnr_reference", *names}
+        assert set(row.standard_errors) == {"psnr", *names}
+        for name in names:
+            assert arrays[f"influence[{name}]"].shape == (1, 16)
+            interval = comparison.interval(row.cell, name)
+            assert interval.low < row.metrics[name] == interval.value < interval.high
+        if "curvature" not in names:
+            assert not {"curvature", "transport", "truncation_curve"} & set(arrays)
+            assert "curvature" not in row.protocol
+            continue
+        assert row.metrics["curvature"] == pytest.approx(arrays["curvature"].mean())
+        ratio = arrays["curvature"].mean() / arrays["transport"].mean()
+        assert row.metrics["straightness"] == pytest.approx(ratio)
+        path = open_model(row.model).path
+        steps = {"euler": 8, "heun": 4}[row.solver]
+        times, curve = arrays["truncation_times"], arrays["truncation_curve"]
+        assert (len(times), len(curve)) == (steps + 1, steps + 1)
+        assert (np.diff(times) > 0).all()
+        assert curve[0] < 1e-3 < curve[-1]  # the same noise
+        # The cell has as many samples as the curve: its end is the metric, but for the scale of the linear path.
+        total = path.alpha(path.t_data) + path.sigma(path.t_data)
+        assert curve[-1] * total == pytest.approx(row.metrics["truncation"], rel=1e-4)
+
+
+def test_the_protocol_of_curvature_is_eulers_official_formula(tmp_path):
+    asked = request(tmp_path, model="gmm2d-flow", solver="euler", nfe=100, metrics=("curvature",))
+    run_sweep(asked, quiet)
+    (row,) = rows(asked)
+    model, n, end = open_model("gmm2d-flow"), 100, 0.999  # where the model's path stops
+    z = [normal(0, range(12), (2,)).double()]
+    for i in range(n):
+        z.append(z[-1] + end / n * model.make(None, None, 0.0, None).velocity(z[-1], i / n * end))
+    base = (z[0] - z[n]) / end
+    official = sum(float(((z[i - 1] - z[i]) * n / end - base).square().mean()) for i in range(1, n + 1)) / n
+    assert row.metrics == {"curvature": pytest.approx(official, rel=1e-12)}
+    assert "psnr reference" not in row.protocol
+
+
+def test_batches_and_shards_change_no_metric_of_trajectories(tmp_path, monkeypatch):
+    asked = request(tmp_path, model="gmm2d-flow", **BENDS | {"solver": "heun"})
+    run_sweep(asked, quiet)
+    monkeypatch.setattr(job, "SHARD", 64)
+    changes = {"solver": "heun", "samples": 100, "batch_size": 48, "out": tmp_path / "b"}
+    more = request(tmp_path, model="gmm2d-flow", **BENDS | changes)
+    run_sweep(more, quiet)
+    one, other = (Store(a.out).per_sample(rows(a)[0].cell) for a in (asked, more))
+    for name in ("curvature", "transport", "truncation"):
+        assert other[name].shape == (100,)
+        np.testing.assert_allclose(other[name][:16], one[name], rtol=1e-9)
+    np.testing.assert_allclose(other["truncation_curve"], one["truncation_curve"], rtol=1e-9)
+
+
+def test_recording_a_trajectory_changes_no_sample(tmp_path):
+    plain = request(tmp_path, solver=("heun", "unipc:afs=true", "ddim:denoise=true"))
+    run_sweep(plain, quiet)
+    bent = request(tmp_path, solver=plain.solver, metrics=BENDS["metrics"], out=tmp_path / "b")
+    run_sweep(bent, quiet)
+    for one, other in zip(rows(plain), rows(bent), strict=True):
+        assert (one.nfe, one.forwards) == (other.nfe, other.forwards)
+        np.testing.assert_array_equal(
+            Store(plain.out).per_sample(one.cell)["psnr"], Store(bent.out).per_sample(other.cell)["psnr"]
+        )

@@ -1,6 +1,6 @@
 import torch
 
-from fastsample.bench.noise import labels, normal, step_noise
+from fastsample.models.noise import labels, normal, step_noise
 
 
 def test_a_sample_depends_on_seed_and_index_alone():

@@ -1,0 +1,5 @@
+"""`python -m fastsample.bench`, which torchrun can start."""
+
+from fastsample.bench.cli import main
+
+main()
