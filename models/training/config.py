@@ -210,7 +210,7 @@ def read_recipe(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         shipped = {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
-        return _recipe(FilePath(name).stem, _read(FilePath(name)), shipped)
+        return _recipe(FilePath(name).stem, _resolved(name, _read(FilePath(name)), shipped), {})
     if name not in recipes():
         from fastsample.solvers.grids import nearest
 
