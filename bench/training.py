@@ -74,6 +74,9 @@ def train_recipe(
         ValueError: for data, a teacher or a run that is not there or does not fit.
     """
     source: TrainingData
+    if (dataset or recipe.dataset) in POINTS and POINTS[dataset or recipe.dataset][2] != (1.0, 1.0):
+        # A checkpoint does not carry it, and sampling would start from the wrong noise.
+        raise RecipeError(f"{dataset or recipe.dataset} has a prior of its own, which only tests can train with")
     with process_group(device) as process:
         if isinstance(recipe.coupling, Pairs):
             source = make_pairs(recipe, pairs or out / "pairs", dataset, data, device, process)

@@ -309,3 +309,8 @@ def test_two_processes_train_as_one(coupling, tmp_path):
 def test_a_classifier_needs_its_name(tmp_path):
     with pytest.raises(ValueError, match="did you mean cifar10-conv"):
         train_features("cifar10-con", tmp_path)
+
+
+def test_points_with_a_prior_of_their_own_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="two_modes has a prior of its own"):
+        train_recipe(read_recipe("gauss8-flow"), tmp_path, dataset="two_modes")
