@@ -121,8 +121,8 @@ def _run(
     pairs: Path | None, max_minutes: float | None, device: str, compile_network: bool,
 ) -> None:  # fmt: skip
     from fastsample.bench.sampling import choose_device
-    from fastsample.bench.training import changed, command_of, train_recipe
-    from fastsample.models.training.config import read_recipe
+    from fastsample.bench.training import train_recipe
+    from fastsample.models.training.config import changed, command_of, read_recipe
 
     recipe = changed(read_recipe(name), changes)
     if command_of(recipe) != kind:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 from torch.distributed import barrier
@@ -21,36 +20,15 @@ from fastsample.models.conversion import fetch, load_converted
 from fastsample.models.path import path_named
 from fastsample.models.public import Card, card_named, cards
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier
-from fastsample.models.training.config import Learned, Pairs, Recipe, RecipeError
+from fastsample.models.training.config import Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import TrainingData
 from fastsample.models.training.pairs import PairStore, generate, invert, noise_quality
 from fastsample.models.training.process import process_group, progress_bar
 from fastsample.models.training.trainer import TrainingRun, train
+from fastsample.solvers.grids import nearest
 from fastsample.solvers.solver import Plan, get, solvers
 
-__all__ = ["changed", "command_of", "make_pairs", "starting_weights", "train_features", "train_recipe", "training_data"]
-
-
-def changed(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
-    """The recipe with the fields that are not None, checked anew; `coupling.teacher` is a field of a field.
-
-    Raises:
-        RecipeError: for a value that a field cannot have.
-    """
-    fields = recipe.model_dump()
-    for name, value in changes.items():
-        group, _, key = name.rpartition(".")
-        if value is not None:
-            (fields[group] if group else fields)[key] = value
-    try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        raise RecipeError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
-
-
-def command_of(recipe: Recipe) -> str:
-    """The command of `fastsample train` that a recipe is for."""
-    return {Learned: "curvature", Pairs: "reflow"}.get(type(recipe.coupling), "flow")
+__all__ = ["make_pairs", "starting_weights", "train_features", "train_recipe", "training_data"]
 
 
 def train_recipe(
@@ -73,15 +51,16 @@ def train_recipe(
     Raises:
         ValueError: for data, a teacher or a run that is not there or does not fit.
     """
-    source: TrainingData
-    if (dataset or recipe.dataset) in POINTS and POINTS[dataset or recipe.dataset][2] != (1.0, 1.0):
+    name = dataset or recipe.dataset
+    if name in POINTS and POINTS[name][2] != (1.0, 1.0):
         # A checkpoint does not carry it, and sampling would start from the wrong noise.
-        raise RecipeError(f"{dataset or recipe.dataset} has a prior of its own, which only tests can train with")
+        raise RecipeError(f"{name} has a prior of its own, which only tests can train with")
+    source: TrainingData
     with process_group(device) as process:
         if isinstance(recipe.coupling, Pairs):
-            source = make_pairs(recipe, pairs or out / "pairs", dataset, data, device, process)
+            source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process)
         else:
-            source = training_data(dataset or recipe.dataset, data)
+            source = training_data(name, data)
         start = starting_weights(recipe) if recipe.start and not (out / "state.pt").is_file() else None
         return train(
             recipe, source, out, device=device, start=start, max_minutes=max_minutes, compile_network=compile_network
@@ -197,8 +176,6 @@ def train_features(
 ) -> str:
     """Train an embedded classifier; returns a line that says how well it does."""
     if name not in CLASSIFIERS:
-        from fastsample.solvers.grids import nearest
-
         raise ValueError(nearest(name, list(CLASSIFIERS), "classifier"))
     recipe = CLASSIFIERS[name]
     chosen = dataset or recipe.dataset

@@ -83,15 +83,12 @@ POINTS: dict[str, tuple[str, _Draw, tuple[float, float]]] = {
 }
 
 
-def points_named(name: str, split: str = "train", count: int = _COUNT) -> Points:
+def points_named(name: str) -> Points:
     """The set of that name.
-
-    Args:
-        split: "train" or "test", drawn from different seeds.
 
     Raises:
         KeyError: for a name that is not in `POINTS`.
     """
     _, draw, prior_std = POINTS[name]
-    generator = torch.Generator().manual_seed(2 * list(POINTS).index(name) + (split == "test"))
-    return Points(name, split, draw(count, generator), prior_std)
+    generator = torch.Generator().manual_seed(2 * list(POINTS).index(name))
+    return Points(name, "train", draw(_COUNT, generator), prior_std)

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
 from fastsample.models.training.times import AtNoise, Times, Uniform
+from fastsample.solvers.grids import nearest
 
-__all__ = ["Independent", "Learned", "MinibatchOT", "Pairs", "Recipe", "RecipeError", "read_recipe", "recipes"]
+__all__ = ["Independent", "Learned", "MinibatchOT", "Pairs", "Recipe", "RecipeError", "changed", "command_of",
+           "read_recipe", "recipes"]  # fmt: skip
 
 _SHIPPED = FilePath(__file__).parents[1] / "recipes"
 
@@ -48,8 +50,8 @@ class Learned(_Table):
     """z ~ q(z | x_0), a Gaussian whose encoder is trained with the flow (arXiv 2301.12003).
 
     Attributes:
-        beta: weight of KL(q | prior) per dimension. The curvature falls as beta falls below about ten times the
-            regression loss; the prior is missed when it falls below that loss.
+        beta: weight of KL(q | prior) per dimension. The curvature falls as beta falls; the prior is missed below
+            about the regression loss in the plane, and already at six times that loss on 32x32 images.
         network, network_args: of the encoder, with twice the channels out: means and log variances.
     """
 
@@ -195,11 +197,29 @@ class Recipe(_Table):
         return 0.5 ** (self.batch / bounded) if bounded else 0.0
 
 
+def command_of(recipe: Recipe) -> str:
+    """The command of `fastsample train` that a recipe is for."""
+    return {Learned: "curvature", Pairs: "reflow"}.get(type(recipe.coupling), "flow")
+
+
+def changed(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
+    """The recipe with the fields that are not None, checked anew; `coupling.teacher` is a field of a field.
+
+    Raises:
+        RecipeError: for a value that a field cannot have.
+    """
+    fields = recipe.model_dump()
+    for name, value in changes.items():
+        group, _, key = name.rpartition(".")
+        if value is not None:
+            (fields[group] if group else fields)[key] = value
+    return _checked(recipe.id, fields)
+
+
 @cache
 def recipes() -> dict[str, Recipe]:
     """Every recipe that ships with the package, by its id."""
-    found = {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
-    return {name: _recipe(name, table, found) for name, table in found.items() if not name.startswith("_")}
+    return {name: _checked(name, _resolved(name, table)) for name, table in _tables().items() if name[0] != "_"}
 
 
 def read_recipe(name: str) -> Recipe:
@@ -209,13 +229,15 @@ def read_recipe(name: str) -> Recipe:
         RecipeError: for a name that is not known, or a file that is no recipe.
     """
     if name.endswith(".toml"):
-        shipped = {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
-        return _recipe(FilePath(name).stem, _resolved(name, _read(FilePath(name)), shipped), {})
+        return _checked(FilePath(name).stem, _resolved(name, _read(FilePath(name))))
     if name not in recipes():
-        from fastsample.solvers.grids import nearest
-
         raise RecipeError(nearest(name, list(recipes()), "recipe"))
     return recipes()[name]
+
+
+@cache
+def _tables() -> dict[str, dict[str, Any]]:
+    return {file.stem: _read(file) for file in sorted(_SHIPPED.glob("*.toml"))}
 
 
 def _read(file: FilePath) -> dict[str, Any]:
@@ -225,22 +247,23 @@ def _read(file: FilePath) -> dict[str, Any]:
         raise RecipeError(f"{file} is not a TOML file: {error}") from error
 
 
-def _recipe(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def _checked(name: str, fields: Mapping[str, Any]) -> Recipe:
     try:
-        return Recipe(**{"id": name, **_resolved(name, table, known)})
+        return Recipe(**{"id": name, **fields})
     except ValidationError as error:
         what = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise RecipeError(f"recipe {name}: {what}") from None
 
 
-def _resolved(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _resolved(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with all that it takes over."""
     own, like = dict(table), table.get("like")
     if like is None:
         return own
     del own["like"]
-    if like not in known or like == name:
+    if like not in _tables() or like == name:
         raise RecipeError(f"recipe {name}: `like` names {like!r}, which is no shipped recipe")
-    base = _resolved(like, known[like], known)
+    base = _resolved(like, _tables()[like])
     for key, value in own.items():
         inherited = base.get(key)
         if isinstance(value, dict) and isinstance(inherited, dict):

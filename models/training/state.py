@@ -52,7 +52,7 @@ def coupling_of(recipe: Recipe, data: TrainingData) -> Coupling:
     prior_std = getattr(data, "prior_std", (1.0,))
     match recipe.coupling:
         case Learned(beta=beta, network=network, network_args=args):
-            return LearnedCoupling(_checked(registry.build_network, network, args), beta, prior_std)
+            return LearnedCoupling(_encoder(network, args), beta, prior_std)
         case MinibatchOT():
             return MatchedCoupling(prior_std)
         case Pairs(real=real):
@@ -220,9 +220,8 @@ def kept_rng(device: str) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if torch.device(device).type == "cuda" else [])
 
 
-def _checked(build: Any, name: str, args: Mapping[str, Any]) -> nn.Module:
+def _encoder(name: str, args: Mapping[str, Any]) -> nn.Module:
     try:
-        network: nn.Module = build(name, args)
+        return registry.build_network(name, args)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"the encoder {name} refuses its arguments: {error}") from error
-    return network

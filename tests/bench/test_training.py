@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fastsample.bench.cli import main
-from fastsample.bench.training import changed, command_of, starting_weights, train_features, train_recipe
+from fastsample.bench.training import starting_weights, train_features, train_recipe
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import CheckpointError, sha256_of
 from fastsample.models.denoiser import NetworkDenoiser
@@ -24,7 +24,7 @@ from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
 from fastsample.models.training import pairs
-from fastsample.models.training.config import RecipeError, read_recipe, recipes
+from fastsample.models.training.config import RecipeError, changed, command_of, read_recipe, recipes
 from fastsample.models.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"

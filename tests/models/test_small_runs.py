@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastsample.bench.training import changed, training_data
+from fastsample.bench.training import training_data
 from fastsample.bench.trajectories import Recorder, bending, outer_states
 from fastsample.datasets.points import POINTS
 from fastsample.models.analytic import GaussianMixture
 from fastsample.models.catalogue import open_model
-from fastsample.models.training.config import read_recipe
+from fastsample.models.training.config import changed, read_recipe
 from fastsample.models.training.times import UShaped
 from fastsample.models.training.trainer import train
 from fastsample.solvers.solver import get
