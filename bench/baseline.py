@@ -15,9 +15,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastsample.bench.comparison import Comparison
+from fastsample.datasets.files import write_atomically
 from fastsample.results.comparability import CELL, incomparable, what_decides
 from fastsample.results.statistics import Estimate
-from fastsample.results.store import Store, write_atomically
+from fastsample.results.store import Store
 
 __all__ = ["Baseline", "BaselineError", "Entry", "Figure", "baseline_of"]
 
@@ -128,7 +129,7 @@ class Baseline(BaseModel):
     def write(self, file: Path) -> None:
         """Write the file, whole or not at all, and the folder that it lies in."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(self.model_dump_json(indent=1).encode() + b"\n"))
+        write_atomically(file, lambda stream: stream.write(self.model_dump_json(indent=1).encode() + b"\n"), self.read)
 
 
 def baseline_of(store: Store) -> Baseline:

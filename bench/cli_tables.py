@@ -26,6 +26,7 @@ _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 
 def _print(sheet: Sheet, form: str | None, out: Path | None) -> None:
+    from fastsample.datasets.files import write_atomically
     from fastsample.results.render import to_rich, write
 
     form = form or (_ENDINGS.get(out.suffix, "rich") if out else "rich")
@@ -41,7 +42,7 @@ def _print(sheet: Sheet, form: str | None, out: Path | None) -> None:
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text, encoding="utf-8")
+        write_atomically(out, lambda stream: stream.write(text.encode()))
         errors.print(f"{form} in {out}", highlight=False, markup=False, soft_wrap=True)
 
 

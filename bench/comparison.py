@@ -108,6 +108,8 @@ def _listed(cells: str | Sequence[str]) -> Sequence[str]:
 
 def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarray]) -> Estimate | None:
     """From the arrays of a row; rows of fastsample 0.1.0 kept features, but no influences."""
+    if not arrays:
+        return None
     if metric == "psnr":
         return mean_of(arrays["psnr"])
     if f"influence[{metric}]" in arrays:

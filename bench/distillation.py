@@ -12,7 +12,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path as FilePath
@@ -26,9 +25,9 @@ from fastsample.bench.learned import LEARNED
 from fastsample.bench.reference import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.dataset import data_home
+from fastsample.datasets.files import json_bytes, read_facts, write_atomically
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.results.store import write_atomically
 from fastsample.solvers.artefact import TableFile, Training
 from fastsample.solvers.distill import Fit, Pairs, fit, mean_psnr, parameters_of, starts
 from fastsample.solvers.parameters import Parameters
@@ -159,7 +158,7 @@ class Distillation:
             validation_seed=VALIDATION_SEED, initial_psnr=state.history[0][2], train_psnr=mean_psnr(table, train),
             validation_psnr=state.validation, iterations=state.iteration, evaluations=cost.evaluations,
             seconds=round(cost.seconds, 1), pairs_seconds=round(self.pairs_seconds, 1),
-            history=tuple((i, None if np.isnan(a) else a, b) for i, a, b in state.history),
+            history=_finite(state.history),
             versions={name: version(name) for name in ("fastsample", "torch")},
         )  # fmt: skip
         options = {"initial": initial, "sigma0": sigma0, "steps": steps, "seed": seed}
@@ -229,6 +228,11 @@ class _Cost:
         return _Cost(self.seconds + other.seconds, self.evaluations + other.evaluations)
 
 
+def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, float | None, float], ...]:
+    """With None for the training PSNR that is not measured."""
+    return tuple((i, None if np.isnan(a) else a, b) for i, a, b in history)
+
+
 class _Kept:
     """The starting points of a run and the state of each fit on disk, so that the same command goes on after a kill."""
 
@@ -236,8 +240,7 @@ class _Kept:
         self.file = file
         self.starts: list[str] = []
         self._fits: dict[str, Any] = {}
-        with suppress(OSError, ValueError, KeyError):
-            facts = json.loads(file.read_text())
+        if facts := read_facts(file):
             self.starts, self._fits = facts["starts"], facts["fits"]
 
     def read(self, start: str) -> tuple[Fit | None, _Cost]:
@@ -245,12 +248,12 @@ class _Kept:
             return None, _Cost()
         facts = self._fits[start]
         arrays = {name: np.array(facts["fit"][name]) for name in ("theta", "best")}
-        history = tuple(tuple(line) for line in facts["fit"]["history"])
+        history = tuple((i, np.nan if a is None else a, b) for i, a, b in facts["fit"]["history"])
         return Fit(**facts["fit"] | arrays | {"history": history}), _Cost(**facts["cost"])
 
     def write(self, start: str, state: Fit, cost: _Cost) -> None:
-        arrays = {"theta": state.theta.tolist(), "best": state.best.tolist()}
+        arrays = {"theta": state.theta.tolist(), "best": state.best.tolist(), "history": _finite(state.history)}
         self._fits[start] = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
         facts = {"starts": self.starts, "fits": self._fits}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, lambda stream: stream.write(json.dumps(facts).encode()))
+        write_atomically(self.file, lambda stream: stream.write(json_bytes(facts)))

@@ -8,15 +8,16 @@ one wins.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from fastsample.datasets.dataset import data_home
+from fastsample.datasets.files import warn, write_atomically
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.results.store import write_atomically
-from fastsample.solvers.artefact import TableFile, read_table
+from fastsample.solvers.artefact import TableFile, TableFileError, read_table
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.parameters import coordinate_of
 from fastsample.solvers.solver import Plan, Solver, get, solvers
@@ -35,15 +36,17 @@ LEARNED = {
 
 
 def learned_tables() -> Iterator[TableFile]:
-    """Every table that is here, own ones first.
-
-    Raises:
-        TableFileError: for a damaged file.
-    """
-    own = data_home() / "tables"
-    yield from (read_table(file) for file in sorted(own.glob("*.json")))
+    """Every table that is here, own ones first; those that cannot be read are left out, and named once."""
+    for file in sorted((data_home() / "tables").glob("*.json")):
+        try:
+            yield read_table(file)
+        except TableFileError as error:
+            _tell(f"{error}; it is left out: remove it, or make it again")
     with as_file(files("fastsample.solvers") / "tables") as shipped:
         yield from (read_table(file) for file in sorted(shipped.glob("*.json")))
+
+
+_tell = cache(warn)
 
 
 def table_solvers() -> set[str]:
@@ -130,5 +133,5 @@ def add_table(file: TableFile) -> Path:
         filter(None, (file.solver, file.model, f"w{file.guidance:g}" if file.guidance else "", str(file.nfe)))
     )
     target = folder / f"{name.replace('/', '_')}.json"
-    write_atomically(target, lambda stream: stream.write(file.to_json().encode()))
+    write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)
     return target

@@ -17,16 +17,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 
 from fastsample.bench.metrics import psnr_values
+from fastsample.datasets.files import json_bytes, read_arrays, read_facts, write_arrays, write_atomically
 from fastsample.datasets.images import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.results.store import write_atomically
 from fastsample.solvers.solver import Plan, get
 
 __all__ = ["Reference", "reference_for"]
@@ -66,16 +64,13 @@ class Reference:
         that is not finite is not cached.
         """
         file = self.folder / f"{index}.npz"
-        try:
-            with np.load(file, allow_pickle=False) as data:
-                return {name: torch.from_numpy(data[name]) for name in ("x", "denoised")}
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # not there, or cut short: computed anew
+        if found := read_arrays(file):
+            return {name: torch.from_numpy(found[name]) for name in ("x", "denoised")}
         x = self.plan(denoiser, start)
         arrays = {"x": x.cpu(), "denoised": denoiser.x0(x, self.plan.path.t_data).cpu()}
         if all(bool(torch.isfinite(value).all()) for value in arrays.values()):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, lambda stream: np.savez(stream, **{k: v.numpy() for k, v in arrays.items()}))
+            write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
         return arrays
 
     def accuracy(
@@ -83,13 +78,11 @@ class Reference:
     ) -> float:
         """Mean PSNR in dB between the images of the fine and of the coarse solution of the noise given; cached."""
         file = self.folder / "accuracy.json"
-        try:
-            return float(json.loads(file.read_text())["psnr"])
-        except (OSError, ValueError, KeyError):
-            pass
+        if found := read_facts(file):
+            return float(found["psnr"])
         value = float(psnr_values(*(decode(plan(denoiser, noise)) for plan in (self.plan, self.coarse))).mean())
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(json.dumps({"psnr": value, "samples": len(noise)}).encode()))
+        write_atomically(file, lambda stream: stream.write(json_bytes({"psnr": value, "samples": len(noise)})))
         return value
 
 

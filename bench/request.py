@@ -42,7 +42,7 @@ class Request(BaseModel):
         out: folder of the store.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: tuple[str, ...] = Field(("cifar10-tiny-vp",), min_length=1)
     solver: tuple[str, ...] = Field(("scire",), min_length=1)

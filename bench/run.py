@@ -109,9 +109,9 @@ class Runner:
         """
         protocol = self.protocol(cell)
         key = cell.identity(protocol)
-        if key in self.store:
+        if finished := self.store.finished(key):
             self.progress(cell.samples)
-            return self.store.row(key)
+            return finished
         shards = self.store.shards(key)
         for index in range(-(-cell.samples // SHARD)):
             if index in shards:

@@ -24,6 +24,7 @@ from fastsample.models.training.config import Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import TrainingData
 from fastsample.models.training.pairs import PairStore, generate, invert, noise_quality
 from fastsample.models.training.process import process_group, progress_bar
+from fastsample.models.training.state import read_state
 from fastsample.models.training.trainer import TrainingRun, train
 from fastsample.solvers.grids import nearest
 from fastsample.solvers.solver import Plan, get, solvers
@@ -61,7 +62,7 @@ def train_recipe(
             source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process)
         else:
             source = training_data(name, data)
-        start = starting_weights(recipe) if recipe.start and not (out / "state.pt").is_file() else None
+        start = starting_weights(recipe) if recipe.start and not read_state(out) else None
         return train(
             recipe, source, out, device=device, start=start, max_minutes=max_minutes, compile_network=compile_network
         )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastsample.datasets.files import write_atomically
 from fastsample.datasets.reference import FeatureMoments, ReferenceError, check_moments
 
 __all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
@@ -125,8 +126,7 @@ def write_stats(path: str | Path, mu: NDArray[np.float64], sigma: NDArray[np.flo
         ReferenceError: when they are no mean and covariance.
     """
     check_moments(mu, sigma, str(path))
-    with Path(path).open("wb") as file:  # savez would append .npz to another suffix
-        np.savez(file, mu=mu, sigma=sigma)
+    write_atomically(Path(path), lambda stream: np.savez(stream, mu=mu, sigma=sigma))
 
 
 def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastsample.datasets.files import write_atomically
 
 __all__ = ["FeatureMoments", "ReferenceError", "ReferenceStats", "check_moments", "shipped_reference"]
 
@@ -58,20 +59,11 @@ class ReferenceStats:
 
     def save(self, path: str | Path) -> None:
         """Write an npz: mu float64, the lower triangle of sigma float32 (relative error 6e-8), and the texts."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                mu=self.mu,
-                sigma_lower=self.sigma[np.tril_indices(len(self.mu))].astype(np.float32),
-                n=np.int64(self.n),
-                extractor=np.str_(self.extractor),
-                extractor_sha256=np.str_(self.extractor_sha256),
-                dataset=np.str_(self.dataset),
-                split=np.str_(self.split),
-            )
-        temporary.replace(path)
+        arrays: dict[str, Any] = dict(
+            mu=self.mu, sigma_lower=self.sigma[np.tril_indices(len(self.mu))].astype(np.float32), n=np.int64(self.n),
+            **{text: np.str_(getattr(self, text)) for text in _TEXTS},
+        )  # fmt: skip
+        write_atomically(Path(path), lambda stream: np.savez_compressed(stream, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

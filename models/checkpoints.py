@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fastsample.datasets.files import write_atomically
 from fastsample.models.networks import registry
 
 __all__ = [
@@ -111,13 +111,8 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: M
         dtype = torch.float16 if half and tensor.ndim >= 2 and name.endswith("weight") else tensor.dtype
         stored[name] = tensor.detach().to("cpu", dtype).contiguous()
     _check_finite(stored, str(path))
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(save(stored, {"fastsample": metadata.model_dump_json()}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save(stored, {"fastsample": metadata.model_dump_json()})
+    write_atomically(Path(path), lambda stream: stream.write(content))
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:

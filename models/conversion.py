@@ -2,13 +2,14 @@
 
 The converted file is HOME/checkpoints/ID-<first 12 digits of the source's sha256>.safetensors. It holds the weights
 under the network's own names, in the dtypes of the source, and those of a first stage in the same file with the
-prefix "first_stage."; its metadata string `fastsample-public` is the JSON of a `Manifest`.
+prefix "first_stage."; its metadata string `fastsample-public` is the JSON of a `Manifest`, and `sha256` is the
+checksum of all that, compared at every reading. (Files of older versions have none.)
 """
 
 from __future__ import annotations
 
 import datetime
-import os
+import hashlib
 import shutil
 import tempfile
 import zipfile
@@ -21,9 +22,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from fastsample.datasets.files import write_atomically
 from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.download import DownloadError, download, locked_sha256, target_of, verify_file
 from fastsample.models.networks.ddpm_unet import DDPMUNet, from_diffusers
@@ -146,12 +148,25 @@ def load_converted(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            manifest = Manifest.model_validate_json((file.metadata() or {})["fastsample-public"])
-            return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+            facts = file.metadata() or {}
+            manifest = Manifest.model_validate_json(facts["fastsample-public"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except KeyError as error:
         raise CheckpointError(f"{path} has no manifest of a public model") from error
     except (SafetensorError, OSError, ValidationError) as error:
         raise CheckpointError(f"{path} cannot be read as a converted public model: {error}") from error
+    if "sha256" in facts and facts["sha256"] != _sha256_of(facts["fastsample-public"], tensors):
+        raise CheckpointError(f"{path} is damaged: remove it, and the published file is converted again")
+    return tensors, manifest
+
+
+def _sha256_of(manifest: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the manifest and of the names, dtypes, shapes and bytes of the tensors."""
+    digest = hashlib.sha256(manifest.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def open_converted(path: str | Path) -> Converted:
@@ -217,14 +232,11 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
         first_stage=first, licence=card.licence, notice=card.notice,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )  # fmt: skip
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        # Tensors may share memory or lie in a mapped file; safetensors wants each in its own.
-        own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in stored.items()}
-        save_file(own, temporary, {"fastsample-public": manifest.model_dump_json()})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Tensors may share memory or lie in a mapped file; safetensors wants each in its own.
+    own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in stored.items()}
+    text = manifest.model_dump_json()
+    content = save(own, {"fastsample-public": text, "sha256": _sha256_of(text, own)})
+    write_atomically(target, lambda stream: stream.write(content))
 
 
 def _compare(card: Card, weights: Weights) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from fastsample.datasets.files import DamagedFileError, json_bytes, read_json
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import DiscreteVP, Path, path_named
 from fastsample.solvers.table import Table
@@ -43,7 +43,7 @@ class Training(BaseModel):
         versions: of fastsample and torch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     initial: str
     tried: dict[str, float]
@@ -81,7 +81,7 @@ class TableFile(BaseModel):
         training: of a learned table.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal["fastsample-table"] = "fastsample-table"
     version: Literal[1] = 1
@@ -95,11 +95,11 @@ class TableFile(BaseModel):
     a: list[float]
     b: list[list[float]]
     w: list[list[float]] = []
-    path: dict[str, Any]
+    path: dict[str, JsonValue]
     model: str = ""
     model_sha256: str = ""
     guidance: float = 0.0
-    options: dict[str, Any] = {}
+    options: dict[str, JsonValue] = {}
     training: Training | None = None
 
     @model_validator(mode="after")
@@ -109,9 +109,6 @@ class TableFile(BaseModel):
             raise ValueError(f"a table of {n} evaluations has {n} times, {n + 1} rows, and i numbers in row i of b")
         if self.w and (len(self.w) != n + 1 or len({len(row) for row in self.w}) != 1):
             raise ValueError(f"the noise coefficients w are {n + 1} rows of one length")
-        numbers = [*self.times, self.end, *self.a, *(v for row in (*self.b, *self.w) for v in row)]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError("a number is NaN or infinite")
         path = self.noise_path
         sign = 1 if path.t_data > path.t_noise else -1
         ends = [path.t_noise, *self.times, path.t_data]
@@ -165,8 +162,8 @@ class TableFile(BaseModel):
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The file's text."""
-        return self.model_dump_json(indent=1) + "\n"
+        """The file's text, with its checksum."""
+        return json_bytes(self.model_dump()).decode()
 
 
 def read_table(file: FilePath) -> TableFile:
@@ -176,11 +173,14 @@ def read_table(file: FilePath) -> TableFile:
         TableFileError: if it cannot be read, is cut short, of another form, or its numbers cannot be a solver.
     """
     try:
-        return TableFile.model_validate_json(file.read_bytes())
+        return read_json(file.read_bytes(), TableFile.model_validate)
     except OSError as error:
         raise TableFileError(f"cannot read {file}: {error.strerror}") from None
+    except DamagedFileError as error:
+        raise TableFileError(f"{file} is no table: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
+        reason = "a number is NaN or infinite" if first["type"] == "finite_number" else reason
         raise TableFileError(f"{file} is no table: {where + ': ' if where else ''}{reason}") from None

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastsample.datasets.files import (
+    DamagedFileError,
+    json_bytes,
+    open_sealed,
+    read_arrays,
+    read_json,
+    warn,
+    write_arrays,
+    write_atomically,
+    write_sealed,
+)
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.catalogue import Model
 from fastsample.models.noise import labels, normal
@@ -167,7 +177,7 @@ def generate(
     network = model.network.to(device) if model.network is not None else None
     for index in range(process[0], -(-count // SHARD), process[1]):
         file = _shard(folder, index)
-        if file.is_file():
+        if _is_sound(file):
             progress(SHARD)
             continue
         parts = []
@@ -180,7 +190,8 @@ def generate(
                 raise FloatingPointError(f"{model.id} with {solver} made NaN or infinity of the noise {low}..")
             parts.append(_encoded(x.cpu()))
             progress(len(indices))
-        _write(file, partial(np.save, arr=np.concatenate(parts), allow_pickle=False))
+        made = np.concatenate(parts)
+        write_sealed(file, lambda stream, made=made: np.save(stream, made, allow_pickle=False))  # type: ignore[misc]
 
 
 @torch.inference_mode()
@@ -214,7 +225,7 @@ def invert(
     for index in range(process[0], -(-count // SHARD), process[1]):
         file = folder / f"real-{index:05d}.npz"
         rows = torch.arange(index * SHARD, min((index + 1) * SHARD, count))
-        if file.is_file():
+        if read_arrays(file):
             progress(len(rows))
             continue
         found = []
@@ -231,7 +242,7 @@ def invert(
                 raise FloatingPointError(f"{model.id} made NaN or infinity of the images {int(part[0])}..")
             found.append((x / path.prior_std).cpu().numpy().astype(np.float16))
             progress(len(part))
-        _write(file, partial(np.savez, images=data.images[rows].numpy(), noise=np.concatenate(found)))
+        write_arrays(file, {"images": data.images[rows].numpy(), "noise": np.concatenate(found)})
 
 
 def noise_quality(folder: Path) -> tuple[float, float]:
@@ -242,7 +253,10 @@ def noise_quality(folder: Path) -> tuple[float, float]:
 
 def _real_pairs(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8, noise float16) of all shards."""
-    parts = [np.load(file, allow_pickle=False) for file in sorted(folder.glob("real-*.npz"))]
+    files = sorted(folder.glob("real-*.npz"))
+    parts = [part for file in files if (part := read_arrays(file, "the same command makes it again"))]
+    if not parts or len(parts) < len(files):
+        raise PairError(f"{folder} lacks pairs of real images: make them first")
     return np.concatenate([part["images"] for part in parts]), np.concatenate([part["noise"] for part in parts])
 
 
@@ -255,37 +269,35 @@ def _agree(manifest: Path, facts: dict[str, Any]) -> None:
         if differ:
             raise PairError(f"{manifest.parent} holds pairs made in another way: {', '.join(differ)} differ")
     else:
-        _write(manifest, lambda stream: stream.write(json.dumps(facts, indent=1).encode()))
-
-
-def _write(file: Path, save: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            save(stream)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(manifest, lambda stream: stream.write(json_bytes(facts)))
 
 
 def _shard(folder: Path, index: int) -> Path:
     return folder / f"pairs-{index:05d}.npy"
 
 
+def _is_sound(file: Path) -> bool:
+    """Whether a shard is there and as it was written; a damaged one is named."""
+    try:
+        return file.is_file() and len(_opened(file)) == SHARD
+    except PairError as error:
+        warn(str(error))
+        return False
+
+
 def _opened(file: Path) -> np.ndarray:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise PairError(f"{file} is damaged: {error}; remove it, and the same command makes it again") from error
+        with open_sealed(file):
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise PairError(f"{file} is damaged: {error}; remove it, or let the same command make it again") from error
 
 
 def _facts(manifest: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise PairError(f"{manifest} cannot be read: {error}") from error
-    return facts
+        return read_json(manifest.read_bytes(), dict)
+    except (OSError, DamagedFileError) as error:
+        raise PairError(f"{manifest} cannot be read: {error}; make the pairs in another folder") from error
 
 
 def _encoded(x: Tensor) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
+from fastsample.datasets.files import open_sealed, warn, write_atomically, write_sealed
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, build_network, check_fit, save_checkpoint
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks import registry
@@ -24,7 +26,7 @@ from fastsample.models.training.losses import Objective
 from fastsample.models.training.pairs import PairCoupling
 from fastsample.models.training.perceptual import perceptual_named
 
-__all__ = ["State", "coupling_of", "describe", "kept_rng", "preview", "seed_of"]
+__all__ = ["State", "coupling_of", "describe", "kept_rng", "preview", "read_state", "seed_of"]
 
 LOG = ("step", "images", "loss", "penalty", "lr", "grad_norm", "seconds")
 _OPTIMISER_FIELDS = {
@@ -121,8 +123,8 @@ class State:
             torch.device(device).type, 2.0**15, growth_interval=10_000, enabled=recipe.precision == "fp16"
         )
         self.step = 0
-        if self.file.is_file():
-            self._load()
+        if state := read_state(out, device):
+            self._resume(state)
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.objective.named_parameters())
@@ -155,12 +157,7 @@ class State:
             "run": self._identity(), "step": self.step, "objective": self.objective.state_dict(), "emas": self.emas,
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
         }  # fmt: skip
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        try:
-            torch.save(state, temporary)
-            temporary.replace(self.file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_sealed(self.file, lambda stream: torch.save(state, stream))
         for number, (halflife, ema) in enumerate(zip(self.recipe.ema_halflife_images, self.emas, strict=True), 1):
             file = self.out / f"{self.recipe.id}{f'-ema{number}' if number > 1 else ''}.safetensors"
             facts = {"images_seen": self.seen, "ema_halflife_images": halflife}
@@ -180,8 +177,7 @@ class State:
         """What must be the same for a state to be resumed."""
         return {**self.recipe.model_dump(mode="json"), "data_sha256": self.metadata.data_sha256}
 
-    def _load(self) -> None:
-        state: dict[str, Any] = torch.load(self.file, map_location=self.device, weights_only=True)
+    def _resume(self, state: Mapping[str, Any]) -> None:
         own, known = self._identity(), state["run"]
         differ = [key for key in own if key != "images" and own[key] != known.get(key)]
         if differ:
@@ -201,12 +197,32 @@ class State:
             if self.step and path.is_file():
                 with path.open(newline="") as file:
                     rows = list(csv.reader(file))[: self.step + 1]
-            whole = path.with_name(f".{path.name}.{os.getpid()}")  # the rows are never gone from the disk
-            with whole.open("w", newline="") as file:
-                csv.writer(file).writerows(rows)
-            whole.replace(path)
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows(rows)
+            write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
         with path.open("a", newline="", buffering=1) as file:
             yield csv.writer(file)
+
+
+def read_state(out: Path, device: str = "cpu") -> dict[str, Any] | None:
+    """The state that a run left in a folder; None where there is none. A damaged one is named and set aside."""
+    file = out / "state.pt"
+    try:
+        with open_sealed(file) as stream:
+            state: dict[str, Any] = torch.load(stream, map_location=device, weights_only=True)
+        if missing := {"run", "step", "objective", "emas", "optimizer", "scaler"} - state.keys():
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        return state
+    except FileNotFoundError:
+        return None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch and pickle raise anything for a damaged file without a checksum
+        aside = out / "state.damaged.pt"
+        warn(f"{file} is damaged ({str(error).partition(chr(10))[0]}): it is moved to {aside}, and the run begins anew")
+        with suppress(FileNotFoundError):  # another process was faster
+            file.replace(aside)
+        return None
 
 
 def seed_of(seed: int, step: int, rank: int = 0) -> int:
