@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.console import Words, budgets, console, errors
+from fastsample.bench.console import Words, budgets, console, errors, finite
 
 __all__ = ["app"]
 
@@ -36,12 +36,18 @@ def distill(
     initial: Annotated[
         str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...]\[@GRID] to start from; auto tries several.")
     ] = "auto",
-    sigma0: Annotated[float, typer.Option(min=0.01, help="Noise scale of the initial solver (sigma_0 of BNS).")] = 1.0,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance weight; the table is for this one.")] = 0.0,
+    sigma0: Annotated[
+        float, typer.Option(min=0.01, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS).")
+    ] = 1.0,
+    guidance: Annotated[
+        float, typer.Option(callback=finite, help="Classifier-free guidance weight; the table is for this one.")
+    ] = 0.0,
     train: Annotated[int, typer.Option(min=32, help="Training pairs.")] = 520,
     validation: Annotated[int, typer.Option(min=32, help="Validation pairs.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Gauss-Newton steps at most.")] = 24,
-    minutes: Annotated[float, typer.Option(min=0.0, help="No step begins after this time, for each NFE.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="No step begins after this time, for each NFE.")
+    ] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws of training pairs.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

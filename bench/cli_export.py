@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.console import console
+from fastsample.bench.console import console, finite
 
 __all__ = ["app"]
 
@@ -20,7 +20,9 @@ app = typer.Typer()
 _SOLVER = "NAME or NAME:OPTION=VALUE,...; a learned or imported solver by its name."
 _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
-_GUIDANCE = typer.Option(help="Classifier-free guidance weight, for which a learned table was made.")
+_GUIDANCE = typer.Option(
+    callback=finite, help="Classifier-free guidance weight, for which a learned table was made."
+)
 
 
 @app.command(

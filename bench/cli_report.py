@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.console import Words, budgets, console, solver_words, split_words
+from fastsample.bench.console import Words, budgets, console, finite, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -119,8 +119,12 @@ fastsample recommend results-paper --max-seconds 0.02 --metric fd --json
 def recommend(
     store: Annotated[Path, _STORE] = Path("results-store"),
     budget: Annotated[int | None, typer.Option(help="Function evaluations at most.")] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="PSNR in dB to reach with the fewest evaluations.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Sampling time of one image at most.")] = None,
+    target_psnr: Annotated[
+        float | None, typer.Option(callback=finite, help="PSNR in dB to reach with the fewest evaluations.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(callback=finite, help="Sampling time of one image at most.")
+    ] = None,
     metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = "psnr",
     model: Annotated[Words, _MODEL] = None,
     where: Annotated[Words, _WHERE] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.console import console
+from fastsample.bench.console import console, finite
 
 __all__ = ["app"]
 
@@ -29,7 +29,9 @@ _Seed = Annotated[int | None, typer.Option(help=r"Seed. \[default: the recipe's]
 _Start = Annotated[
     str | None, typer.Option(help='Model whose weights to begin with, instead of the recipe\'s; "" for random ones.')
 ]
-_Minutes = Annotated[float | None, typer.Option(help="Stop cleanly after this time; the same command goes on.")]
+_Minutes = Annotated[
+    float | None, typer.Option(callback=finite, help="Stop cleanly after this time; the same command goes on.")
+]
 _Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 _Compile = Annotated[
     bool, typer.Option("--compile", help="Fuse the network with torch.compile; resume with the same choice.")

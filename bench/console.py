@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
+import typer
 from rich.console import Console
 
-__all__ = ["Words", "budgets", "console", "errors", "solver_words", "split_words"]
+__all__ = ["Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
@@ -32,6 +34,13 @@ def budgets(values: Words) -> tuple[int, ...]:
         except ValueError:
             raise ValueError(f"--nfe takes whole numbers, not {word!r}") from None
     return tuple(found)
+
+
+def finite(value: float | None) -> float | None:
+    """The callback of options that are numbers: neither NaN nor infinity is one."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def solver_words(values: Words) -> tuple[str, ...] | None:

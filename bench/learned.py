@@ -17,6 +17,7 @@ from fastsample.datasets.dataset import data_home
 from fastsample.datasets.files import warn, write_atomically
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
+from fastsample.results.commands import number
 from fastsample.solvers.artefact import TableFile, TableFileError, read_table
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.parameters import coordinate_of
@@ -75,7 +76,7 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     if others and not budgets:
         known += f", but for {others} (on the same path): --transfer takes such a one"
     command = f"fastsample distill {solver} --model {model.id} --nfe {nfe}"
-    command += f" --guidance {guidance:g}" if guidance else ""
+    command += f" --guidance {number(guidance)}" if guidance else ""
     make = f"`{command}` makes one" if solver in LEARNED and not model.classifier else ""
     raise ValueError(f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}")
 
@@ -130,7 +131,7 @@ def add_table(file: TableFile) -> Path:
     folder = data_home() / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     name = "-".join(
-        filter(None, (file.solver, file.model, f"w{file.guidance:g}" if file.guidance else "", str(file.nfe)))
+        filter(None, (file.solver, file.model, f"w{number(file.guidance)}" if file.guidance else "", str(file.nfe)))
     )
     target = folder / f"{name.replace('/', '_')}.json"
     write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)

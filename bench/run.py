@@ -129,7 +129,8 @@ class Runner:
         values, estimates = self._summarise(cell, arrays)
         sums["metrics"] += time.perf_counter() - begin
         values |= {} if bound is None else {"psnr_reference": bound}
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        errors = {f"the standard error of {name}": one.standard_error for name, one in estimates.items()}
+        bad = [name for name, value in (values | errors).items() if not np.isfinite(value)]
         if bad:
             raise CellError(f"{cell}: {', '.join(bad)} is not a finite number; no row was written")
         row = Row(

@@ -199,10 +199,10 @@ def read_json(text: bytes, read: Callable[[dict[str, Any]], _T]) -> _T:
     """
     try:
         facts = from_json(text)
-        if not isinstance(facts, dict):
-            raise DamagedFileError("it holds no JSON object")
     except ValueError as error:
         raise DamagedFileError(f"Invalid JSON: {_reason(error)}") from None
+    if not isinstance(facts, dict):
+        raise DamagedFileError("it holds no JSON object")
     told = facts.pop("checksum", None)
     made = read(facts)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastsample.results.store import Row
 
-__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "sample_command"]
+__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "number", "sample_command"]
 
 
 def bench_command(row: Row) -> str:
@@ -26,7 +26,7 @@ def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
     words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
     if "table" in row.protocol:  # a learned solver has a table for each guidance
-        words += ["--guidance", f"{row.guidance:g}"]
+        words += ["--guidance", number(row.guidance)]
     return shlex.join(words) + " --to python"
 
 
@@ -49,12 +49,17 @@ def _sampler(row: Row) -> list[str]:
     return ["--solver", solver, "--nfe", str(row.nfe_asked), "--grid", row.grid]
 
 
+def number(value: float) -> str:
+    """All digits of it, without a needless point."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
-    words += ["--guidance", f"{row.guidance:g}"] if row.guidance else []
-    words += ["--classifier-scale", f"{scale:g}"] if (scale := classifier_scale_of(row)) else []
+    words += ["--guidance", number(row.guidance)] if row.guidance else []
+    words += ["--classifier-scale", number(scale)] if (scale := classifier_scale_of(row)) else []
     return shlex.join(words + (["--labels", labels_of(row)] if "labels" in row.protocol else []))

@@ -51,7 +51,7 @@ class StoreError(ValueError):
     """A folder that is no store, cannot be written, or holds a file that is no row."""
 
 
-class _OtherVersion(DamagedFileError):
+class _OtherVersionError(DamagedFileError):
     """A row that another version of fastsample has written."""
 
 
@@ -270,7 +270,7 @@ def _row(file: Path, cell: str = "") -> Row:
     """
     try:
         row = read_json(file.read_bytes(), _valid)
-    except _OtherVersion:
+    except _OtherVersionError:
         raise
     except DamagedFileError as error:
         raise DamagedFileError(f"is damaged ({error})") from None
@@ -288,7 +288,7 @@ def _valid(facts: dict[str, Any]) -> Row:
         theirs, ours = ([int(part) for part in re.findall(r"\d+", text)] for text in (written, version("fastsample")))
         newer = theirs > ours or all(one["type"] == "extra_forbidden" for one in error.errors())
         what = f"was written by a newer version of fastsample, {written}" if newer else "is no row of this version"
-        raise _OtherVersion(f"{what} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from None
+        raise _OtherVersionError(f"{what} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from None
 
 
 def _same(file: Path, row: Row) -> None:

@@ -157,9 +157,15 @@ def test_a_damaged_table_harms_no_other_solver(tmp_path):
     words = ["bench", "--model", "gmm2d-flow", "--nfe", "4", "--samples", "16", "--metrics", "psnr"]
     words += ["--out", str(tmp_path / "store"), "--solver"]
     assert run(*words, "euler").exit_code == 0
-    for solver in ("bns", "no-such-solver"):
-        with pytest.raises(TableFileError, match=r"mine\.json is no table"):
-            run(*words, solver)
+    learned = learn()
+    add_table(learned)
+    (tmp_path / "home" / "tables" / "null.json").write_text(learned.to_json().replace('"guidance": 0.0', '"guidance": null'))
+    told = run(*words, "bns")
+    assert told.exit_code == 0
+    for name in ("mine", "null"):
+        assert told.stderr.count(f"{name}.json is no table") == 1
+    with pytest.raises(ValueError, match="unknown solver"):
+        run(*words, "no-such-solver")
 
 
 def test_a_killed_distillation_goes_on(tmp_path):

@@ -47,7 +47,7 @@ def test_what_is_stored_is_what_the_teacher_makes_of_that_noise(tmp_path):
     plan = get("heun").plan(LinearFlow(), 5)
     x = plan(image_mixture(LinearFlow(), SHAPE, components=4), noise.normal(SEED, index.tolist(), SHAPE))
     assert (store.signal(index) - x.clamp(-1, 1)).abs().max() <= 1.01 / 127.5
-    assert (tmp_path / "pairs-00000.npy").stat().st_size < 8 * 64 + 200
+    assert (tmp_path / "pairs-00000.npy").stat().st_size < 8 * 64 + 300
     assert store.labels.tolist() == [0] * 20
     x0, z = PairCoupling().draw(store, index, flip=False)
     assert torch.equal(x0, store.signal(index))

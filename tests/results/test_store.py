@@ -5,11 +5,13 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from rich.console import Console
 
 from fastsample.results.store import Row, Store, StoreError
@@ -62,12 +64,155 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "absent", create=False)
 
 
-def test_a_damaged_row_is_named(tmp_path):
+def flips(content, step):
+    """The content with one bit flipped, every `step`-th in turn."""
+    for bit in range(0, 8 * len(content), step):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
+def test_a_flipped_bit_of_a_row_is_found_or_changes_nothing(tmp_path, capsys):
+    store = Store(tmp_path)
+    for cell in ("abc", "other"):
+        store.finish(row(cell), {})
+    file = tmp_path / "rows" / "abc.json"
+    for count, changed in enumerate(flips(file.read_bytes(), 13), 1):
+        file.write_bytes(changed)
+        found = Store(tmp_path, create=False).rows()
+        assert found in ([row("abc"), row("other")], [row("other")])
+        assert capsys.readouterr().err.count(f"{file} ") == 2 - len(found)
+    assert count > 100
+
+
+@pytest.mark.parametrize("form", ["arrays", "shards"])
+def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, tmp_path, capsys):
+    store, arrays = Store(tmp_path), {"psnr": np.arange(4.0), "features[net]": np.ones((4, 3), np.float32)}
+    if form == "arrays":
+        store.finish(row(), arrays)
+        file = tmp_path / "per_sample" / "abc.npz"
+    else:
+        store.add_shard("abc", 0, arrays)
+        file = tmp_path / "partial" / "abc" / "0.npz"
+    for changed in flips(file.read_bytes(), 97):
+        file.write_bytes(changed)
+        found = store.per_sample("abc") if form == "arrays" else store.shards("abc").get(0, {})
+        assert not found or all((found[name] == arrays[name]).all() for name in arrays)
+        assert capsys.readouterr().err.count(f"{file} is damaged") == (0 if found else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: b"", "is damaged (Invalid JSON: EOF"),
+        (lambda text: text[:300], "is damaged (Invalid JSON: EOF"),
+        (lambda text: b"[" * 100_000, "is damaged (Invalid JSON: recursion limit"),
+        (lambda text: b"[1]", "is damaged (it holds no JSON object"),
+        (lambda text: text.replace(b"30.0", b"31.0"), "is damaged (its checksum is not that of its content"),
+        (lambda text: text.replace(b"30.0", b"NaN"), "metrics.psnr: Input should be a finite number"),
+        (lambda text: text.replace(b"30.0", b"null"), "is no row of this version (metrics.psnr:"),
+        (lambda text: text.replace(b'"order": 3', b'"order": 1e999'), "options.order"),
+        (lambda text: text.replace(b'"seed"', b'"sead"'), "is no row of this version (seed: Field required)"),
+        (lambda text: text.replace(b'"cell"', b'"colour": 1, "cell"'), "was written by a newer version of fastsample"),
+        (lambda text: text.replace(b'"abc"', b'"other"'), "is damaged"),
+    ],
+    ids="empty cut nested array number nan null overflow key newer name".split(),
+)
+def test_an_unreadable_row_is_set_aside_and_its_cell_is_missing(change, said, tmp_path, capsys):
+    store = Store(tmp_path)
+    for cell in ("abc", "def"):
+        store.finish(row(cell), {})
+    file = tmp_path / "rows" / "abc.json"
+    changed = change(file.read_bytes())
+    file.write_bytes(changed)
+    reader = Store(tmp_path, create=False)
+    assert reader.rows() == reader.rows() == [row("def")]
+    (line,) = capsys.readouterr().err.splitlines()  # once, however often it is read
+    assert line.startswith(f"{file} ")
+    assert said in line
+    with pytest.raises(StoreError, match=r"rows/abc\.json "):
+        reader.row("abc")
+    assert file.read_bytes() == changed  # who only reads moves nothing
+    assert "abc" not in Store(tmp_path)
+    assert "damaged" in capsys.readouterr().err
+    store.finish(row(), {})
+    assert store.finished("abc") == row()
+    (kept,) = (tmp_path / "damaged").iterdir()
+    assert kept.read_bytes() == changed
+    assert capsys.readouterr().err == ""
+
+
+def test_rows_of_older_versions_have_no_checksum(tmp_path):
+    store = Store(tmp_path)
+    store.finish(row(), {"psnr": np.arange(4.0)})
+    (tmp_path / "rows" / "abc.json").write_text(row().model_dump_json(indent=1))
+    np.savez(tmp_path / "per_sample" / "abc.npz", psnr=np.arange(4.0))
+    assert store.finished("abc") == row()
+    assert store.per_sample("abc")["psnr"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_row_whose_arrays_are_damaged_or_gone_is_not_finished(tmp_path, capsys):
+    store = Store(tmp_path)
+    for damage in (lambda file: file.write_bytes(file.read_bytes()[:-100]), lambda file: file.unlink()):
+        store.finish(row(), {"psnr": np.arange(4.0)})
+        damage(tmp_path / "per_sample" / "abc.npz")
+        assert store.per_sample("abc") == {}
+        assert store.finished("abc") is None
+        assert "its cell is computed anew" in capsys.readouterr().err
+        assert store.rows() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"guidance": float("nan")}, {"metrics": {"psnr": float("inf")}}, {"options": {"eta": [float("nan")]}},
+     {"times": [1.0, float("nan")]}, {"standard_errors": {"psnr": float("nan")}}, {"seconds": {"total": float("inf")}}],
+)  # fmt: skip
+def test_no_field_of_a_row_takes_nan_or_infinity(changes):
+    with pytest.raises(ValidationError, match="finite number"):
+        row(**changes)
+
+
+def test_a_row_that_would_not_be_read_back_is_not_committed(tmp_path):
     store = Store(tmp_path)
     store.finish(row(), {})
-    (tmp_path / "rows" / "abc.json").write_text('{"cell": "abc"}')
-    with pytest.raises(StoreError, match=r"abc\.json is no row"):
-        store.rows()
+    for damage, said in (({"guidance": float("nan")}, "JSON compliant"), ({"options": {"t": (1, 2)}}, "read back")):
+        with pytest.raises(ValueError, match=said), warnings.catch_warnings(action="ignore"):
+            store.finish(row().model_copy(update=damage), {})
+    assert store.rows() == [row()]
+    assert not list(tmp_path.rglob(".fastsample-*"))
+
+
+def test_arrays_are_there_before_their_row(tmp_path, monkeypatch):
+    """A process that dies between the two leaves no row without its arrays."""
+    store, written = Store(tmp_path), []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.parent.name) or replace(self, to))
+    store.finish(row(), {"psnr": np.arange(4.0)})
+    assert written[:2] == ["per_sample", "rows"]
+
+
+def test_a_store_is_swept_when_it_is_opened(tmp_path):
+    store = Store(tmp_path)
+    store.finish(row(), {})
+    for folder in ("", "rows", "per_sample", "partial/def"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".fastsample-1.part").write_text("")
+    store.add_shard("def", 0, {"psnr": np.arange(4.0)})
+    (tmp_path / "partial" / "abc").mkdir()  # of a process that was killed after its row
+    Store(tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+    assert [folder.name for folder in (tmp_path / "partial").iterdir()] == ["def"]
+    assert list(store.shards("def")) == [0]
+
+
+def test_shards_of_a_cell_that_another_process_finishes(tmp_path):
+    one, other = Store(tmp_path), Store(tmp_path)
+    one.add_shard("abc", 0, {"psnr": np.arange(4.0)})
+    other.finish(row(), {})
+    one.add_shard("abc", 1, {"psnr": np.arange(4.0)})
+    one.finish(row(), {})
+    assert one.rows() == [row()]
+    assert not list((tmp_path / "partial").iterdir())
 
 
 def test_a_killed_writer_leaves_a_clean_store(tmp_path):
