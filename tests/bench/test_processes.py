@@ -82,7 +82,7 @@ def test_processes_on_one_store_end_with_the_numbers_of_one(count, alone, enviro
 def test_kills_at_any_moment_leave_a_store_that_goes_on(alone, environment, tmp_path):
     """What a killed process left is taken up or swept by the next."""
     draws, store = random.Random(0), tmp_path / "store"
-    for _ in range(3):
+    for _ in range(2):
         words = [sys.executable, "-m", "fastsample.bench", *WORDS, str(store), *SWEEP]
         with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
             begin = time.monotonic()

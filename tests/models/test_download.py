@@ -8,6 +8,7 @@ import json
 import threading
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -343,3 +344,21 @@ def test_a_file_that_is_no_converted_one(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_converted(tmp_path / "x.safetensors")
+
+
+def test_a_flipped_bit_of_converted_weights_is_found(server, flips, tmp_path):
+    card = reduced("ddpm-cifar10", image_size=8, model=DDPM).model_copy(update={"md5": ""})
+    weights = weights_of(card)
+    card = served(server, card, weights)
+    path = fetch(card, tmp_path)
+    whole, size = path.read_bytes(), path.stat().st_size
+    for _ in flips(path, 8 * size // 12):
+        with pytest.raises(CheckpointError, match=r"is damaged|cannot be read|has no manifest"):
+            open_converted(path)
+    head = 8 + int.from_bytes(whole[:8], "little")
+    for bit in range(64, 8 * head, 2003):  # names, shapes, the manifest
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        with suppress(CheckpointError):
+            assert_same(path, weights)
+    path.unlink()
+    assert_same(fetch(card, tmp_path), weights)

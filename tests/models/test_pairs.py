@@ -182,3 +182,24 @@ def test_real_pairs_take_the_place_of_their_share(tmp_path):
     assert 0.25 < replaced.double().mean() < 0.35
     assert torch.equal(x0[~replaced], store.signal(index[~replaced]))
     assert not torch.equal(x0[replaced], store.signal(index[replaced]))
+
+
+def test_damaged_shards_are_named_and_made_anew(flips, tmp_path, capsys):
+    made(folder=tmp_path)
+    shard, whole = tmp_path / "pairs-00001.npy", (tmp_path / "pairs-00001.npy").read_bytes()
+    for _ in flips(shard, 397):
+        try:
+            sha256 = PairStore(tmp_path, 20).sha256
+        except PairError as error:
+            assert f"{shard} is damaged" in str(error)
+        else:
+            assert sha256 == PairStore(tmp_path, 20).sha256
+            assert shard.read_bytes()[: 8 * 64] == whole[: 8 * 64]
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    made(folder=tmp_path)
+    assert capsys.readouterr().err.count(f"{shard} is damaged") == 1
+    assert shard.read_bytes() == whole
+    manifest = tmp_path / "pairs.json"
+    manifest.write_text(manifest.read_text().replace('"nfe": 5', '"nfe": 6'))
+    with pytest.raises(PairError, match=r"pairs\.json cannot be read: its checksum"):
+        made(folder=tmp_path)

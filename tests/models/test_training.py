@@ -12,7 +12,7 @@ from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.classifier import ClassifierRecipe, accuracy, train_classifier
 from fastsample.models.training.config import RecipeError, read_recipe, recipes
-from fastsample.models.training.state import preview
+from fastsample.models.training.state import preview, read_state
 from fastsample.models.training.trainer import train
 
 COLUMNS = ("step", "images", "loss", "penalty", "lr", "grad_norm")
@@ -238,3 +238,24 @@ def test_a_classifier_is_trained_and_measured(tmp_path, network, args):
     trained, told, _ = load_model(tmp_path / "colours.safetensors")
     assert told == metadata
     assert accuracy(trained, data) == metadata.test_accuracy > 0.7
+
+
+def test_a_damaged_state_is_named_and_the_run_begins_anew(toy, images, flips, tmp_path, capsys):
+    train(toy(images=16), images, tmp_path / "whole")
+    train(toy(images=8), images, tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    found = known = 0
+    step = read_state(tmp_path / "run")["step"]
+    for _ in flips(state, 8 * state.stat().st_size // 150):
+        if read := read_state(tmp_path / "run"):
+            known += read["step"] == step
+        else:
+            found += capsys.readouterr().err.count(f"{state} is damaged")
+            assert (tmp_path / "run" / "state.damaged.pt").is_file()
+            assert not state.exists()
+    assert (found > 140, found + known) == (True, 151)
+    state.write_bytes((tmp_path / "run" / "state.damaged.pt").read_bytes())
+    assert train(toy(images=16), images, tmp_path / "run").finished
+    assert capsys.readouterr().err.count("state.pt is damaged") == 1
+    assert sha256_of(tmp_path / "run" / "toy.safetensors") == sha256_of(tmp_path / "whole" / "toy.safetensors")
+    assert log(tmp_path / "run") == log(tmp_path / "whole")

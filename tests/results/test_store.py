@@ -64,21 +64,12 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "absent", create=False)
 
 
-def flips(content, step):
-    """The content with one bit flipped, every `step`-th in turn."""
-    for bit in range(0, 8 * len(content), step):
-        changed = bytearray(content)
-        changed[bit // 8] ^= 1 << bit % 8
-        yield bytes(changed)
-
-
-def test_a_flipped_bit_of_a_row_is_found_or_changes_nothing(tmp_path, capsys):
+def test_a_flipped_bit_of_a_row_is_found_or_changes_nothing(flips, tmp_path, capsys):
     store = Store(tmp_path)
     for cell in ("abc", "other"):
         store.finish(row(cell), {})
     file = tmp_path / "rows" / "abc.json"
-    for count, changed in enumerate(flips(file.read_bytes(), 13), 1):
-        file.write_bytes(changed)
+    for count, _ in enumerate(flips(file, 13), 1):  # noqa: B007
         found = Store(tmp_path, create=False).rows()
         assert found in ([row("abc"), row("other")], [row("other")])
         assert capsys.readouterr().err.count(f"{file} ") == 2 - len(found)
@@ -86,7 +77,7 @@ def test_a_flipped_bit_of_a_row_is_found_or_changes_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", ["arrays", "shards"])
-def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, tmp_path, capsys):
+def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, flips, tmp_path, capsys):
     store, arrays = Store(tmp_path), {"psnr": np.arange(4.0), "features[net]": np.ones((4, 3), np.float32)}
     if form == "arrays":
         store.finish(row(), arrays)
@@ -94,8 +85,7 @@ def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, tmp_path, cap
     else:
         store.add_shard("abc", 0, arrays)
         file = tmp_path / "partial" / "abc" / "0.npz"
-    for changed in flips(file.read_bytes(), 97):
-        file.write_bytes(changed)
+    for _ in flips(file):
         found = store.per_sample("abc") if form == "arrays" else store.shards("abc").get(0, {})
         assert not found or all((found[name] == arrays[name]).all() for name in arrays)
         assert capsys.readouterr().err.count(f"{file} is damaged") == (0 if found else 1)

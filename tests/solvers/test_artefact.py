@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
 from fastsample.solvers.artefact import TableFile, TableFileError, read_table
@@ -99,3 +100,27 @@ def test_a_file_that_is_cut_short_or_missing(tmp_path):
         read_table(target)
     with pytest.raises(TableFileError, match=r"cannot read .*No such file"):
         read_table(tmp_path / "missing.json")
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(flips, tmp_path):
+    file, target = table_file(), tmp_path / "table.json"
+    target.write_text(file.to_json())
+    found = 0
+    for _ in flips(target, 37):
+        try:
+            assert read_table(target) == file
+        except TableFileError:
+            found += 1
+    assert found > 100
+
+
+def test_files_of_older_versions_have_no_checksum(tmp_path):
+    file, target = table_file(), tmp_path / "table.json"
+    target.write_text(file.model_dump_json(indent=1))
+    assert read_table(target) == file
+
+
+@pytest.mark.parametrize("changes", [{"guidance": float("nan")}, {"options": {"eta": float("inf")}}])
+def test_no_field_takes_nan_or_infinity(changes):
+    with pytest.raises(ValidationError, match="finite number"):
+        TableFile(**table_file().model_dump() | changes)
