@@ -97,7 +97,6 @@ def _streamed(name: str, split: str, recipe: str, files: Callable[[], Files], ad
     except (OSError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{name} {split}: {error}. {advice}") from error
 
-
     def decoded(index: int) -> Tensor:
         try:
             title, data = read(index)

@@ -15,10 +15,10 @@ import struct
 from collections.abc import Iterable
 from typing import IO, Any
 
-__all__ = ["InertUnpickler", "check_keys"]
+__all__ = ["MOST_OPCODES", "InertUnpickler", "check_keys"]
 
-_MOST_OPCODES = 1_000_000
-_MOST_COPIES = 4  # of the file, in the arguments of calls
+MOST_OPCODES = 1_000_000
+_MOST_COPIES = 3  # of the file, in the arguments of calls
 _LONGEST_INTEGER = 32  # bytes
 _KEYS = (str, bytes, int, float, bool, type(None))
 
@@ -29,7 +29,7 @@ _REFUSED = (
 )  # fmt: skip
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """What no file of data does."""
 
 
@@ -37,7 +37,7 @@ def check_keys(keys: Iterable[Any]) -> None:
     """Raise a ValueError unless all are classes, texts or numbers of at most 64 bits, whose hashes cost nothing."""
     for key in keys:
         if not isinstance(key, type) and (type(key) not in _KEYS or (type(key) is int and key.bit_length() > 64)):
-            raise _Refused(f"it has a key that is neither text nor a number: {reprlib.repr(key)}")
+            raise _RefusedError(f"it has a key that is neither text nor a number: {reprlib.repr(key)}")
 
 
 class _Bounded:
@@ -49,7 +49,7 @@ class _Bounded:
     def read(self, count: int) -> bytes:
         left = self._end - self._file.tell()
         if count > left:
-            raise _Refused(f"it is truncated: {count} bytes are wanted where {max(left, 0)} are left")
+            raise _RefusedError(f"it is truncated: {count} bytes are wanted where {max(left, 0)} are left")
         return self._file.read(count)
 
     def readline(self) -> bytes:
@@ -72,7 +72,7 @@ class InertUnpickler(pickle._Unpickler):
 
     error: type[ValueError] = ValueError
 
-    def __init__(self, file: IO[bytes], size: int, most_opcodes: int = _MOST_OPCODES) -> None:
+    def __init__(self, file: IO[bytes], size: int, most_opcodes: int = MOST_OPCODES) -> None:
         super().__init__(_Bounded(file, file.tell() + size))  # type: ignore[arg-type]
         self._most_copied, self._copied, self._most_opcodes = _MOST_COPIES * size + 1024, 0, most_opcodes
 
@@ -89,26 +89,28 @@ class InertUnpickler(pickle._Unpickler):
         try:
             for _ in range(self._most_opcodes):
                 _OPCODES[self.read(1)[0]](self)
-            raise _Refused(f"it has more than {self._most_opcodes:,} opcodes")
+            raise _RefusedError(f"it has more than {self._most_opcodes:,} opcodes")
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
         except self.error:
             raise
         except Exception as error:  # A hostile file can raise anything; all of it means the same.
-            told = str(error) if isinstance(error, _Refused) else f"it is no pickle: {type(error).__name__}: {error}"
+            told = (
+                str(error) if isinstance(error, _RefusedError) else f"it is no pickle: {type(error).__name__}: {error}"
+            )
             raise self.error(told) from error
 
     def _charge(self) -> None:
         arguments = self.stack[-1]
         if type(arguments) is not tuple:
-            raise _Refused("it calls something with arguments that are no tuple")
+            raise _RefusedError("it calls something with arguments that are no tuple")
         sized = (len(a) for a in arguments if isinstance(a, str | bytes | bytearray | tuple | list | dict | set))
         self._copied += len(arguments) + sum(sized)
         if self._copied > self._most_copied:
-            raise _Refused(f"the arguments of its calls have more than {_MOST_COPIES} times the bytes of the file")
+            raise _RefusedError(f"the arguments of its calls have more than {_MOST_COPIES} times the bytes of the file")
 
     def _refuse(self) -> None:
-        raise _Refused(f"it has a pickle opcode that is refused: {', '.join(_REFUSED)}")
+        raise _RefusedError(f"it has a pickle opcode that is refused: {', '.join(_REFUSED)}")
 
     def _reduce(self) -> None:
         self._charge()
@@ -124,7 +126,7 @@ class InertUnpickler(pickle._Unpickler):
         if isinstance(target, dict):  # torch gives an OrderedDict the attribute _metadata, which nobody needs
             return
         if isinstance(target, type) or not hasattr(target, "__setstate__"):
-            raise _Refused(f"it tries to change a {type(target).__name__}")
+            raise _RefusedError(f"it tries to change a {type(target).__name__}")
         target.__setstate__(state)
 
     def _setitem(self) -> None:
@@ -146,7 +148,7 @@ class InertUnpickler(pickle._Unpickler):
     def _long4(self) -> None:
         size = struct.unpack("<i", self.read(4))[0]
         if not 0 <= size <= _LONGEST_INTEGER:
-            raise _Refused(f"it has an integer of {size} bytes")
+            raise _RefusedError(f"it has an integer of {size} bytes")
         self.append(pickle.decode_long(self.read(size)))
 
     def _bytearray8(self) -> None:

@@ -143,7 +143,7 @@ def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArr
     if any(array.dtype.kind not in "fiu" for array in found.values()):
         raise ReferenceError("the arrays do not hold real numbers")
     if {"mu", "sigma"} <= found.keys():
-        if max(found["mu"].size, int(found["sigma"].size**0.5)) > MOST_FEATURES:
+        if max(found["mu"].size, int(found["sigma"].size ** 0.5)) > MOST_FEATURES:
             raise ReferenceError(f"mu {found['mu'].shape}, sigma {found['sigma'].shape}: {_MOST}")
         return found["mu"].astype(np.float64), found["sigma"].astype(np.float64), 0
     features = next((found[key] for key in _FEATURES if key in found), None)
@@ -196,7 +196,7 @@ def _unpickled(file: IO[bytes], size: int, record: Callable[[str], bytes] | None
 
 
 class _ArrayUnpickler(InertUnpickler):
-    """Reads dictionaries of NumPy arrays of floats, and one tensor of floats whose storage `record` reads by its key."""
+    """Reads dictionaries of NumPy arrays of floats, and a tensor of floats whose storage `record` reads by its key."""
 
     error = ReferenceError
 

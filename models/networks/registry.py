@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fastsample.models.networks.adm_unet import ADMClassifier
 from fastsample.models.networks.cifar_resnet import CifarResNet
@@ -21,7 +23,11 @@ from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
 
-__all__ = ["build_network", "network_names"]
+__all__ = ["MOST_PARAMETERS", "build_network", "network_names"]
+
+MOST_PARAMETERS = 4 * 10**9  # EDM2's largest has 1.5 billion
+_MOST_CALLS = 50_000  # of torch's functions; the deepest of the catalogue takes 24,345
+_LARGEST_INTEGER = 2**20  # of a configuration: widths, counts, sizes
 
 _Config = Mapping[str, Any]
 
@@ -187,10 +193,40 @@ def network_names() -> list[str]:
     return list(_BUILDERS)
 
 
+class _Counted(TorchFunctionMode):
+    """Ends the building of a network that is larger than any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.values = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        self.calls += 1
+        if isinstance(made, Tensor) and not types:  # a factory's
+            self.values += made.numel()
+        if self.calls > _MOST_CALLS or self.values > MOST_PARAMETERS:
+            raise ValueError(f"it makes more than {MOST_PARAMETERS:,} parameters or {_MOST_CALLS:,} calls, the limits")
+        return made
+
+
+def _check_integers(name: str, value: Any) -> None:
+    """Raise a ValueError for an integer that would make lists and tables of any length."""
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"{name} is {value}, more than {_LARGEST_INTEGER:,}, the limit")
+    if isinstance(value, Mapping):
+        for key, item in _without(value).items():
+            _check_integers(str(key), item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_integers(name, item)
+
+
 def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised network, in training mode, on PyTorch's default device.
 
-    Inside `with torch.device("meta")` it costs no memory and no time.
+    It is built on the device `meta` first, where it costs no memory: one that is larger than `MOST_PARAMETERS`, or
+    has an integer above `_LARGEST_INTEGER` in its configuration, is refused there.
 
     Args:
         name: of the original class, such as "EDMPrecond" or "UNetModel".
@@ -202,6 +238,9 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     if name not in _BUILDERS:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
     try:
+        _check_integers("", config)
+        with torch.device("meta"), _Counted():
+            _BUILDERS[name](config)
         return _BUILDERS[name](config)
-    except (KeyError, TypeError) as error:
+    except Exception as error:  # a configuration can be wrong in every way
         raise ValueError(f"{name} refuses its configuration: {error}") from error

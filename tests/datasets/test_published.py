@@ -220,7 +220,7 @@ def test_arrays_are_looked_at_before_they_are_read(tmp_path):
     path = tmp_path / "bomb.npz"
     deflated(path, mu=npy((8,), bytes(64)), sigma=npy((4000, 4000), bytes(128_000_000)))
     for read in (lambda: read_stats(path, "toy"), lambda: read_arrays(path)):
-        with pytest.raises(ValueError, match="bytes in a file of .* at most 50 times are read"):
+        with pytest.raises(ValueError, match=r"bytes in a file of .* at most 50 times are read"):
             read()
     deflated(path, mu=npy((10**12,), bytes(64)))
     with pytest.raises(ValueError, match=r"claims the shape \(1000000000000,\)"):
@@ -242,8 +242,8 @@ def test_a_pickle_cannot_ask_for_more_than_it_has(tmp_path):
     pairs = b"N" + b"2\x86" * 60
     for name, data, told in (
         ("nested pairs as a key", b"\x80\x02}" + pairs + b"K\x01s.", "neither text nor a number"),
-        ("one text encoded again and again", b"\x80\x02c_codecs\nencode\nq\x00" + text + b"X\x06\x00\x00\x00latin1\x86q\x01"
-         + b"h\x00h\x01R" * 20_000 + b".", "times the bytes of the file"),
+        ("one text encoded again and again", b"\x80\x02c_codecs\nencode\nq\x00" + text
+         + b"X\x06\x00\x00\x00latin1\x86q\x01" + b"h\x00h\x01R" * 20_000 + b".", "times the bytes of the file"),
         ("numbers of opcodes", b"\x80\x02" + b"]" * 1_000_001 + b".", "more than 1,000,000 opcodes"),
         ("long integer", b"\x80\x02}\x8b" + struct.pack("<i", 100_000) + b"\x01" * 100_000 + b"K\x01s.", "integer of"),
     ):  # fmt: skip
