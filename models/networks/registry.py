@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from fastsample.models.networks.adm_unet import ADMClassifier
 from fastsample.models.networks.cifar_resnet import CifarResNet
@@ -19,15 +18,12 @@ from fastsample.models.networks.edm2_unet import EDM2Precond
 from fastsample.models.networks.edm_precond import EDMPrecond, EDMPrecondVel, VEPrecond, VPPrecond, iDDPMPrecond
 from fastsample.models.networks.ldm_autoencoder import AutoencoderKL, AutoencoderVQ
 from fastsample.models.networks.ldm_unet import ClassTokenUNet, ldm_unet
+from fastsample.models.networks.limits import Counted, check_integers
 from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
 
-__all__ = ["MOST_PARAMETERS", "build_network", "network_names"]
-
-MOST_PARAMETERS = 4 * 10**9  # EDM2's largest has 1.5 billion
-_MOST_CALLS = 50_000  # of torch's functions; the deepest of the catalogue takes 24,345
-_LARGEST_INTEGER = 2**20  # of a configuration: widths, counts, sizes
+__all__ = ["build_network", "network_names"]
 
 _Config = Mapping[str, Any]
 
@@ -193,40 +189,11 @@ def network_names() -> list[str]:
     return list(_BUILDERS)
 
 
-class _Counted(TorchFunctionMode):
-    """Ends the building of a network that is larger than any."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = self.values = 0
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        self.calls += 1
-        if isinstance(made, Tensor) and not types:  # a factory's
-            self.values += made.numel()
-        if self.calls > _MOST_CALLS or self.values > MOST_PARAMETERS:
-            raise ValueError(f"it makes more than {MOST_PARAMETERS:,} parameters or {_MOST_CALLS:,} calls, the limits")
-        return made
-
-
-def _check_integers(name: str, value: Any) -> None:
-    """Raise a ValueError for an integer that would make lists and tables of any length."""
-    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
-        raise ValueError(f"{name} is {value}, more than {_LARGEST_INTEGER:,}, the limit")
-    if isinstance(value, Mapping):
-        for key, item in _without(value).items():
-            _check_integers(str(key), item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check_integers(name, item)
-
-
 def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised network, in training mode, on PyTorch's default device.
 
-    It is built on the device `meta` first, where it costs no memory: one that is larger than `MOST_PARAMETERS`, or
-    has an integer above `_LARGEST_INTEGER` in its configuration, is refused there.
+    It is built on the device `meta` first, where it costs no memory: one that passes the limits of `networks.limits`
+    is refused there.
 
     Args:
         name: of the original class, such as "EDMPrecond" or "UNetModel".
@@ -238,8 +205,8 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     if name not in _BUILDERS:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
     try:
-        _check_integers("", config)
-        with torch.device("meta"), _Counted():
+        check_integers(config)
+        with torch.device("meta"), Counted():
             _BUILDERS[name](config)
         return _BUILDERS[name](config)
     except Exception as error:  # a configuration can be wrong in every way

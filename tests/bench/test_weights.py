@@ -54,7 +54,7 @@ def bench(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words):
-        given = ["bench", "--model", "gmm-image", "--solver", "euler", "--nfe", "1", "--samples", "2", "--out"]
+        given = ["bench", "--model", "gmm-image", "--solver", "euler", "--nfe", "1", "--samples", "12", "--out"]
         monkeypatch.setattr(sys, "argv", ["fastsample", *given, *map(str, [tmp_path / "store", *words])])
         try:
             main()
@@ -117,46 +117,29 @@ def test_weights_that_do_not_fit_are_told_in_one_line(bench, tmp_path):
     assert len(told.strip().splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def seeded(tmp_path_factory):
-    """The file of an Inception-v3 with weights from a seed."""
-    file = tmp_path_factory.mktemp("weights") / "weights.pth"
-    blank = io.BytesIO()
-    torch.save({}, blank)
-    blank.seek(0)
-
-    class Untrained(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_):
-            pass
-
-    with torch.device("meta"):
-        state = Untrained("inception-v3-compat", ["2048"], blank).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    values = {name: 0.05 * torch.randn(tensor.shape, generator=generator) for name, tensor in state.items()}
-    torch.save({name: value.abs() if name.endswith("var") else value for name, value in values.items()}, file)
-    return file
-
-
-def test_other_weights_have_another_name(seeded, bench, monkeypatch, tmp_path):
+def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, tmp_path):
     # The moments of real images would take eigenvalues of 2048 x 2048, and are not needed.
     monkeypatch.setattr(features, "_reference", lambda *_: SimpleNamespace(name="cifar10", n=6, mu=(), sigma=()))
     monkeypatch.setattr(features.Extractor, "moments", None)
-    short = extractors.sha256_of(seeded)[:8]
-    code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", seeded)
+    found = torch.rand(12, 2048), torch.rand(12, 1008)  # names are asked for here, not numbers
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "forward", lambda *_: found)
+    short = extractors.sha256_of(inception_weights)[:8]
+    code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", inception_weights)
     assert code == 0, told
     assert f"the weights are not the published file; distances in them are fd[inception-v3-compat:{short}]" in told
     (row,) = Store(tmp_path / "store").rows()
-    assert list(row.metrics) == [f"is[inception-v3-compat:{short}]@2"]
+    assert list(row.metrics) == [f"is[inception-v3-compat:{short}]@12"]
     assert {key for key in row.protocol if "[" in key} == {
         f"extractor[inception-v3-compat:{short}]", f"reference[inception-v3-compat:{short}]",
     }  # fmt: skip
     assert "uint8" in row.protocol
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", extractors.sha256_of(seeded))  # as if it were published
-    code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", seeded)
+    published = extractors.sha256_of(inception_weights)  # as if it were
+    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", published)
+    code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", inception_weights)
     assert code == 0
     assert "not the published file" not in told
     assert sorted(name for row in Store(tmp_path / "store").rows() for name in row.metrics) == [
-        f"is[inception-v3-compat:{short}]@2", "is[inception-v3-compat]@2",
+        f"is[inception-v3-compat:{short}]@12", "is[inception-v3-compat]@12",
     ]  # fmt: skip
 
 

@@ -173,7 +173,7 @@ def test_the_shipped_models_load(name):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"model_channels": 2_048}, "does not fit its network: mis-shaped: "),
+        ({"model_channels": 1_024}, "does not fit its network: mis-shaped: "),
         ({"model_channels": 100_000}, "more than 4,000,000,000 parameters or 50,000"),
         ({"num_blocks": 1_000_000}, "more than 4,000,000,000 parameters or 50,000"),
         ({"num_blocks": 10**9}, "num_blocks is 1000000000, more than 1,048,576"),
