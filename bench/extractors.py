@@ -3,11 +3,15 @@
 `cifar10-resnet` comes with the package and needs no download; `efficientnet-lite0`, trained on ImageNet, has its
 weights in a package of its own. Importing this module registers both, so they can be named wherever torch-fidelity
 takes a `feature_extractor`; a distance under one is `fd[cifar10-resnet]` or `fd[efficientnet-lite0]`.
+
+torch-fidelity opens the file of its Inception-v3 as a pickle that may run anything, and fetches what it does not find:
+here every file is read by `models.readers` first, and nothing is fetched. Its other extractors are not used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,20 +24,31 @@ from torch_fidelity.utils import create_feature_extractor
 
 from fastsample.datasets.images import Images
 from fastsample.datasets.reference import FeatureMoments, ReferenceStats
-from fastsample.models.checkpoints import load_model
+from fastsample.models.checkpoints import load_model, sha256_of
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
+from fastsample.models.readers import read_weights
 
 __all__ = [
+    "EFFICIENTNET",
+    "EMBEDDED",
+    "INCEPTION",
     "CifarResNetExtractor",
     "EfficientNetLite0Extractor",
     "compute_reference",
     "efficientnet_weights",
     "extractor_named",
+    "inception_weights",
     "layer_for",
     "refusal",
+    "unpublished",
     "weights_sha256",
 ]
 
+EMBEDDED = "cifar10-resnet"
+EFFICIENTNET = "efficientnet-lite0"
+INCEPTION = "inception-v3-compat"
+_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+_INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -83,7 +98,7 @@ class CifarResNetExtractor(_ClassifierExtractor):
     def __init__(
         self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
     ) -> None:
-        super().__init__(name, features_list, load_model(feature_extractor_weights_path or "cifar10-resnet")[0])
+        super().__init__(name, features_list, load_model(feature_extractor_weights_path or EMBEDDED)[0])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As in the base class.
@@ -91,7 +106,7 @@ class CifarResNetExtractor(_ClassifierExtractor):
         Raises:
             ValueError: for images that are not 32x32.
         """
-        if reason := refusal("cifar10-resnet", tuple(images.shape[1:])):
+        if reason := refusal(EMBEDDED, tuple(images.shape[1:])):
             raise ValueError(reason)
         return super().forward(images)
 
@@ -107,17 +122,17 @@ class EfficientNetLite0Extractor(_ClassifierExtractor):
     ) -> None:
         network = EfficientNetLite0()
         file = feature_extractor_weights_path or efficientnet_weights()
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        network.load_state_dict(read_weights(file, "state-dict").tensors)
         super().__init__(name, features_list, network.eval())
 
 
-register_feature_extractor("cifar10-resnet", CifarResNetExtractor)
-register_feature_extractor("efficientnet-lite0", EfficientNetLite0Extractor)
+register_feature_extractor(EMBEDDED, CifarResNetExtractor)
+register_feature_extractor(EFFICIENTNET, EfficientNetLite0Extractor)
 
 
 def refusal(extractor: str, image_shape: tuple[int, ...]) -> str:
     """Why an extractor cannot take images of that shape (channels, height, width); "" if it can."""
-    if extractor != "cifar10-resnet" or image_shape[1:] == (32, 32):
+    if extractor != EMBEDDED or image_shape[1:] == (32, 32):
         return ""
     height, width = image_shape[1:]
     return f"{extractor} is a classifier of 32x32 images and means nothing on images of {width}x{height}"
@@ -139,16 +154,56 @@ def efficientnet_weights() -> Path:
     return path
 
 
+def inception_weights(given: Path | None = None) -> Path:
+    """The file of Inception-v3's weights: the one that is given, else the published one in torch's hub cache.
+
+    Raises:
+        FileNotFoundError: if it is not there; it is not fetched.
+    """
+    file = given or Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"the Inception-v3 weights are not at {file}; put torch-fidelity's {_INCEPTION_FILE} there or give "
+            "--inception-weights FILE"
+        )
+    return file
+
+
+def unpublished(file: Path) -> str:
+    """The first eight digits of the sha256 of a file of Inception-v3's weights; "" for the published one.
+
+    Only a distance in the features of the published weights is a FID.
+    """
+    sha256 = sha256_of(file)
+    return "" if sha256 == _INCEPTION_SHA256 else sha256[:8]
+
+
 def extractor_named(
-    name: str, layers: list[str], device: str | torch.device = "cpu", weights: str | None = None
+    name: str, layers: list[str], device: str | torch.device = "cpu", weights: Path | None = None
 ) -> FeatureExtractorBase:
-    """torch-fidelity's or our extractor of that name, in eval mode, returning a tuple of `layers`.
+    """torch-fidelity's Inception-v3 or our extractor of that name, in eval mode, returning a tuple of `layers`.
 
     `weights` is the file of its weights, where it is not the default one.
+
+    Raises:
+        FileNotFoundError: if the weights are not on this machine.
+        ValueError: for another extractor, or a file that is damaged, does what no weights do or does not fit.
     """
-    extractor = create_feature_extractor(
-        name, layers, cuda=False, verbose=False, feature_extractor_weights_path=weights
-    )
+    layer_for(name, "fid")
+    source: str | io.BytesIO | None = None if weights is None else str(weights)
+    if name == INCEPTION:
+        # torch-fidelity loads what it is given with all its code, so it is given what was read and written here.
+        source = io.BytesIO()
+        torch.save(read_weights(inception_weights(weights), "state-dict").tensors, source)
+        source.seek(0)
+    try:
+        extractor = create_feature_extractor(
+            name, layers, cuda=False, verbose=False, feature_extractor_weights_path=source
+        )
+    except RuntimeError as error:  # of load_state_dict, with a line for each key
+        raise ValueError(
+            f"{weights or 'the file of weights'} does not fit {name}: {' '.join(str(error).split())[:300]}"
+        ) from error
     return extractor.to(device)
 
 
@@ -168,7 +223,7 @@ def compute_reference(
     *,
     device: str | torch.device = "cpu",
     batch: int = 500,
-    weights: str | None = None,
+    weights: Path | None = None,
 ) -> ReferenceStats:
     """Mean and covariance of the extractor's Frechet-distance features over the whole data set."""
     layer = layer_for(extractor, "fid")
@@ -191,7 +246,6 @@ def layer_for(extractor: str, metric: str) -> str:
     Raises:
         ValueError: for an unknown extractor.
     """
-    if extractor not in FEATURE_EXTRACTORS_REGISTRY:
-        known = ", ".join(sorted(FEATURE_EXTRACTORS_REGISTRY))
-        raise ValueError(f"unknown feature extractor {extractor!r}; known: {known}")
+    if extractor not in (EMBEDDED, EFFICIENTNET, INCEPTION):
+        raise ValueError(f"unknown feature extractor {extractor!r}; known: {EMBEDDED}, {EFFICIENTNET}, {INCEPTION}")
     return str(FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric(metric))

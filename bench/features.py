@@ -1,8 +1,9 @@
 """Feature extractors with the real images that samples are compared with.
 
 `cifar10-resnet` ships with the package, its reference moments too. `efficientnet-lite0` needs its package and the
-training split of cifar10-jpeg. torch-fidelity's `inception-v3-compat` needs its weights (a download of torch-fidelity,
-or a path) and the real CIFAR-10. Moments computed here are cached under FASTSAMPLE_HOME.
+training split of cifar10-jpeg. torch-fidelity's `inception-v3-compat` needs its weights (torch's hub cache, or a path)
+and the real CIFAR-10; with other weights than the published ones it has another name. Moments computed here are cached
+under FASTSAMPLE_HOME.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import numpy as np
 import torch
 
 from fastsample.bench.extractors import (
+    EFFICIENTNET,
+    EMBEDDED,
+    INCEPTION,
     compute_reference,
     efficientnet_weights,
     extractor_named,
+    inception_weights,
     layer_for,
+    unpublished,
     weights_sha256,
 )
 from fastsample.bench.metrics import feature_metrics, symmetric_root
@@ -27,10 +33,6 @@ from fastsample.datasets.reference import ReferenceError, ReferenceStats, shippe
 
 __all__ = ["EMBEDDED", "Extractor", "MetricUnavailable", "open_extractor"]
 
-EMBEDDED = "cifar10-resnet"
-EFFICIENTNET = "efficientnet-lite0"
-INCEPTION = "inception-v3-compat"
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # Per extractor: the set whose moments are the reference, and the real images for KID and precision/recall.
 REFERENCES = {
     EMBEDDED: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
@@ -51,13 +53,19 @@ class Extractor:
         name: as registered with torch-fidelity.
         network: returns (features, logits) of uint8 images [n, 3, H, W].
         reference: moments of the reference set.
-        weights: file of its weights, or None for the default one.
+        weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
     """
 
     name: str
     network: torch.nn.Module
     reference: ReferenceStats
     device: torch.device
+    weights: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The name, with `weights` where there are others than the published ones."""
+        return f"{self.name}:{self.weights}" if self.weights else self.name
 
     @cached_property
     def sha256(self) -> str:
@@ -100,26 +108,22 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None)
 
     Raises:
         MetricUnavailable: if its weights or its reference images are not on this machine.
-        ValueError: for an extractor that no reference set is known for.
+        ValueError: for an extractor that no reference set is known for, or a file that holds no weights of it.
     """
     if name not in REFERENCES:
         raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(REFERENCES)}")
     file = None
-    if name == EFFICIENTNET:
-        try:
+    try:
+        if name == EFFICIENTNET:
             efficientnet_weights()
-        except FileNotFoundError as error:
-            raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
-    if name == INCEPTION:
-        file = weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-        if not file.is_file():
-            raise MetricUnavailable(
-                f"the Inception-v3 weights are not at {file}; put torch-fidelity's {INCEPTION_FILE} there or give "
-                "--inception-weights FILE. Going on with the other metrics."
-            )
+        if name == INCEPTION:
+            file = inception_weights(weights)
+    except FileNotFoundError as error:
+        raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
     layers = [layer_for(name, metric) for metric in ("fid", "isc")]
-    network = extractor_named(name, layers, device, None if file is None else str(file))
-    return Extractor(name, network, _reference(name, network, device, file), device)
+    network = extractor_named(name, layers, device, file)
+    other = unpublished(file) if file else ""
+    return Extractor(name, network, _reference(name, network, device, file), device, other)
 
 
 def _reference(name: str, network: torch.nn.Module, device: torch.device, weights: Path | None) -> ReferenceStats:
@@ -135,9 +139,7 @@ def _reference(name: str, network: torch.nn.Module, device: torch.device, weight
     cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
     if cached.is_file():
         return ReferenceStats.load(cached)
-    stats = compute_reference(
-        _dataset(dataset, split), name, device=device, weights=None if weights is None else str(weights)
-    )
+    stats = compute_reference(_dataset(dataset, split), name, device=device, weights=weights)
     cached.parent.mkdir(parents=True, exist_ok=True)
     stats.save(cached)
     return stats

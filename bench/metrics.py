@@ -40,15 +40,22 @@ _INCEPTIONS_OWN = ("fid", "fid-inf")  # the kinds that name no extractor
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and the extractor whose features it needs ("" for `SOLVER_METRICS`)."""
+    """A metric and the extractor whose features it needs ("" for `SOLVER_METRICS`).
+
+    `weights` are the first digits of the hash of the extractor's, where they are not the published ones: no distance
+    in their features is called `fid`.
+    """
 
     kind: str
     extractor: str
+    weights: str = ""
 
     def name(self, samples: int) -> str:
         """The full name under which the value is stored."""
         if self.kind in SOLVER_METRICS:
             return self.kind
+        if self.weights:
+            return f"{self.kind.replace('fid', 'fd')}[{self.extractor}:{self.weights}]@{samples}"
         if self.kind in _INCEPTIONS_OWN:
             return f"{self.kind}@{samples}"
         return f"{self.kind}[{self.extractor}]@{samples}"

@@ -84,8 +84,9 @@ class Runner:
             facts["trained for"] = f"{cell.table.model} ({cell.table.model_sha256[:16]})" if cell.table.model else "any"
             if cell.table.training:
                 facts["trained against"] = cell.table.training.reference
-        for name, extractor in self._extractors(cell).items():
-            facts |= {f"extractor[{name}]": extractor.sha256, f"reference[{name}]": extractor.reference_id}
+        for extractor in self._extractors(cell).values():
+            facts[f"extractor[{extractor.identity}]"] = extractor.sha256
+            facts[f"reference[{extractor.identity}]"] = extractor.reference_id
         if self._wants("psnr", "truncation"):
             reference = self.reference(cell)
             facts["psnr reference"] = f"{reference.title} ({reference.id})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -93,7 +94,12 @@ def _available(
             continue
         try:
             if metric.extractor and metric.extractor not in extractors:
-                extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
+                found = extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
+                if found.weights:
+                    told = f"the weights are not the published file; distances in them are fd[{found.identity}]"
+                    console.print(f"[yellow]without fid:[/] {escape(told)}", highlight=False, soft_wrap=True)
+            if metric.extractor:
+                metric = replace(metric, weights=extractors[metric.extractor].weights)
             if metric.kind.endswith("-inf"):
                 check_count(samples, len(extractors[metric.extractor].reference.mu))
         except (MetricUnavailable, TooFewSamples) as error:

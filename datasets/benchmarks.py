@@ -7,6 +7,7 @@ account, an agreement or hundreds of gigabytes, so a missing set says what to fe
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from fastsample.datasets.recipes import RECIPES, Recipe
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "image_folder"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")  # told by the content: others run programs (EPS) or are films
+_MOST_PIXELS = 2**26  # the largest of ImageNet has 61 million
+_MOST_BYTES = 2**28  # of one image in a zip, unpacked
 
 
 Files = tuple[Tensor, Callable[[int], tuple[str, bytes]]]  # labels int64 [N]; name and content of image n
@@ -92,14 +96,39 @@ def _streamed(name: str, split: str, recipe: str, files: Callable[[], Files], ad
         labels, read = files()
     except (OSError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{name} {split}: {error}. {advice}") from error
-    return StreamedImages(name, split, labels, lambda index: _decoded(*read(index), RECIPES[recipe]))
+
+    def decoded(index: int) -> Tensor:
+        try:
+            title, data = read(index)
+        except Exception as error:  # zipfile and lmdb raise many things for damaged files
+            raise DatasetError(f"{name} {split}, image {index}: {error}") from error
+        return _decoded(title, data, RECIPES[recipe])
+
+    return StreamedImages(name, split, labels, decoded)
 
 
 def _decoded(name: str, data: bytes, recipe: Recipe) -> Tensor:
     try:
-        return recipe(Image.open(io.BytesIO(data)))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > _MOST_PIXELS:
+            raise DatasetError(f"{image.width}x{image.height} pixels; at most {_MOST_PIXELS:,} are read")
+        return recipe(image)
+    except Exception as error:  # Pillow raises many things for damaged and hostile images
         raise DatasetError(f"{name}: {error}") from error
+
+
+def _unzipping(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """The names in a zip file, and what reads one of them."""
+    archive = zipfile.ZipFile(path)
+
+    def read(name: str) -> bytes:
+        if (size := archive.getinfo(name).file_size) > _MOST_BYTES:
+            raise DatasetError(f"{name} unpacks to {size:,} bytes; at most {_MOST_BYTES:,} are read")
+        return archive.read(name)
+
+    return archive.namelist(), read
 
 
 def _flat(root: Path, which: str) -> Files:
@@ -116,8 +145,7 @@ def _classes(root: Path, which: str) -> Files:
         names = [file.relative_to(path).as_posix() for file in path.rglob("*")]
         read = lambda name: (path / name).read_bytes()  # noqa: E731 - one of two readers
     else:
-        archive = zipfile.ZipFile(path)
-        names, read = archive.namelist(), archive.read
+        names, read = _unzipping(path)
     names = sorted(name for name in names if Path(name).suffix.lower() in _SUFFIXES)
     if not names:
         raise FileNotFoundError(f"{path} holds no image")
@@ -137,7 +165,7 @@ def _celeba(root: Path, code: str) -> Files:
     if (root / "img_align_celeba").is_dir():
         read = lambda name: (root / name).read_bytes()  # noqa: E731 - one of two readers
     else:
-        read = zipfile.ZipFile(root / "img_align_celeba.zip").read
+        _, read = _unzipping(root / "img_align_celeba.zip")
     names = [f"img_align_celeba/{name}" for name in names]
     return torch.zeros(len(names), dtype=torch.int64), lambda index: (f"{root}/{names[index]}", read(names[index]))
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.benchmarks import BENCHMARKS, image_folder
 from fastsample.datasets.dataset import DatasetError, ImageDataset, Images, data_home
 
@@ -97,8 +98,12 @@ def _digits(split: str, path: Path | None) -> ImageDataset:
     """The 8x8 digits of E. Alpaydin and C. Kaynak (1998, UCI repository, CC BY 4.0), levels spread over 0..255."""
     if split != "train":
         raise DatasetError("digits has one split, train")
-    with np.load(path or Path(__file__).parent / "data" / "digits.npz", allow_pickle=False) as pack:
-        levels, labels = torch.from_numpy(pack["images"]), torch.from_numpy(pack["labels"])
+    file = path or Path(__file__).parent / "data" / "digits.npz"
+    try:
+        pack = read_arrays(file, ("images", "labels"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} is no file of digits: {error}") from error
+    levels, labels = torch.from_numpy(pack["images"]), torch.from_numpy(pack["labels"])
     images = (levels[:, None] * (255 / 16)).round().to(torch.uint8)
     return ImageDataset("digits", split, images, labels.long())
 
@@ -113,9 +118,8 @@ def _unpack_jpegs(raw: bytes, origin: str, side: int = 32) -> tuple[Tensor, Tens
         DatasetError: when an array is missing or inconsistent, or an image does not decode to side x side RGB.
     """
     try:
-        with np.load(io.BytesIO(raw), allow_pickle=False) as pack:
-            header, scan, offsets, labels = (pack[key] for key in ("header", "scan", "offsets", "labels"))
-    except (KeyError, ValueError, OSError) as error:
+        header, scan, offsets, labels = read_arrays(io.BytesIO(raw), ("header", "scan", "offsets", "labels")).values()
+    except (ValueError, OSError) as error:
         raise DatasetError(f"{origin} is not a packed JPEG set: {error}") from error
     ends = offsets.astype(np.int64)
     if (

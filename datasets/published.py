@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import reprlib
 import tomllib
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.files import write_atomically
-from fastsample.datasets.reference import FeatureMoments, ReferenceError, check_moments
+from fastsample.datasets.pickles import InertUnpickler
+from fastsample.datasets.reference import MOST_FEATURES, FeatureMoments, ReferenceError, check_moments
 
 __all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
 
 _FEATURES = ("pool_3", "feats")  # arrays [n, d] in the files of Score-SDE and of clean-fid's KID
+_MOST = f"more than {MOST_FEATURES:,} features, which nothing here makes"
+_STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
 
 
 class PublishedReference(NamedTuple):
@@ -88,7 +93,10 @@ class PublishedStats:
             raise ReferenceError(
                 f"{self.path} has no array {name!r} besides; it has: {', '.join(self.others) or 'none'}"
             )
-        return _arrays(self.path, (name,))[name]
+        try:
+            return read_arrays(self.path, (name,))[name]
+        except (OSError, ValueError) as error:
+            raise ReferenceError(f"{self.path}: {error}") from error
 
 
 def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> PublishedStats:
@@ -115,7 +123,8 @@ def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> Publish
     except ReferenceError as error:
         raise ReferenceError(f"{path}: {error}") from error
     except Exception as error:  # A damaged or hostile file can raise anything; all of it means the same.
-        raise ReferenceError(f"{path} holds no reference statistics: {type(error).__name__}: {error}") from error
+        told = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+        raise ReferenceError(f"{path} holds no reference statistics: {told}") from error
     return PublishedStats(path, mu, sigma, extractor, n, others)
 
 
@@ -134,10 +143,14 @@ def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArr
     if any(array.dtype.kind not in "fiu" for array in found.values()):
         raise ReferenceError("the arrays do not hold real numbers")
     if {"mu", "sigma"} <= found.keys():
+        if max(found["mu"].size, int(found["sigma"].size ** 0.5)) > MOST_FEATURES:
+            raise ReferenceError(f"mu {found['mu'].shape}, sigma {found['sigma'].shape}: {_MOST}")
         return found["mu"].astype(np.float64), found["sigma"].astype(np.float64), 0
     features = next((found[key] for key in _FEATURES if key in found), None)
     if features is None or features.ndim != 2 or len(features) < 2:
         raise ReferenceError(f"neither mu and sigma nor features [n, d]; there are: {', '.join(found) or 'no arrays'}")
+    if features.shape[1] > MOST_FEATURES:
+        raise ReferenceError(f"features {features.shape}: {_MOST}")
     moments = FeatureMoments(features.shape[1], features[:1000].mean(axis=0, dtype=np.float64))
     for start in range(0, len(features), 1000):
         moments.add(features[start : start + 1000])
@@ -147,48 +160,60 @@ def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArr
 def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """(the arrays that moments are made from, the names of the others)."""
     if not zipfile.is_zipfile(path):
-        content = _unpickled(path.read_bytes())
+        with path.open("rb") as file:
+            content = _unpickled(file, path.stat().st_size)
         if metric not in content or not isinstance(content[metric], dict):
-            raise ReferenceError(f"no statistics for {metric!r}; there are: {', '.join(map(str, content))}")
+            raise ReferenceError(f"no statistics for {metric!r}; there are: {', '.join(map(str, list(content)[:8]))}")
         return _plain(content[metric]), ()
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         roots = [name for name in names if name.endswith("/data.pkl")]
-        if roots and archive.getinfo(roots[0]).file_size > path.stat().st_size:
+        if not roots:
+            keys = [name.removesuffix(".npy") for name in names]
+            wanted = tuple(key for key in keys if key in ("mu", "sigma", *_FEATURES))
+            if not wanted:
+                raise ReferenceError(f"neither mu and sigma nor features [n, d]; there are: {', '.join(keys[:8])}")
+            return read_arrays(path, wanted), tuple(key for key in keys if key not in wanted)
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise ReferenceError("torch.save does not compress, this file does")
-        data = archive.read(roots[0]) if roots else b""
-    if not roots:
-        keys = [name.removesuffix(".npy") for name in names]
-        wanted = tuple(key for key in keys if key in ("mu", "sigma", *_FEATURES)) or tuple(keys)
-        return _arrays(path, wanted), tuple(key for key in keys if key not in wanted)
-    if roots[0].removesuffix(".pkl") + "/0" in names:  # a tensor's storage
-        features = torch.load(path, map_location="cpu", weights_only=True)
-        return {_FEATURES[0]: features.float().numpy()}, ()
-    return _plain(_unpickled(data)), ()
-
-
-def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in names}
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            raise ReferenceError("its records claim more bytes than it has")
+        data = archive.read(roots[0])
+        root = roots[0].removesuffix(".pkl")
+        tensor = _unpickled(io.BytesIO(data), len(data), cache(lambda key: archive.read(f"{root}/{key}")))
+    return (_plain(tensor) if isinstance(tensor, dict) else {_FEATURES[0]: tensor.array}), ()
 
 
 def _plain(content: dict[Any, Any]) -> dict[str, NDArray[Any]]:
     return {str(key): value.array for key, value in content.items() if isinstance(value, _Array)}
 
 
-def _unpickled(data: bytes) -> dict[Any, Any]:
-    # The pure-Python machine: the one in C would make room for any memo index that a file names.
-    content = _ArrayUnpickler(io.BytesIO(data)).load()
-    if not isinstance(content, dict):
-        raise ReferenceError(f"the pickle holds a {type(content).__name__}, not a dictionary of arrays")
+def _unpickled(file: IO[bytes], size: int, record: Callable[[str], bytes] | None = None) -> Any:
+    content = _ArrayUnpickler(file, size, record).load()
+    if not isinstance(content, dict | _Array):
+        raise ReferenceError(f"the pickle holds a {type(content).__name__}, not arrays")
     return content
 
 
-class _ArrayUnpickler(pickle._Unpickler):
-    """Reads dictionaries of NumPy arrays of floats. A pickle can name the few things below, and nothing is imported."""
+class _ArrayUnpickler(InertUnpickler):
+    """Reads dictionaries of NumPy arrays of floats, and a tensor of floats whose storage `record` reads by its key."""
+
+    error = ReferenceError
+
+    def __init__(self, file: IO[bytes], size: int, record: Callable[[str], bytes] | None) -> None:
+        super().__init__(file, size)
+        self._record = record
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _Type(_STORAGES[name])
         return _Name(module.replace("numpy._core", "numpy.core"), name)
+
+    def persistent_load(self, identity: Any) -> Any:
+        match identity:
+            case ("storage", _Type() as kind, str() as key, *_) if self._record:
+                return self._record(key), kind
+        raise ReferenceError("the pickle refers to data outside itself")
 
 
 class _Name:
@@ -200,7 +225,7 @@ class _Name:
         self._name = f"{module}.{name}"
         if self._name not in (
             "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer", "numpy.ndarray", "numpy.dtype",
-            "_codecs.encode",
+            "_codecs.encode", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict",
         ):  # fmt: skip
             raise ReferenceError(f"the pickle asks for {self._name}, which is refused")
 
@@ -217,6 +242,12 @@ class _Name:
                 return _Type(code)
             case "encode", (str(text), "latin1"):  # how protocol 2 writes bytes
                 return text.encode("latin1")
+            case "OrderedDict", ():
+                return {}
+            case "_rebuild_tensor_v2", ((bytes() as data, _Type() as dtype), 0, shape, strides, *_):
+                array = _filled(data, dtype, shape, "C")
+                if tuple(step // array.itemsize for step in array.strides) == strides:
+                    return _Array(array)
         raise ReferenceError(f"the pickle calls {self._name} in a way that no array of floats needs")
 
 
@@ -249,8 +280,8 @@ class _Array:
 def _filled(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
     if not isinstance(dtype, _Type) or not isinstance(data, bytes) or order not in ("C", "F"):
         raise ReferenceError("an array that is not of floats")
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise ReferenceError(f"an array of shape {shape}")
+    if not isinstance(shape, tuple) or len(shape) > 2 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ReferenceError(f"an array of shape {reprlib.repr(shape)}")
     if len(data) != math.prod(shape) * dtype.dtype.itemsize:
         raise ReferenceError(f"an array of shape {shape} and {len(data)} bytes")
     return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)

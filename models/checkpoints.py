@@ -181,8 +181,9 @@ def load_model(id_or_path: str | Path, device: str | torch.device = "cpu") -> tu
     if entry and sha256 != entry["sha256"]:
         raise CheckpointError(f"{path} has changed: its sha256 is {sha256}, the index says {entry['sha256']}")
     tensors, metadata = load_checkpoint(path)
+    with torch.device("meta"):  # a network that the file does not fill costs nothing
+        check_fit(build_network(metadata), tensors, str(path))
     network = build_network(metadata)
-    check_fit(network, tensors, str(path))
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False).to(device), metadata, sha256
 
@@ -195,8 +196,8 @@ def build_network(metadata: Metadata) -> nn.Module:
     """
     try:
         return registry.build_network(metadata.network, metadata.network_args)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{metadata.id}: {metadata.network} refuses its arguments: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{metadata.id}: {error}") from error
 
 
 def _check_finite(tensors: Mapping[str, Tensor], origin: str) -> None:

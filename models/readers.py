@@ -2,18 +2,20 @@
 
 | layout | files | read by | weights taken |
 |---|---|---|---|
-| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | torch.load, weights_only | the whole, or one entry |
+| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | models.torch_files | the whole, or one entry |
 | state-dict | any in the safetensors format, told by the content | safetensors | the whole |
-| score-sde | score_sde_pytorch, RectifiedFlow | torch.load, weights_only | ema.shadow_params, in the order of `model` |
-| ddim | ermongroup/ddim | torch.load, weights_only | entry 4 of a list |
-| edm-pickle | NVlabs edm and edm2 | fastsample.models.unpickling | the module `ema` |
-| lightning | CompVis latent-diffusion | fastsample.models.unpickling | state_dict, with model_ema in place of model |
+| score-sde | score_sde_pytorch, RectifiedFlow | models.torch_files | ema.shadow_params, in the order of `model` |
+| ddim | ermongroup/ddim | models.torch_files | entry 4 of a list |
+| edm-pickle | NVlabs edm and edm2 | models.unpickling | the module `ema` |
+| lightning | CompVis latent-diffusion | models.torch_files | state_dict, with model_ema in place of model |
+
+What a file can ask for is limited: to `_MOST_TENSORS` tensors of together at most twice the bytes of the file, since
+some share their values, and of at most `_MOST_BYTES` each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,7 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.unpickling import PersistentModule, StoredTensor, TorchZip, load_persistent, reason
+from fastsample.models.torch_files import StoredTensor, load_torch
+from fastsample.models.unpickling import PersistentModule, load_persistent
 
 __all__ = ["LAYOUTS", "Layout", "Weights", "read_weights"]
 
@@ -33,6 +36,9 @@ LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 _MOST_TENSORS = 200_000
 _MOST_BYTES = 8 * 2**30
+_LONGEST_NAME = 500
+_LONGEST_MESSAGE = 1000
+_MOST_ARGUMENTS = 10_000  # of a network, with all their parts
 _DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool,
 }  # fmt: skip
@@ -79,32 +85,23 @@ def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
     try:
         weights = _edm(path) if layout == "edm-pickle" else Weights(_without_prefix(_read(path, layout, entry)), "", {})
         _check(weights.tensors, path)
-    except CheckpointError as error:
-        text = str(error)
-        raise CheckpointError(text if str(path) in text else f"{path} as {layout}: {text}") from error
+    except Exception as error:  # A hostile file can raise anything; all of it means the same.
+        told = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+        told = " ".join(told.split()) if str(path) in told else f"{path} as {layout}: {' '.join(told.split())}"
+        raise CheckpointError(f"{told[:_LONGEST_MESSAGE]}..." if len(told) > _LONGEST_MESSAGE else told) from error
     return weights
 
 
 def _read(path: Path, layout: Layout, entry: str) -> dict[str, Tensor]:
     match layout:
         case "score-sde":
-            return _score_sde(_torch_load(path))
+            return _score_sde(load_torch(path))
         case "ddim":
-            return _ddim(_torch_load(path))
+            return _ddim(load_torch(path))
         case "lightning":
             return _lightning(path)
         case _:
-            return _safetensors(path) if _is_safetensors(path) else _entry(_torch_load(path), entry)
-
-
-def _torch_load(path: Path) -> Any:
-    """PyTorch's restricted reader; a zip is mapped, so that optimizer state which nobody wants is never read."""
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # A hostile file can raise anything; all of it means the same.
-        raise CheckpointError(f"{path} is refused by torch.load(weights_only=True): {reason(error)}") from error
+            return _safetensors(path) if _is_safetensors(path) else _entry(load_torch(path), entry)
 
 
 def _entry(content: Any, entry: str) -> dict[str, Tensor]:
@@ -135,8 +132,7 @@ def _ddim(content: Any) -> dict[str, Tensor]:
 
 
 def _lightning(path: Path) -> dict[str, Tensor]:
-    with closing(TorchZip(path)) as file:
-        found = _tensors(_item(file.load(), "state_dict"), "state_dict")
+    found = _tensors(_item(load_torch(path, foreign=True), "state_dict"), "state_dict")
     # LDM's average carries the U-Net's names without their dots.
     owners = {name.removeprefix("model.").replace(".", ""): name for name in found if name.startswith("model.")}
     averaged = {name.removeprefix("model_ema."): t for name, t in found.items() if name.startswith("model_ema.")}
@@ -169,24 +165,50 @@ def _edm(path: Path) -> Weights:
     state = _state(module, "ema")
     if state.get("_init_args"):
         raise CheckpointError(f"{module.class_name} was made with arguments without names, which says too little")
-    return Weights(dict(_walk(module, "")), module.class_name, _plain(state.get("_init_kwargs", {}), module.class_name))
+    arguments = _plain(state.get("_init_kwargs", {}), module.class_name, [_MOST_ARGUMENTS])
+    return Weights(dict(_walk(module)), module.class_name, arguments)
 
 
-def _walk(module: PersistentModule, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors in the order of torch's state_dict."""
-    if module.class_name not in _EDM_NETWORKS | _EDM_PARTS:
-        raise CheckpointError(f"{prefix or 'ema'} is a {module.class_name}, which no network of EDM contains")
-    state = _state(module, prefix)
-    unsaved = state.get("_non_persistent_buffers_set", set())
-    for group in ("_parameters", "_buffers"):
-        for name, stored in _item(state, group).items():
-            if stored is not None and not (group == "_buffers" and name in unsaved):
+def _walk(root: PersistentModule) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors in the order of torch's state_dict.
+
+    Each module has one place: one that is part of itself would never end, and one in many places ends too late.
+    """
+    waiting, seen, entries = [("", root)], {id(root)}, 0
+    while waiting:
+        prefix, module = waiting.pop()
+        if module.class_name not in _EDM_NETWORKS | _EDM_PARTS:
+            raise CheckpointError(f"{prefix or 'ema'} is a {module.class_name}, which no network of EDM contains")
+        state = _state(module, prefix)
+        groups = [_group(state, key, prefix) for key in ("_parameters", "_buffers", "_modules")]
+        entries += sum(map(len, groups))
+        if entries > _MOST_TENSORS:
+            raise CheckpointError(f"the network has more than {_MOST_TENSORS:,} entries")
+        parameters, buffers, modules = groups
+        unsaved = state.get("_non_persistent_buffers_set", set())
+        if not isinstance(unsaved, set):
+            raise CheckpointError(f"the unsaved buffers of {prefix or 'ema'} are a {type(unsaved).__name__}")
+        for name, stored in (parameters | {k: v for k, v in buffers.items() if k not in unsaved}).items():
+            if stored is not None:
                 yield f"{prefix}{name}", _tensor(stored, f"{prefix}{name}")
-    for name, child in _item(state, "_modules").items():
-        if child is not None:
+        children = [(f"{prefix}{name}.", child) for name, child in modules.items() if child is not None]
+        for name, child in children:
             if not isinstance(child, PersistentModule):
-                raise CheckpointError(f"{prefix}{name} is a {type(child).__name__}, not a module")
-            yield from _walk(child, f"{prefix}{name}.")
+                raise CheckpointError(f"{name} is a {type(child).__name__}, not a module")
+            if id(child) in seen:
+                raise CheckpointError(f"{name} is a module that stands in two places")
+            seen.add(id(child))
+        waiting += reversed(children)
+
+
+def _group(state: dict[str, Any], key: str, prefix: str) -> dict[str, Any]:
+    group = _item(state, key)
+    if not isinstance(group, dict):
+        raise CheckpointError(f"{key} of {prefix or 'ema'} is a {type(group).__name__}")
+    for name in group:
+        if not isinstance(name, str) or len(prefix) + len(name) > _LONGEST_NAME:
+            raise CheckpointError(f"{key} of {prefix or 'ema'} has a name that is no text, or too long")
+    return group
 
 
 def _state(module: PersistentModule, name: str) -> dict[str, Any]:
@@ -214,11 +236,9 @@ def _tensors(content: Any, origin: str) -> dict[str, Tensor]:
 
 
 def _tensor(stored: Any, name: str) -> Tensor:
-    if isinstance(stored, StoredTensor):
-        return stored.read(name)
-    if not isinstance(stored, Tensor):
+    if not isinstance(stored, StoredTensor):
         raise CheckpointError(f"{name} is a {type(stored).__name__}, not a tensor")
-    return stored.detach()
+    return stored.read(name)
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -227,12 +247,15 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in tensors.items()}
 
 
-def _plain(value: Any, name: str) -> Any:
-    """Data that JSON can hold, or an error."""
+def _plain(value: Any, name: str, left: list[int]) -> Any:
+    """Data that JSON can hold, of at most `left[0]` parts, or an error."""
+    left[0] -= 1
+    if left[0] < 0 or len(name) > _LONGEST_NAME:
+        raise CheckpointError(f"the arguments of the network have more than {_MOST_ARGUMENTS:,} parts")
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+        return {key: _plain(item, f"{name}.{key}", left) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, name) for item in value]
+        return [_plain(item, name, left) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise CheckpointError(f"the argument {name} is a {type(value).__name__}")
@@ -240,7 +263,9 @@ def _plain(value: Any, name: str) -> Any:
 
 def _check(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Sizes first, so that nothing huge is touched; then values."""
-    whole = path.stat().st_size
+    whole, total = path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values())
+    if len(tensors) > _MOST_TENSORS or total > 2 * whole:
+        raise CheckpointError(f"{len(tensors):,} tensors claim {total:,} bytes in a file of {whole:,}")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
             raise CheckpointError(f"{name} is a {tensor.dtype} tensor, {tensor.layout}, on {tensor.device}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from fastsample.models.networks.adm_unet import ADMClassifier
@@ -17,6 +18,7 @@ from fastsample.models.networks.edm2_unet import EDM2Precond
 from fastsample.models.networks.edm_precond import EDMPrecond, EDMPrecondVel, VEPrecond, VPPrecond, iDDPMPrecond
 from fastsample.models.networks.ldm_autoencoder import AutoencoderKL, AutoencoderVQ
 from fastsample.models.networks.ldm_unet import ClassTokenUNet, ldm_unet
+from fastsample.models.networks.limits import Counted, check_integers
 from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
@@ -190,7 +192,8 @@ def network_names() -> list[str]:
 def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised network, in training mode, on PyTorch's default device.
 
-    Inside `with torch.device("meta")` it costs no memory and no time.
+    It is built on the device `meta` first, where it costs no memory: one that passes the limits of `networks.limits`
+    is refused there.
 
     Args:
         name: of the original class, such as "EDMPrecond" or "UNetModel".
@@ -202,6 +205,9 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     if name not in _BUILDERS:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
     try:
+        check_integers(config)
+        with torch.device("meta"), Counted():
+            _BUILDERS[name](config)
         return _BUILDERS[name](config)
-    except (KeyError, TypeError) as error:
+    except Exception as error:  # a configuration can be wrong in every way
         raise ValueError(f"{name} refuses its configuration: {error}") from error

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
-from fastsample.models.checkpoints import ClassifierMetadata, load_model
+from fastsample.models.checkpoints import CheckpointError, ClassifierMetadata, check_fit, load_model
+from fastsample.models.readers import read_weights
 
 __all__ = ["FeatureDistance", "perceptual_named"]
 
 _EPS = 1e-10
+_VGG = "https://download.pytorch.org/models/vgg16-397923af.pth"
+_HEADS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth"
+_TAPS = (3, 8, 15, 22, 29)  # the last activations before each pooling
 
 
 class FeatureDistance(nn.Module):
@@ -38,27 +42,55 @@ class FeatureDistance(nn.Module):
 
 
 class _Lpips(nn.Module):
-    """LPIPS of torch-fidelity as rfpp uses it: VGG-16 at 224x224 with average pooling in place of max pooling."""
+    """LPIPS as rfpp uses it: VGG-16 at 224x224 with average pooling in place of max pooling.
+
+    Its files are looked for in torch's hub cache and read by `models.readers`; they are not fetched.
+    """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
-
-        with _only_weights():
-            self.lpips = SampleSimilarityLPIPS("lpips-vgg16", sample_similarity_resize=224)
-        for stage in self.lpips.net.children():
-            for name, layer in stage.named_children():
-                if isinstance(layer, nn.MaxPool2d):
-                    setattr(stage, name, nn.AvgPool2d(2))
+        with torch.device("meta"):
+            self.features = torchvision.models.vgg16().features[: _TAPS[-1] + 1]
+        file, tensors = _published(_VGG)
+        own = {name.removeprefix("features."): t for name, t in tensors.items() if name.startswith("features.")}
+        check_fit(self.features, own, str(file))
+        self.features.load_state_dict(own, assign=True)
+        for name, layer in self.features.named_children():
+            if isinstance(layer, nn.MaxPool2d):
+                setattr(self.features, name, nn.AvgPool2d(2))
+        file, tensors = _published(_HEADS)
+        for index, tap in enumerate(_TAPS):
+            name, width = f"lin{index}.model.1.weight", self.features[tap - 1].out_channels
+            if name not in tensors or tensors[name].shape != (1, width, 1, 1):
+                raise CheckpointError(f"{file} has no weights of {width} channels under {name}")
+            self.register_buffer(f"head{index}", tensors[name])
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).reshape(3, 1, 1))
+        self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """[n] of images [n, 3, R, R] in [-1, 1], which are not clamped."""
-        distance: Tensor = self.lpips(127.5 * (a + 1), 127.5 * (b + 1))
-        return distance.reshape(-1)
+        total = a.new_zeros(len(a))
+        for index, (f, g) in enumerate(zip(self._maps(a), self._maps(b), strict=True)):
+            head = getattr(self, f"head{index}")
+            total = total + ((_unit(f) - _unit(g)).square() * head).sum(1).mean((1, 2))
+        return total
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        mode = "area" if min(x.shape[2:]) > 224 else "bilinear"
+        h, maps = F.interpolate((x - self.shift) / self.scale, (224, 224), mode=mode), []
+        for index, layer in enumerate(self.features):
+            h = layer(h)
+            if index in _TAPS:
+                maps.append(h)
+        return maps
 
 
 def perceptual_named(name: str, device: str | torch.device = "cpu") -> nn.Module:
-    """The distance of that name: "lpips", whose weights are downloaded once, or the id or file of a classifier.
+    """The distance of that name: "lpips", whose files are in torch's hub cache, or the id or file of a classifier.
 
     Raises:
         ValueError: for a model that is no classifier, or is not there.
@@ -71,18 +103,12 @@ def perceptual_named(name: str, device: str | torch.device = "cpu") -> nn.Module
     return FeatureDistance(network)
 
 
+def _published(url: str) -> tuple[Path, dict[str, Tensor]]:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not file.is_file():
+        raise CheckpointError(f"LPIPS needs {file}, which is not there: fetch {url}")
+    return file, read_weights(file, "state-dict").tensors
+
+
 def _unit(f: Tensor) -> Tensor:
     return f / (f.square().sum(1, keepdim=True) + _EPS).sqrt()
-
-
-@contextmanager
-def _only_weights() -> Iterator[None]:
-    """torch.load inside refuses everything but tensors, also where a library asks for pickles."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        if before is not None:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before

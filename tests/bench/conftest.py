@@ -3,6 +3,8 @@ import threading
 from http import HTTPStatus
 
 import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fastsample.bench import reference, run
 from fastsample.models import download
@@ -53,3 +55,24 @@ def coarse(monkeypatch):
     for module in (reference, run):
         monkeypatch.setattr(module, "BATCH", 8)
         monkeypatch.setattr(module, "PROBES", 2)
+
+
+class UntrainedInception(FeatureExtractorInceptionV3):
+    """torch-fidelity's Inception-v3 that goes without its weights."""
+
+    def load_state_dict(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """Weights from a seed, in the file that torch-fidelity reads."""
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save({}, file)
+    network = UntrainedInception("inception-v3-compat", ["2048"], str(file))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.kaiming_normal_(parameter, generator=generator)
+    torch.save(network.state_dict(), file)
+    return file

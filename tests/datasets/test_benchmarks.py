@@ -1,8 +1,10 @@
 """The benchmarks' sets on small files of the published layouts, and image folders."""
 
 import io
+import struct
 import sys
 import zipfile
+import zlib
 from importlib.util import find_spec
 
 import numpy as np
@@ -133,3 +135,25 @@ def test_bad_folders_are_refused(tmp_path):
     put(tmp_path / "b.png", encoded(0)[:60])
     with pytest.raises(DatasetError, match=r"b\.png: "):
         list(dataset_named(f"folder:{tmp_path}").batches(2))
+
+
+def test_images_larger_than_any_are_refused_before_they_are_decoded(tmp_path):
+    head = b"\x89PNG\r\n\x1a\n"
+    size = struct.pack(">IIBBBBB", 20_000, 4_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + size
+    header = head + struct.pack(">I", len(size)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = header + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    put(tmp_path / "bomb" / "a.png", data)
+    with pytest.raises(DatasetError, match="20000x4000 pixels; at most 67,108,864 are read"):
+        dataset_named(f"folder:{tmp_path / 'bomb'}").loaded()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(2**28 + 1))
+    with pytest.raises(DatasetError, match=r"image 0: a.png unpacks to 268,435,457 bytes"):
+        dataset_named(f"folder:{tmp_path / 'bomb.zip'}").loaded()
+
+
+def test_only_images_are_read_whatever_a_file_is_called(tmp_path):
+    """Pillow would run Ghostscript on PostScript."""
+    put(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(DatasetError, match="cannot identify image file"):
+        dataset_named(f"folder:{tmp_path}").loaded()

@@ -1,12 +1,15 @@
 """Every published format from a small file of it, and the refusal of everything else."""
 
+import io
 import pickle
+import struct
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
+from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.published import published_references, read_stats, write_stats
 from fastsample.datasets.reference import ReferenceError
 
@@ -197,3 +200,53 @@ def test_the_list_of_published_files_is_whole():
         assert entry.url.startswith("https://")
         assert entry.extractor in ("inception-v3-compat", "pytorch-fid", "clean-fid", "tfhub-inception")
         assert entry.format.split()[0] in ("npz", "pickle")
+
+
+def deflated(path, **members):
+    """A small zip whose members are large."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+
+
+def npy(shape, data=b"", dtype="<f8"):
+    """An .npy that claims a shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+def test_arrays_are_looked_at_before_they_are_read(tmp_path):
+    path = tmp_path / "bomb.npz"
+    deflated(path, mu=npy((8,), bytes(64)), sigma=npy((4000, 4000), bytes(128_000_000)))
+    for read in (lambda: read_stats(path, "toy"), lambda: read_arrays(path)):
+        with pytest.raises(ValueError, match=r"bytes in a file of .* at most 50 times are read"):
+            read()
+    deflated(path, mu=npy((10**12,), bytes(64)))
+    with pytest.raises(ValueError, match=r"claims the shape \(1000000000000,\)"):
+        read_arrays(path)
+    deflated(path, mu=npy((8,), bytes(64), "|O"))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_arrays(path)
+    np.savez(path, pool_3=np.zeros((2, 5000), np.float16))
+    with pytest.raises(ReferenceError, match="more than 3,072 features"):
+        read_stats(path, "toy")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="no npz"):
+        read_arrays(path)
+
+
+def test_a_pickle_cannot_ask_for_more_than_it_has(tmp_path):
+    """Each of these would take gigabytes, or hours."""
+    text = b"X" + struct.pack("<I", 100_000) + b"x" * 100_000
+    pairs = b"N" + b"2\x86" * 60
+    for name, data, told in (
+        ("nested pairs as a key", b"\x80\x02}" + pairs + b"K\x01s.", "neither text nor a number"),
+        ("one text encoded again and again", b"\x80\x02c_codecs\nencode\nq\x00" + text
+         + b"X\x06\x00\x00\x00latin1\x86q\x01" + b"h\x00h\x01R" * 20_000 + b".", "times the bytes of the file"),
+        ("numbers of opcodes", b"\x80\x02" + b"]" * 1_000_001 + b".", "more than 1,000,000 opcodes"),
+        ("long integer", b"\x80\x02}\x8b" + struct.pack("<i", 100_000) + b"\x01" * 100_000 + b"K\x01s.", "integer of"),
+    ):  # fmt: skip
+        (tmp_path / "file").write_bytes(data)
+        with pytest.raises(ReferenceError, match=told):
+            print(name, read_stats(tmp_path / "file", "toy"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_tensors_must_fit_the_network(weights, tmp_path):
     told = str(error.value)
     assert "missing: map_layer1.bias; unexpected: extra; mis-shaped: map_layer0.bias (3,) for (32,)" in told
     save_checkpoint(path, weights, described(network_args={"size": 3}))
-    with pytest.raises(CheckpointError, match="refuses its arguments"):
+    with pytest.raises(CheckpointError, match="SongUNet refuses its configuration"):
         load_model(path)
 
 
@@ -165,3 +166,22 @@ def test_the_shipped_models_load(name):
     assert metadata.id == name
     assert json.loads(metadata.model_dump_json())["network_args"] == metadata.network_args
     assert sum(p.numel() for p in network.parameters()) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model_channels": 1_024}, "does not fit its network: mis-shaped: "),
+        ({"model_channels": 100_000}, "more than 4,000,000,000 parameters or 50,000"),
+        ({"num_blocks": 1_000_000}, "more than 4,000,000,000 parameters or 50,000"),
+        ({"num_blocks": 10**9}, "num_blocks is 1000000000, more than 1,048,576"),
+        ({"channel_mult": [1, 10**18]}, "channel_mult is 1000000000000000000, more than"),
+    ],
+)
+def test_a_network_of_absurd_width_is_refused_before_it_is_built(weights, changes, told, tmp_path):
+    path = tmp_path / "wide.safetensors"
+    save_checkpoint(path, weights, described(network_args=ARGS | changes))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=told):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

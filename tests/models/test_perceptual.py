@@ -1,6 +1,6 @@
 """Perceptual distances of training: zero for equal images, differentiable, and LPIPS in rfpp's form."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,16 +58,48 @@ def test_features_come_from_a_classifiers_file(tmp_path):
 
 
 @pytest.fixture
-def lpips(monkeypatch):
-    """LPIPS with random weights in place of the published files."""
+def hub(monkeypatch, tmp_path):
+    """An empty cache of torch's hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def lpips(hub):
+    """LPIPS with random weights in the published files."""
     torch.manual_seed(0)
     features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     widths = (64, 128, 256, 512, 512)
     heads = {f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) for i, width in enumerate(widths)}
-    where = "torch_fidelity.sample_similarity_lpips."
-    monkeypatch.setattr(where + "torchvision_load_pretrained_vgg16", lambda: SimpleNamespace(features=features))
-    monkeypatch.setattr(where + "load_state_dict_from_url", lambda *_, **__: heads)
+    tensors = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    torch.save(tensors, hub / "vgg16-397923af.pth", _use_new_zipfile_serialization=False)  # as it is published
+    torch.save(heads, hub / "weights-vgg16-lpips.pth")
     return perceptual_named("lpips"), features, heads
+
+
+class Touch:
+    """Pickles as a call that makes the file."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_lpips_are_neither_executed_nor_fetched(zipped, hub, tmp_path):
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af.pth, which is not there: fetch https://"):
+        perceptual_named("lpips")
+    evil = {"features.0.weight": Touch(tmp_path / "canary")}
+    torch.save(evil, hub / "vgg16-397923af.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"asks for .*, which is refused"):
+        perceptual_named("lpips")
+    assert not (tmp_path / "canary").exists()
+    torch.load(hub / "vgg16-397923af.pth", weights_only=False)
+    assert (tmp_path / "canary").exists()
 
 
 def test_lpips_has_average_pooling(lpips):

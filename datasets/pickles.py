@@ -1,0 +1,168 @@
+"""The stack machine of pickle for data that nobody trusts: nothing is imported, and nothing is called but what is told.
+
+A pickle is a program. Its only way out of its machine is to name a global and call it; here a reader says what each
+name stands for. Its ways to take a machine down are lengths that the file does not have, objects that are copied or
+hashed again and again, and sheer numbers of them. So no read passes the end of the file, keys are flat (the hash of
+nested pairs takes 2^depth steps), integers are short, the arguments of all calls together are at most a few times as
+long as the file, and there is a limit on opcodes, each of which makes a few hundred bytes at most.
+"""
+
+from __future__ import annotations
+
+import pickle
+import reprlib
+import struct
+from collections.abc import Iterable
+from typing import IO, Any
+
+__all__ = ["MOST_OPCODES", "InertUnpickler", "check_keys"]
+
+MOST_OPCODES = 1_000_000
+_MOST_COPIES = 3  # of the file, in the arguments of calls
+_LONGEST_INTEGER = 32  # bytes
+_KEYS = (str, bytes, int, float, bool, type(None))
+
+# Extension registry, old-style instances, text-mode persistent ids, out-of-band buffers, frozen sets and constructors
+# with keywords: no checkpoint and no statistics use them.
+_REFUSED = (
+    "EXT1", "EXT2", "EXT4", "INST", "OBJ", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "FROZENSET", "NEWOBJ_EX",
+)  # fmt: skip
+
+
+class _RefusedError(ValueError):
+    """What no file of data does."""
+
+
+def check_keys(keys: Iterable[Any]) -> None:
+    """Raise a ValueError unless all are classes, texts or numbers of at most 64 bits, whose hashes cost nothing."""
+    for key in keys:
+        if not isinstance(key, type) and (type(key) not in _KEYS or (type(key) is int and key.bit_length() > 64)):
+            raise _RefusedError(f"it has a key that is neither text nor a number: {reprlib.repr(key)}")
+
+
+class _Bounded:
+    """A file that is never asked for more than it has: reading with a huge length would allocate it first."""
+
+    def __init__(self, file: IO[bytes], end: int) -> None:
+        self._file, self._end = file, end
+
+    def read(self, count: int) -> bytes:
+        left = self._end - self._file.tell()
+        if count > left:
+            raise _RefusedError(f"it is truncated: {count} bytes are wanted where {max(left, 0)} are left")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        return self._file.readline(max(0, self._end - self._file.tell()))
+
+
+class InertUnpickler(pickle._Unpickler):
+    """Runs one pickle; subclasses say in `find_class` what a global stands for.
+
+    Of what is made, only instances of classes with `__setstate__` can be given a state.
+
+    Args:
+        file: seekable, at the start of the pickle; left behind its end.
+        size: bytes that it holds from there.
+        most_opcodes: the limit on opcodes.
+
+    Attributes:
+        error: what is raised.
+    """
+
+    error: type[ValueError] = ValueError
+
+    def __init__(self, file: IO[bytes], size: int, most_opcodes: int = MOST_OPCODES) -> None:
+        super().__init__(_Bounded(file, file.tell() + size))  # type: ignore[arg-type]
+        self._most_copied, self._copied, self._most_opcodes = _MOST_COPIES * size + 1024, 0, most_opcodes
+
+    def load(self) -> Any:
+        """The content.
+
+        Raises:
+            error: for a damaged or truncated pickle, or one that passes a limit.
+        """
+        frames = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
+        self.read, self.readinto, self.readline = frames.read, frames.readinto, frames.readline
+        self._unframer, self.metastack, self.stack = frames, list[Any](), list[Any]()
+        self.append = self.stack.append
+        try:
+            for _ in range(self._most_opcodes):
+                _OPCODES[self.read(1)[0]](self)
+            raise _RefusedError(f"it has more than {self._most_opcodes:,} opcodes")
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
+        except self.error:
+            raise
+        except Exception as error:  # A hostile file can raise anything; all of it means the same.
+            told = (
+                str(error) if isinstance(error, _RefusedError) else f"it is no pickle: {type(error).__name__}: {error}"
+            )
+            raise self.error(told) from error
+
+    def _charge(self) -> None:
+        arguments = self.stack[-1]
+        if type(arguments) is not tuple:
+            raise _RefusedError("it calls something with arguments that are no tuple")
+        sized = (len(a) for a in arguments if isinstance(a, str | bytes | bytearray | tuple | list | dict | set))
+        self._copied += len(arguments) + sum(sized)
+        if self._copied > self._most_copied:
+            raise _RefusedError(f"the arguments of its calls have more than {_MOST_COPIES} times the bytes of the file")
+
+    def _refuse(self) -> None:
+        raise _RefusedError(f"it has a pickle opcode that is refused: {', '.join(_REFUSED)}")
+
+    def _reduce(self) -> None:
+        self._charge()
+        self.load_reduce()  # type: ignore[attr-defined]
+
+    def _newobj(self) -> None:
+        self._charge()
+        self.load_newobj()  # type: ignore[attr-defined]
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, dict):  # torch gives an OrderedDict the attribute _metadata, which nobody needs
+            return
+        if isinstance(target, type) or not hasattr(target, "__setstate__"):
+            raise _RefusedError(f"it tries to change a {type(target).__name__}")
+        target.__setstate__(state)
+
+    def _setitem(self) -> None:
+        check_keys(self.stack[-2:-1])
+        self.load_setitem()  # type: ignore[attr-defined]
+
+    def _setitems(self) -> None:
+        check_keys(self.stack[::2])
+        self.load_setitems()  # type: ignore[attr-defined]
+
+    def _dict(self) -> None:
+        check_keys(self.stack[::2])
+        self.load_dict()  # type: ignore[attr-defined]
+
+    def _additems(self) -> None:
+        check_keys(self.stack)
+        self.load_additems()  # type: ignore[attr-defined]
+
+    def _long4(self) -> None:
+        size = struct.unpack("<i", self.read(4))[0]
+        if not 0 <= size <= _LONGEST_INTEGER:
+            raise _RefusedError(f"it has an integer of {size} bytes")
+        self.append(pickle.decode_long(self.read(size)))
+
+    def _bytearray8(self) -> None:
+        self.append(bytearray(self.read(struct.unpack("<Q", self.read(8))[0])))
+
+
+_OPCODES = (
+    pickle._Unpickler.dispatch
+    | {getattr(pickle, name)[0]: InertUnpickler._refuse for name in _REFUSED}
+    | {
+        pickle.REDUCE[0]: InertUnpickler._reduce, pickle.NEWOBJ[0]: InertUnpickler._newobj,
+        pickle.BUILD[0]: InertUnpickler._build, pickle.SETITEM[0]: InertUnpickler._setitem,
+        pickle.SETITEMS[0]: InertUnpickler._setitems, pickle.DICT[0]: InertUnpickler._dict,
+        pickle.ADDITEMS[0]: InertUnpickler._additems, pickle.LONG4[0]: InertUnpickler._long4,
+        pickle.BYTEARRAY8[0]: InertUnpickler._bytearray8,
+    }
+)  # fmt: skip
