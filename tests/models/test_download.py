@@ -17,8 +17,10 @@ from rich.console import Console
 
 from fastsample.models import download as downloads
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.conversion import describe, fetch, load_converted, open_converted
-from fastsample.models.download import DownloadError, download, locked_sha256, target_of
+from fastsample.models.conversion import fetch, load_converted, open_converted
+from fastsample.models.description import describe
+from fastsample.models.download import download
+from fastsample.models.known import DownloadError, current_sha256, target_of
 from fastsample.models.networks.ddpm_unet import diffusers_name
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
@@ -78,7 +80,8 @@ def card_at(*urls, like="edm-cifar10-uncond-vp", **changes):
 
 
 def get(card, home):
-    return download(card, home, wait=0.0)
+    """The download alone, of what is read as nothing."""
+    return download(card, home, lambda file, sha256: None, wait=0.0)
 
 
 def test_a_download_is_whole_recorded_and_not_repeated(server, tmp_path):
@@ -86,7 +89,7 @@ def test_a_download_is_whole_recorded_and_not_repeated(server, tmp_path):
     path = get(card, tmp_path)
     assert path == target_of(card, tmp_path)
     assert path.read_bytes() == CONTENT
-    assert locked_sha256(card, tmp_path) == hashlib.sha256(CONTENT).hexdigest()
+    assert current_sha256(card, tmp_path) == hashlib.sha256(CONTENT).hexdigest()
     assert [file.name for file in path.parent.iterdir()] == [card.file]
     assert get(card, tmp_path) == path
     assert len(server.ranges) == 1
@@ -133,7 +136,7 @@ def test_another_content_than_the_card_says_is_refused(server, tmp_path, known):
     with pytest.raises(DownloadError, match=f"its {next(iter(known))} is"):
         get(card, tmp_path)
     assert list(target_of(card, tmp_path).parent.glob("*.pkl*")) == []
-    assert locked_sha256(card, tmp_path) == ""
+    assert not (tmp_path / "checkpoints" / "lock.json").exists()
 
 
 def test_right_hashes_pass(server, tmp_path):
@@ -198,7 +201,7 @@ def test_hub_files(tmp_path, monkeypatch):
 def test_the_licence_is_shown_at_the_download_only(server, tmp_path):
     first, second = (Console(file=io.StringIO(), width=200) for _ in range(2))
     for console in (first, second):
-        download(card_at(server.url), tmp_path, console)
+        download(card_at(server.url), tmp_path, lambda file, sha256: None, console)
     assert "non-commercial" in first.file.getvalue()
     assert second.file.getvalue() == ""
 
@@ -314,7 +317,8 @@ def test_conversion_of_a_latent_model_in_a_zip(server, tmp_path):
     opened = open_converted(path)
     assert opened.latent_scale == pytest.approx(0.2276)
     assert torch.equal(opened.first_stage.state_dict()["post_quant_conv.weight"], stage["post_quant_conv.weight"])
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted([card.id, path.name, "lock.json"])
+    kept = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith(".lock"))
+    assert kept == sorted([card.id, path.name, "lock.json"])
 
 
 def test_conversion_of_an_edm_pickle_compares_what_it_says_of_itself(server, tmp_path):
