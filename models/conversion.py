@@ -28,7 +28,8 @@ from fastsample.models.checkpoints import CheckpointError, check_fit, sha256_of
 from fastsample.models.download import download, no_checkpoint
 from fastsample.models.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
 from fastsample.models.manifest import Manifest, converted, existing, made_for, own_first_stage
-from fastsample.models.networks.ddpm_unet import DDPMUNet, from_diffusers
+from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
+from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import Card, Network
 from fastsample.models.readers import Weights, read_weights
@@ -37,7 +38,7 @@ __all__ = ["Converted", "fetch", "load_converted", "open_converted"]
 
 _FIRST_STAGE = "first_stage."
 _SCALE = "scale_factor"
-# What a checkpoint says about itself beyond the network: it may differ from the card.
+# What a checkpoint says about its training and execution: it may differ from the card.
 _NOT_COMPARED = {"use_fp16", "dropout", "label_dropout"}
 
 
@@ -197,16 +198,23 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
 
 
 def _compare(card: Card, weights: Weights) -> None:
-    """An EDM file says what its network is; the card must say the same."""
-    ours = {"name": card.network.name, **card.network.config}
-    theirs = {"name": weights.network, **weights.config}
+    """An EDM file says what its network is; the card must say the same, with the defaults of what either leaves out."""
+    if weights.network != card.network.name:
+        raise CheckpointError(f"{card.id}: the file has a {weights.network}, the card says {card.network.name}")
+    try:
+        ours, theirs = (
+            with_defaults(weights.network, {k: v for k, v in config.items() if k not in _NOT_COMPARED})
+            for config in (card.network.config, weights.config)
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{card.id}: {error}") from error
+    keys = sorted(ours.keys() | theirs.keys())
     differ = [
-        f"{key} is {theirs[key]!r} in the file and {ours[key]!r} on the card"
-        for key in ours.keys() & theirs.keys() - _NOT_COMPARED
-        if theirs[key] != ours[key]
-    ]
+        f"{key} is {theirs.get(key)!r} in the file and {ours.get(key)!r} on the card"
+        for key in keys if key not in _NOT_COMPARED and theirs.get(key) != ours.get(key)
+    ]  # fmt: skip
     if differ:
-        raise CheckpointError(f"{card.id}: {'; '.join(sorted(differ))}")
+        raise CheckpointError(f"{card.id}: {'; '.join(differ)}")
 
 
 def _renamed(tensors: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
@@ -242,8 +250,8 @@ def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> d
 
     consistency_models stores the weights of its 1x1 convolutions with two dimensions of size 1 more.
     """
-    if isinstance(network, DDPMUNet):
-        tensors = from_diffusers(network, tensors)
+    if isinstance(network, DiffusersUNet):
+        tensors = current_names(tensors)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     fitted = {}
     for name, tensor in tensors.items():

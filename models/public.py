@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import CheckpointError, embedded_models
@@ -32,16 +32,31 @@ class _Table(BaseModel):
 
 
 class Network(_Table):
-    """A network by the name of its original class, with the arguments as published."""
+    """A network by the name of its original class, with the arguments as published.
+
+    TOML has no null: the text "null" stands for it.
+    """
 
     name: str
     config: dict[str, Any]
+
+    @field_validator("config")
+    @classmethod
+    def _with_nulls(cls, config: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = _nulls(config)
+        return found
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in network_names():
             raise ValueError(f"unknown network {self.name!r}; known: {', '.join(network_names())}")
         return self
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulls(one) for key, one in value.items()}
+    return [_nulls(one) for one in value] if isinstance(value, list) else None if value == "null" else value
 
 
 class NoisePath(_Table):

@@ -122,8 +122,6 @@ class PublicModel:
     """A public checkpoint, ready to be sampled.
 
     Attributes:
-        id: the card's, with the first digits of the weights' hash where they are not the known ones.
-        weights: how well the weights are known, in words.
         card: of the model.
         network: in float32 and eval mode, on the CPU.
         path: the path it was trained on.
@@ -133,10 +131,10 @@ class PublicModel:
         num_classes: classes that samples are drawn for; 0 for none.
         classifier_scale: of classifier guidance; 0 for none.
         classifier_sha256: of the published file of the classifier that guides; "" for none.
+        id: the card's, with the first digits of the weights' hash where they are not the known ones.
+        weights: how well the weights are known, in words.
     """
 
-    id: str
-    weights: str
     card: Card
     network: PublicNetwork
     path: Path
@@ -145,6 +143,8 @@ class PublicModel:
     num_classes: int
     classifier_scale: float = 0.0
     classifier_sha256: str = ""
+    id: str = ""
+    weights: str = ""
 
     def denoiser(
         self, module: nn.Module | None, labels: Tensor | None, guidance: float, autocast: torch.dtype | None
@@ -246,8 +246,8 @@ def public_model(
         facts += f"{classifier_sha256} {classifier_scale}"
     network = PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval()
     return PublicModel(
-        *identity(card, sha256, home), card, network, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
-        classes, classifier_scale, classifier_sha256,
+        card, network, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
+        classes, classifier_scale, classifier_sha256, *identity(card, sha256, home),
     )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from fastsample.models.conversion import fetch, load_converted, open_converted
 from fastsample.models.description import describe
 from fastsample.models.download import download
 from fastsample.models.known import DownloadError, current_sha256, target_of
-from fastsample.models.networks.ddpm_unet import diffusers_name
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.models.readers import read_weights
@@ -279,9 +278,10 @@ def test_fetch_takes_a_file_given_by_hand(server, tmp_path):
 
 def test_conversion_of_diffusers_weights(server, tmp_path):
     card = reduced("hf-ddpm-cifar10", sample_size=8, layers_per_block=1, block_out_channels=[32, 64],
-                   down_block_types=["DownBlock2D", "AttnDownBlock2D"])  # fmt: skip
+                   down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+                   up_block_types=["AttnUpBlock2D", "UpBlock2D"])  # fmt: skip
     weights = weights_of(card)
-    foreign = {diffusers_name(name, 2): tensor.squeeze() for name, tensor in weights.items()}
+    foreign = {name.replace(".to_q.", ".query."): tensor for name, tensor in weights.items()}
     assert_same(fetch(served(server, card, foreign), tmp_path), weights)
 
 
