@@ -63,7 +63,7 @@ def complete(solver: str) -> str:
 
 
 def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
-    """What the metrics of the evidence found in some rows are measured against, and whose weights public models have."""
+    """What the metrics of the evidence found in some rows are measured against, and what weights models have."""
     notes, names = [], found["metric"].unique()
     if "psnr" in names and {"protocol.psnr reference", "metrics.psnr_reference"} <= {*rows}:
         one_each = rows.dropna(subset=["metrics.psnr", "metrics.psnr_reference"]).drop_duplicates("model")
@@ -78,6 +78,6 @@ def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     if any(name.startswith("fd[") for name in names):
         notes.append("fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID.")
     if "protocol.weights" in rows:
-        for _, row in rows.dropna(subset=["protocol.weights"]).drop_duplicates(["model", "checkpoint_sha256"]).iterrows():
-            notes.append(f"Weights of {row['model']}: {row['protocol.weights']} (sha256 {row['checkpoint_sha256'][:16]}).")
+        facts = rows[["model", "protocol.weights", "checkpoint_sha256"]].dropna().drop_duplicates()
+        notes += [f"Weights of {model}: {told} (sha256 {sha256[:16]})." for model, told, sha256 in facts.to_numpy()]
     return notes

@@ -22,8 +22,8 @@ from huggingface_hub import hf_hub_download
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.known import DownloadError, record, replace_text, source_changed, target_of, verify_file
+from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.models.known import DownloadError, from_elsewhere, record, replace_text, target_of, verify_file
 from fastsample.models.public import Card
 
 __all__ = ["download", "no_checkpoint"]
@@ -52,7 +52,7 @@ def download(
             that is not the known one. The message says where the file is and where to put it.
     """
     target = target_of(card, home)
-    if target.is_file() and not (card.urls and source_changed(card, home)):
+    if target.is_file() and not (card.urls and from_elsewhere(card, sha256_of(target), home)):
         sha256 = verify_file(card, target, home)
         try:
             accept(target, sha256)

@@ -24,11 +24,11 @@ __all__ = [
     "DownloadError",
     "current_sha256",
     "exclusive",
+    "from_elsewhere",
     "identity",
     "record",
     "record_given",
     "replace_text",
-    "source_changed",
     "target_of",
     "verify_file",
 ]
@@ -45,14 +45,14 @@ def target_of(card: Card, home: Path) -> Path:
 
 def current_sha256(card: Card, home: Path) -> str:
     """The sha256 of the file that the card names, from the card or as recorded; "" before it is known."""
-    lock = _lock(home)
-    return card.sha256 or lock.get(_key(card), "" if source_changed(card, home) else lock.get(card.id, ""))
+    first = "" if _sources(card, home) else _lock(home).get(card.id, "")
+    return card.sha256 or _sources(card, home).get(_key(card), first)
 
 
-def source_changed(card: Card, home: Path) -> bool:
-    """Whether files of that id were recorded, but from other places than the card of one's own names by now."""
-    keys = {key for key in _lock(home) if key.startswith(f"{card.id} ")}
-    return bool(keys) and _key(card) not in keys
+def from_elsewhere(card: Card, sha256: str, home: Path) -> bool:
+    """Whether a file was recorded for that id, but from other places only than the card of one's own names by now."""
+    known = _sources(card, home)
+    return sha256 in known.values() and known.get(_key(card)) != sha256
 
 
 def identity(card: Card, sha256: str, home: Path) -> tuple[str, str]:
@@ -144,6 +144,11 @@ def _mismatch(card: Card, path: Path, sha256: str) -> list[str]:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
         told += [f"its md5 is {md5}, that of the card {card.md5}"] if md5 != card.md5 else []
     return told
+
+
+def _sources(card: Card, home: Path) -> dict[str, str]:
+    """What is recorded of the places that cards of one's own with that id named: sha256 by `_key`."""
+    return {key: sha256 for key, sha256 in _lock(home).items() if key.startswith(f"{card.id} ")}
 
 
 def _key(card: Card) -> str:

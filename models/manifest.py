@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from fastsample.models.checkpoints import CheckpointError, sha256_of
-from fastsample.models.known import current_sha256, target_of
+from fastsample.models.known import current_sha256, from_elsewhere, target_of
 from fastsample.models.public import Card, Network
 from fastsample.models.readers import Layout
 
@@ -52,8 +52,10 @@ def existing(card: Card, home: Path) -> Path | None:
     done, source = converted(card, home, sha256), target_of(card, home)
     if not sha256 or not made_for(card, done):
         return None
-    newer = source.is_file() and source.stat().st_mtime_ns > done.stat().st_mtime_ns
-    return None if newer and sha256_of(source) != sha256 else done
+    if source.is_file() and source.stat().st_mtime_ns > done.stat().st_mtime_ns:
+        there = sha256_of(source)
+        return done if there == sha256 or from_elsewhere(card, there, home) else None
+    return done
 
 
 def given_before(card: Card, home: Path, digits: str) -> Path:

@@ -327,10 +327,22 @@ def test_conversion_of_an_edm_pickle_compares_what_it_says_of_itself(server, tmp
     said = json.loads(gzip.decompress((data / "fmt_index.json.gz").read_bytes()))["fmt_edm_tiny.pkl"]["init_kwargs"]
     card = reduced("edm-cifar10-cond-ve", **said).model_copy(update={"urls": (server.url,)})
     assert_same(fetch(card, tmp_path), read_weights(target_of(card, tmp_path), "edm-pickle").tensors)
-    other = reduced("edm-cifar10-cond-ve", **said, channel_mult_emb=4)
-    other.network.config["model_channels"] = 16
-    with pytest.raises(CheckpointError, match="model_channels is 8 in the file and 16 on the card"):
-        fetch(other, tmp_path / "other", checkpoint=target_of(card, tmp_path))
+    file, other = target_of(card, tmp_path), tmp_path / "other"
+    # What either leaves out has its default: the file is made with channel_mult_emb 4 and sigma_data 0.5.
+    for change, told in (
+        ({"model_channels": 16}, "model_channels is 8 in the file and 16 on the card"),
+        ({"channel_mult_emb": 2}, "channel_mult_emb is 4 in the file and 2 on the card"),
+        ({"sigma_data": 0.3}, "sigma_data is 0.5 in the file and 0.3 on the card"),
+        ({"colour": "red"}, "no argument 'colour' .'red'."),
+        ({"model_type": "VGG"}, "model_type = 'VGG' is not known"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            fetch(reduced("edm-cifar10-cond-ve", **said | change), other, checkpoint=file)
+    silent = reduced("edm-cifar10-cond-ve", **said)
+    del silent.network.config["resample_filter"]
+    with pytest.raises(CheckpointError, match=r"resample_filter is \[1, 3, 3, 1\] in the file and \[1, 1\] on"):
+        fetch(silent, other, checkpoint=file)
+    assert fetch(reduced("edm-cifar10-cond-ve", **said, channel_mult_emb=4), other, checkpoint=file).is_file()
 
 
 def test_weights_that_do_not_fit_are_told_at_once(server, tmp_path):
