@@ -62,7 +62,7 @@ def bench(
         str | None, typer.Option(help=r"Classes of conditional models: random or balanced. \[default: random]")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The published file of a public model, instead of a download.")
+        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
     ] = None,
     transfer: Annotated[
         bool | None, typer.Option("--transfer", help="Let a learned solver take another model's table; rows say so.")
@@ -132,7 +132,7 @@ def sample(
     ] = 0.0,
     labels: Annotated[str, typer.Option(help="Classes of conditional models: random or balanced.")] = "random",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The published file of a public model, instead of a download.")
+        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
     ] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
 ) -> None:
@@ -164,7 +164,7 @@ fastsample models fetch sde-vp-ddpmpp-deep --checkpoint ~/Downloads/checkpoint_8
 )
 def models_fetch(
     model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Its published file, instead of a download.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A file with its weights, instead of a download.")] = None,
 ) -> None:
     """Download, verify and convert a public model, with the first stage that it needs."""
     from fastsample.datasets.images import data_home
@@ -181,7 +181,7 @@ def models_info(
 ) -> None:
     """What a public model is and where its file is; nothing is fetched."""
     from fastsample.datasets.images import data_home
-    from fastsample.models.conversion import describe
+    from fastsample.models.description import describe
     from fastsample.models.public import card_named
 
     table = Table.grid(padding=(0, 2))

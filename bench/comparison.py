@@ -95,7 +95,7 @@ class Comparison:
 def own_grid(model: str, solver: str) -> str | None:
     """The recommended grid of a solver on a model; None where one of them is not here any more."""
     try:
-        card = cards().get(model)  # the weights of a public model are not needed, nor fetched
+        card = cards().get(model.partition("@")[0])  # the weights of a public model are not needed, nor fetched
         path = card.path.build() if card and card.path else open_model(model).path
         return str(get(solver).default_grid(path))
     except ValueError:

@@ -21,7 +21,7 @@ from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.trajectories import Recorder, curvature, distances, states
 from fastsample.datasets.images import data_home
 from fastsample.models.catalogue import Model, open_model
-from fastsample.models.conversion import converted
+from fastsample.models.manifest import converted, made_for
 from fastsample.models.public import cards
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of
@@ -114,11 +114,11 @@ class Replay:
     def _model(self, row: Row) -> Model:
         scale = classifier_scale_of(row)
         if (row.model, scale) not in self._models:
-            card, guide = cards().get(row.model), row.protocol.get("classifier guidance", "")
+            card, guide = cards().get(row.model.partition("@")[0]), row.protocol.get("classifier guidance", "")
             needed = [(card, row.checkpoint_sha256)] if card else []
             needed += [(cards()[name], sha256) for name, sha256 in re.findall(r"^(\S+) \((\w+)\)", guide)]
             for one, sha256 in needed:
-                if not converted(one, data_home(), sha256).is_file():
+                if not made_for(one, converted(one, data_home(), sha256)):
                     raise ValueError(f"{one.id} is not here; `fastsample models fetch {one.id}` fetches it")
             self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
         model = self._models[row.model, scale]

@@ -75,6 +75,8 @@ class Runner:
         }  # fmt: skip
         if cell.model.num_classes:
             facts["labels"] = _LABELS[cell.labels]
+        if cell.model.weights:
+            facts["weights"] = cell.model.weights
         if cell.model.conditions:
             facts["model card"] = cell.model.conditions
         if cell.model.classifier:

@@ -63,7 +63,7 @@ def complete(solver: str) -> str:
 
 
 def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
-    """What the metrics of the evidence found in some rows are measured against."""
+    """What the metrics of the evidence found in some rows are measured against, and what weights models have."""
     notes, names = [], found["metric"].unique()
     if "psnr" in names and {"protocol.psnr reference", "metrics.psnr_reference"} <= {*rows}:
         one_each = rows.dropna(subset=["metrics.psnr", "metrics.psnr_reference"]).drop_duplicates("model")
@@ -77,4 +77,7 @@ def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             )
     if any(name.startswith("fd[") for name in names):
         notes.append("fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID.")
+    if "protocol.weights" in rows:
+        facts = rows[["model", "protocol.weights", "checkpoint_sha256"]].dropna().drop_duplicates()
+        notes += [f"Weights of {model}: {told} (sha256 {sha256[:16]})." for model, told, sha256 in facts.to_numpy()]
     return notes

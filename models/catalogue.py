@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -28,7 +29,7 @@ class Model:
     Attributes:
         id: its name.
         title: one line for people.
-        sha256: of its weights, for public models of the published file; "" where it has none.
+        sha256: of its weights, for public models of the file they were in; "" where it has none.
         path: the path it was trained on.
         shape: of one sample, such as (3, 32, 32); of the latent, for latent models.
         image_shape: of what `decode` makes of one sample.
@@ -39,6 +40,7 @@ class Model:
         decode: makes images in [-1, 1] of samples; not clipped.
         conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
+        weights: of public models, whether they are the published ones, in words.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Model:
     decode: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
     conditions: str = ""
     classifier: str = ""
+    weights: str = ""
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -86,18 +89,25 @@ def open_model(
 
     Args:
         name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
+            ID@DIGITS is a public model with other weights than the published ones, given once before.
         home: folder of what is downloaded; by default $FASTSAMPLE_HOME, else ~/.cache/fastsample.
         console: where the licence and the progress of a download are shown.
-        checkpoint: the published file of a public model, where it is there already.
+        checkpoint: a file with the weights of a public model; if it is not the published one, the model has an id with
+            the first digits of its hash.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
 
     Raises:
         ValueError: for an unknown name (the message offers the nearest), a damaged checkpoint, or a public one that
             cannot be had, sampled or guided.
     """
-    if name in cards() or name.partition("#")[0].endswith(".toml"):
+    given = re.fullmatch(r"(.+)@([0-9a-f]{8})", name)
+    card_name, digits = given.groups() if given else (name, "")
+    if card_name in cards() or card_name.partition("#")[0].endswith(".toml"):
+        card = card_named(card_name)
+        if card.id in _ANALYTIC:
+            raise CheckpointError(f"{card_name}: {card.id!r} is a model of the package; the card needs another id")
         home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")
-        return _public(card_named(name), home, console, checkpoint, classifier_scale)
+        return _public(card, home, console, checkpoint, classifier_scale, digits)
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if classifier_scale:
@@ -125,19 +135,26 @@ def open_model(
             guidance=guidance, null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
         )  # fmt: skip
 
+    # A checkpoint of one's own may carry the id of a model of the package, as one that was trained by its recipe.
+    mine = facts.id not in known or sha256 == embedded_models().get(facts.id, {}).get("sha256")
     return Model(
-        facts.id, facts.title, sha256, path, facts.image_shape, facts.image_shape, facts.data, facts.num_classes,
-        network, make_denoiser,
+        facts.id if mine else f"{facts.id}@{sha256[:8]}", facts.title, sha256, path, facts.image_shape,
+        facts.image_shape, facts.data, facts.num_classes, network, make_denoiser,
     )  # fmt: skip
 
 
 def _public(
-    card: Card, home: FilePath, console: Console | None, checkpoint: FilePath | None, classifier_scale: float
+    card: Card,
+    home: FilePath,
+    console: Console | None,
+    checkpoint: FilePath | None,
+    classifier_scale: float,
+    digits: str,
 ) -> Model:
-    found = public_model(card, home, console, checkpoint, classifier_scale)
+    found = public_model(card, home, console, checkpoint, classifier_scale, digits)
     guide = f"{card.classifier} ({found.classifier_sha256}), scale {classifier_scale:g}" if classifier_scale else ""
     return Model(
-        card.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
-        card.data,
-        found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
+        found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
+        card.data, found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
+        found.weights,
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Public checkpoints converted once to safetensors, with a manifest of where they came from.
 
-The converted file is HOME/checkpoints/ID-<first 12 digits of the source's sha256>.safetensors. It holds the weights
-under the network's own names, in the dtypes of the source, and those of a first stage in the same file with the
-prefix "first_stage."; its metadata string `fastsample-public` is the JSON of a `Manifest`, and `sha256` is the
-checksum of all that, compared at every reading. (Files of older versions have none.)
+The converted file holds the weights under the network's own names, in the dtypes of the source, and those of a first
+stage in the same file with the prefix "first_stage.". See `fastsample.models.manifest` for where it is and what it
+says of itself, and its metadata string `sha256` the checksum of all that, compared at every reading (files of older
+versions have none).
 """
 
 from __future__ import annotations
@@ -19,42 +19,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastsample.datasets.files import write_atomically
-from fastsample.models.checkpoints import CheckpointError, check_fit
-from fastsample.models.download import DownloadError, download, locked_sha256, target_of, verify_file
-from fastsample.models.networks.ddpm_unet import DDPMUNet, from_diffusers
+from fastsample.models.checkpoints import CheckpointError, check_fit, sha256_of
+from fastsample.models.download import download, no_checkpoint
+from fastsample.models.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
+from fastsample.models.manifest import Manifest, converted, existing, made_for, own_first_stage
+from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
+from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import Card, Network
-from fastsample.models.readers import Layout, Weights, read_weights
+from fastsample.models.readers import Weights, read_weights
 
-__all__ = ["Converted", "Manifest", "converted", "describe", "fetch", "load_converted", "open_converted"]
+__all__ = ["Converted", "fetch", "load_converted", "open_converted"]
 
 _FIRST_STAGE = "first_stage."
 _SCALE = "scale_factor"
-# What a checkpoint says about itself beyond the network: it may differ from the card.
+# What a checkpoint says about its training and execution: it may differ from the card.
 _NOT_COMPARED = {"use_fp16", "dropout", "label_dropout"}
-
-
-class Manifest(BaseModel):
-    """Where a converted file came from and which network it fits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    urls: tuple[str, ...]
-    source_sha256: str
-    layout: Layout
-    network: Network
-    first_stage: Network | None
-    licence: str
-    notice: str
-    date: str
 
 
 @dataclass(frozen=True)
@@ -74,70 +61,38 @@ class Converted:
     manifest: Manifest
 
 
-def describe(card: Card, home: Path) -> list[tuple[str, str]]:
-    """What there is to say about a public model, as (subject, text): what is fetched from where, and what it is.
-
-    Nothing is fetched.
-    """
-    target, done = target_of(card, home), _existing(card, home)
-    said = [
-        ("model", f"{card.id}: {card.title}"),
-        ("source", card.source),
-        ("from", "\n".join(card.urls) or f"{card.page} (in a browser)"),
-        ("size", f"about {card.size_mb:,.0f} MB"),
-        ("to", f"{target} ({'there' if target.is_file() else 'not there yet'})"),
-        ("converted", str(done) if done else "not yet"),
-        ("sha256", card.sha256 or locked_sha256(card, home) or "recorded at the first download"),
-        ("md5", card.md5),
-        ("licence", f"{card.licence}. {card.notice}"),
-        ("network", card.network.name),
-        ("path", card.path.name if card.path else "none: it is not sampled by itself"),
-        ("output", card.output),
-        ("images", f"{'x'.join(map(str, card.image_shape))}, {card.data}, prepared as {card.recipe}"),
-        ("labels", f"{card.labels.kind}, {card.labels.classes} classes" if card.labels.classes else "none"),
-        ("classifier", card.classifier),
-        ("reference", card.reference or "none published by the authors"),
-        ("FID", "\n".join(f"{fid.value} ({fid.sampler})" for fid in card.fid) or "none reported"),
-        ("papers", ", ".join(card.papers)),
-        ("used by", ", ".join(card.used_by) or "nothing known"),
-        ("note", card.note),
-    ]
-    return [(subject, text) for subject, text in said if text]
-
-
 def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Path | None = None) -> Path:
     """The converted file of a public model: found, or made from the file that was downloaded or is given.
+
+    Of several processes that want one model, one makes it, and the others wait for it.
 
     Args:
         card: the model.
         home: folder of all that is downloaded.
         console: where the licence and the progress are shown.
-        checkpoint: the published file, where a person has put it; nothing is downloaded.
+        checkpoint: a file with its weights, where a person has put it; nothing is downloaded. If it is not the known
+            file, its conversion is found by its hash only: see `fastsample.models.known.identity`.
 
     Raises:
-        DownloadError: when the file cannot be had, or is not the known one.
+        DownloadError: when the file cannot be had, or a downloaded one is not the known one.
         CheckpointError: when it cannot be read, or does not fit its network.
     """
-    if checkpoint is None and (done := _existing(card, home)):
+    if checkpoint is None and (done := existing(card, home)):
         return done
-    if checkpoint is None:
-        source = download(card, home, console)
-        sha256 = locked_sha256(card, home)
-    elif checkpoint.is_file():
-        source, sha256 = checkpoint, verify_file(card, checkpoint, home)
-    else:
+    if checkpoint and not checkpoint.is_file():
         raise DownloadError(f"{checkpoint} is not a file")
-    target = converted(card, home, sha256)
-    if not target.is_file():
-        with _member(source, card.member, target.parent) as file:
-            weights = read_weights(file, card.layout, card.entry)
-            _save(target, card, sha256, weights)
-    return target
-
-
-def converted(card: Card, home: Path, sha256: str) -> Path:
-    """Where the conversion of the file with that sha256 is kept."""
-    return home / "checkpoints" / f"{card.id}-{sha256[:12]}.safetensors"
+    with exclusive(target_of(card, home), console):
+        if checkpoint:
+            sha256 = sha256_of(checkpoint)
+            _convert(card, home, checkpoint, sha256)
+            record_given(card, checkpoint, sha256, home)
+            name, told = identity(card, sha256, home)
+            if console and name != card.id:
+                console.print(f"{name}: {checkpoint} is {told}", markup=False, highlight=False, soft_wrap=True)
+            return converted(card, home, sha256)
+        if not existing(card, home):
+            download(card, home, lambda file, sha256: _convert(card, home, file, sha256), console)
+        return converted(card, home, current_sha256(card, home))
 
 
 def load_converted(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
@@ -189,10 +144,24 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.
     return made.eval().requires_grad_(False)
 
 
-def _existing(card: Card, home: Path) -> Path | None:
-    locked = locked_sha256(card, home)
-    target = converted(card, home, locked)
-    return target if locked and target.is_file() else None
+def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
+    """Convert a file, if that has not been done.
+
+    Raises:
+        CheckpointError: when it cannot be read, or does not fit; the message says what it is, if that can be told.
+    """
+    target = converted(card, home, sha256)
+    if made_for(card, target):
+        return
+    try:
+        with _member(source, card.member, target.parent) as file:
+            _save(target, card, sha256, read_weights(file, card.layout, card.entry))
+    except CheckpointError as error:
+        with source.open("rb") as opened:
+            head = opened.read(512)
+        cut = "a zip without its end, so cut short" if head[:4] == b"PK\3\4" and not zipfile.is_zipfile(source) else ""
+        kind = no_checkpoint(head) or cut
+        raise CheckpointError(f"{source} is {kind}, not the file of {card.id}" if kind else str(error)) from error
 
 
 @contextmanager
@@ -217,7 +186,7 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
     if weights.network:
         _compare(card, weights)
     tensors = _renamed(weights.tensors, card.rename)
-    first = card.first_stage if isinstance(card.first_stage, Network) else None
+    first = own_first_stage(card)
     parts = _split(tensors, first is not None)
     stored = _fitted(parts[""], _empty(card.network), f"{card.id}, {card.network.name}")
     if first:
@@ -228,8 +197,9 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
             raise CheckpointError(f"{card.id}: the file has no {_SCALE}")
         stored[_SCALE] = tensors[_SCALE]
     manifest = Manifest(
-        id=card.id, urls=card.urls or (card.page,), source_sha256=sha256, layout=card.layout, network=card.network,
-        first_stage=first, licence=card.licence, notice=card.notice,
+        id=card.id, urls=card.urls or (card.page,), source_sha256=sha256, layout=card.layout, entry=card.entry,
+        member=card.member, rename=card.rename, network=card.network, first_stage=first, licence=card.licence,
+        notice=card.notice,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )  # fmt: skip
     # Tensors may share memory or lie in a mapped file; safetensors wants each in its own.
@@ -240,16 +210,23 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
 
 
 def _compare(card: Card, weights: Weights) -> None:
-    """An EDM file says what its network is; the card must say the same."""
-    ours = {"name": card.network.name, **card.network.config}
-    theirs = {"name": weights.network, **weights.config}
+    """An EDM file says what its network is; the card must say the same, with the defaults of what either leaves out."""
+    if weights.network != card.network.name:
+        raise CheckpointError(f"{card.id}: the file has a {weights.network}, the card says {card.network.name}")
+    try:
+        ours, theirs = (
+            with_defaults(weights.network, {k: v for k, v in config.items() if k not in _NOT_COMPARED})
+            for config in (card.network.config, weights.config)
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{card.id}: {error}") from error
+    keys = sorted(ours.keys() | theirs.keys())
     differ = [
-        f"{key} is {theirs[key]!r} in the file and {ours[key]!r} on the card"
-        for key in ours.keys() & theirs.keys() - _NOT_COMPARED
-        if theirs[key] != ours[key]
-    ]
+        f"{key} is {theirs.get(key)!r} in the file and {ours.get(key)!r} on the card"
+        for key in keys if key not in _NOT_COMPARED and theirs.get(key) != ours.get(key)
+    ]  # fmt: skip
     if differ:
-        raise CheckpointError(f"{card.id}: {'; '.join(sorted(differ))}")
+        raise CheckpointError(f"{card.id}: {'; '.join(differ)}")
 
 
 def _renamed(tensors: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
@@ -285,8 +262,8 @@ def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> d
 
     consistency_models stores the weights of its 1x1 convolutions with two dimensions of size 1 more.
     """
-    if isinstance(network, DDPMUNet):
-        tensors = from_diffusers(network, tensors)
+    if isinstance(network, DiffusersUNet):
+        tensors = current_names(tensors)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     fitted = {}
     for name, tensor in tensors.items():

@@ -1,32 +1,32 @@
 """Downloads of public checkpoints: resumed, shown, verified, and complete or not there at all.
 
-A file lands in HOME/checkpoints/ID/FILE. Until it is complete and verified it is FILE.part beside it. The sha256 of
-the first download is recorded in HOME/checkpoints/lock.json and every later file of that id must have it.
+A file lands in HOME/checkpoints/ID/FILE. Until it is complete, verified and read as what its card says, it is
+FILE.part beside it, with what its server said of it in FILE.part.json; then its sha256 is recorded (see
+`fastsample.models.known`). What comes over https never comes over anything else.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
-import os
 import re
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.models.known import DownloadError, from_elsewhere, record, replace_text, target_of, verify_file
 from fastsample.models.public import Card
 
-__all__ = ["DownloadError", "download", "locked_sha256", "target_of", "verify_file"]
+__all__ = ["download", "no_checkpoint"]
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
@@ -34,31 +34,31 @@ _TIMEOUT = 60.0
 _HUB = re.compile(r"hf://([^/]+/[^/]+)/(.+)@([^@]+)")
 
 
-class DownloadError(CheckpointError):
-    """A file could not be fetched, or is not the one that was asked for."""
-
-
-def target_of(card: Card, home: Path) -> Path:
-    """Where the card's file is kept, and where a person can put it by hand."""
-    return home / "checkpoints" / card.id / card.file
-
-
-def download(card: Card, home: Path, console: Console | None = None, wait: float = 2.0) -> Path:
+def download(
+    card: Card, home: Path, accept: Callable[[Path, str], object], console: Console | None = None, wait: float = 2.0
+) -> Path:
     """The card's file, fetched if it is not there, and verified in any case.
 
     Args:
         card: what to fetch; its urls are tried in order.
         home: folder of all that is downloaded.
+        accept: called with a file and its sha256 before it is recorded and kept; raises `CheckpointError` for one that
+            is not what the card says, and the next url is tried.
         console: where the licence and the progress are shown; None for silence.
         wait: seconds between attempts after a lost connection; each attempt goes on where the last one stopped.
 
     Raises:
-        DownloadError: without a network, for a file that only a person can fetch, a web page in place of a file, or a
-            hash that is not the known one. The message says where the file is and where to put it.
+        DownloadError: without a network, for a file that only a person can fetch, one that is not accepted, or a hash
+            that is not the known one. The message says where the file is and where to put it.
     """
     target = target_of(card, home)
-    if target.is_file():
-        verify_file(card, target, home)
+    if target.is_file() and not (card.urls and from_elsewhere(card, sha256_of(target), home)):
+        sha256 = verify_file(card, target, home)
+        try:
+            accept(target, sha256)
+        except CheckpointError as error:
+            raise DownloadError(f"{error} (remove {target} if it is another file)") from error
+        record(card, sha256, home)
         return target
     console = console or Console(quiet=True)
     console.print(f"{card.title}: {card.licence}. {card.notice}", markup=False)
@@ -71,11 +71,10 @@ def download(card: Card, home: Path, console: Console | None = None, wait: float
                 _from_hub(url, part)
             else:
                 _from_web(url, part, console, wait)
-            verify_file(card, part, home)
-        except DownloadError as error:
+            _take(card, home, part, accept)
+        except CheckpointError as error:
             faults.append(f"{url}: {error}")
         else:
-            part.replace(target)
             return target
     if not card.urls:
         faults.append("it can only be fetched in a browser")
@@ -85,56 +84,32 @@ def download(card: Card, home: Path, console: Console | None = None, wait: float
     )
 
 
-def locked_sha256(card: Card, home: Path) -> str:
-    """The sha256 recorded for that id at its first download; "" before it."""
-    return _lock(home).get(card.id, "")
-
-
-def verify_file(card: Card, path: Path, home: Path) -> str:
-    """The sha256 of a file, checked against the card and the lock, and recorded if it is the first.
-
-    Raises:
-        DownloadError: when it is not the known file. An incomplete download of that content is removed.
-    """
-    sha256, locked = sha256_of(path), locked_sha256(card, home)
-    known = {"the card": card.sha256, "the first download, recorded in lock.json": locked}
-    told = [f"its sha256 is {sha256}, that of {who} {one}" for who, one in known.items() if one not in ("", sha256)]
-    if card.md5:
-        with path.open("rb") as file:
-            md5 = hashlib.file_digest(file, "md5").hexdigest()
-        if md5 != card.md5:
-            told.append(f"its md5 is {md5}, that of the card {card.md5}")
-    if told:
-        if path.suffix == ".part":
-            path.unlink()
-        raise DownloadError(f"{path} is not the known file of {card.id}: {'; '.join(told)}")
-    if not locked:
-        _write(_lock_file(home), json.dumps(dict(sorted({**_lock(home), card.id: sha256}.items())), indent=2) + "\n")
-    return sha256
-
-
-def _lock_file(home: Path) -> Path:
-    return home / "checkpoints" / "lock.json"
-
-
-def _lock(home: Path) -> dict[str, str]:
-    file = _lock_file(home)
-    if not file.is_file():
-        return {}
+def _take(card: Card, home: Path, part: Path, accept: Callable[[Path, str], object]) -> None:
+    """Make a complete download the card's file, if it is; nothing of another one is kept, so that none is continued."""
     try:
-        lock = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise DownloadError(f"{file} is damaged: {error}") from error
-    if not isinstance(lock, dict):
-        raise DownloadError(f"{file} is damaged: it holds no table of id and sha256")
-    return lock
+        sha256 = verify_file(card, part, home)
+        accept(part, sha256)
+        record(card, sha256, home)
+        part.replace(target_of(card, home))
+    finally:
+        part.unlink(missing_ok=True)
+        _origin_file(part).unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+def no_checkpoint(head: bytes) -> str:
+    """What a file is, from its first bytes, that is no checkpoint and stands in the place of one; "" if it may be one.
+
+    A safetensors file may begin with a brace too, as its length, but always has one at its ninth byte.
+    """
+    text = head[:512].lstrip().lower()
+    kinds = {
+        "an empty file": not head,
+        "a web page": text.startswith((b"<!doctype html", b"<html")),
+        "an answer in XML": text.startswith((b"<?xml", b"<error")),
+        "a Git LFS pointer, which `git lfs pull` replaces by the file": text.startswith(b"version https://git-lfs"),
+        "a text in JSON": text.startswith((b"{", b"[")) and head[8:9] != b"{",
+    }
+    return next((kind for kind, true in kinds.items() if true), "")
 
 
 def _from_hub(url: str, part: Path) -> None:
@@ -144,7 +119,7 @@ def _from_hub(url: str, part: Path) -> None:
     folder = part.with_name(".hub")
     try:
         file = hf_hub_download(found[1], found[2], revision=found[3], local_dir=folder)
-    except (OSError, EntryNotFoundError, ValueError) as error:
+    except Exception as error:  # those of the HTTP library that the hub's client is made with
         raise DownloadError(_first_line(error)) from error
     Path(file).replace(part)
     shutil.rmtree(folder)
@@ -152,10 +127,10 @@ def _from_hub(url: str, part: Path) -> None:
 
 def _from_web(url: str, part: Path, console: Console, wait: float) -> None:
     """Fetch into `part`, going on after what is there if it came from the same url."""
-    origin = part.with_name(f"{part.name}.json")
+    origin = _origin_file(part)
     if not (part.is_file() and _origin(origin).get("url") == url):
         part.unlink(missing_ok=True)
-        _write(origin, json.dumps({"url": url}))
+        replace_text(origin, json.dumps({"url": url}))
     for attempt in range(1, _ATTEMPTS + 1):
         before = _size(part)
         try:
@@ -168,24 +143,25 @@ def _from_web(url: str, part: Path, console: Console, wait: float) -> None:
                 raise DownloadError(f"no connection, or a broken one: {_first_line(error)}") from error
             sleep(wait)
         else:
-            origin.unlink()
             return
 
 
 def _attempt(url: str, part: Path, origin: Path, console: Console) -> None:
     """One request; returns when the file is complete.
 
+    What is there is only continued if the server says by a validator that it has the same file still.
+
     Raises:
         ConnectionError: when the server stops early.
     """
-    start, validator = _size(part), _origin(origin).get("validator", "")
+    known = _origin(origin).get("validator", "")
+    start = _size(part) if known else 0
     request = urllib.request.Request(url, headers={"User-Agent": "fastsample", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-        if validator:
-            request.add_header("If-Range", validator)
+        request.add_header("If-Range", known)
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        response = _OPENER.open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
@@ -194,15 +170,17 @@ def _attempt(url: str, part: Path, origin: Path, console: Console) -> None:
         part.unlink()
         raise ConnectionError("what was there is not the beginning of the file; it is fetched anew") from error
     with response:
-        if not re.match(rf"bytes {start}-", response.headers.get("Content-Range", "")):
-            start = 0  # The server sends the whole file, or another part than asked for.
-            if response.status == 206:
-                part.unlink(missing_ok=True)
-                raise ConnectionError("the server sends another part than asked for")
         # A weak ETag says nothing about bytes.
         tag = response.headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-        _write(origin, json.dumps({"url": url, "validator": validator}))
+        if response.status == 206:
+            wanted = re.match(rf"bytes {start}-", response.headers.get("Content-Range", ""))
+            if not wanted or not start or validator != known:
+                part.unlink(missing_ok=True)
+                raise ConnectionError("the server sends another part than asked for, or of another file")
+        else:
+            start = 0  # The server sends the whole file.
+        replace_text(origin, json.dumps({"url": url, "validator": validator}))
         length = response.headers.get("Content-Length")
         total = start + int(length) if length is not None else None
         with part.open("ab" if start else "wb") as file:
@@ -218,14 +196,27 @@ def _copy(
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet) as progress:
         task = progress.add_task(name, total=total, completed=start)
         while chunk := response.read(_CHUNK):
-            if not start and not file.tell() and _is_page(chunk):
-                raise DownloadError("a web page came in place of the file; a browser shows what it asks for")
+            if not start and not file.tell() and (kind := no_checkpoint(chunk)):
+                raise DownloadError(f"{kind} came in place of the file; a browser shows what it says")
             file.write(chunk)
             progress.advance(task, len(chunk))
 
 
-def _is_page(chunk: bytes) -> bool:
-    return chunk[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Redirects of https stay on https, those of http on http and https; nothing goes to ftp or a file."""
+
+    def redirect_request(self, req: urllib.request.Request, *rest: Any) -> urllib.request.Request | None:
+        new = super().redirect_request(req, *rest)
+        if new is not None and new.type not in {"https": ("https",), "http": ("http", "https")}.get(req.type, ()):
+            raise DownloadError(f"the server sends on from {req.type} to {new.type}, which is not followed")
+        return new
+
+
+_OPENER = urllib.request.build_opener(_SameScheme)
+
+
+def _origin_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
 
 
 def _origin(file: Path) -> dict[str, str]:

@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.models import path as paths
-from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.checkpoints import CheckpointError, embedded_models
 from fastsample.models.networks.registry import network_names
 from fastsample.models.readers import Layout
 
-__all__ = ["Card", "Fid", "Labels", "Network", "NoisePath", "Time", "card_named", "cards"]
+__all__ = ["Card", "Fid", "Labels", "Network", "NoisePath", "Time", "card_named", "cards", "is_shipped"]
 
 _SHIPPED = Path(__file__).parent / "cards"
 _OWN = ("title", "urls", "page", "file", "member", "md5", "sha256", "size_mb", "fid", "note")
@@ -32,16 +32,31 @@ class _Table(BaseModel):
 
 
 class Network(_Table):
-    """A network by the name of its original class, with the arguments as published."""
+    """A network by the name of its original class, with the arguments as published.
+
+    TOML has no null: the text "null" stands for it.
+    """
 
     name: str
     config: dict[str, Any]
+
+    @field_validator("config")
+    @classmethod
+    def _with_nulls(cls, config: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = _nulls(config)
+        return found
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.name not in network_names():
             raise ValueError(f"unknown network {self.name!r}; known: {', '.join(network_names())}")
         return self
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulls(one) for key, one in value.items()}
+    return [_nulls(one) for one in value] if isinstance(value, list) else None if value == "null" else value
 
 
 class NoisePath(_Table):
@@ -221,6 +236,11 @@ def _shipped() -> dict[str, dict[str, Any]]:
     return {name: table for file in sorted(_SHIPPED.glob("*.toml")) for name, table in _read(file).items()}
 
 
+def is_shipped(name: str) -> bool:
+    """Whether the card of that id comes with the package."""
+    return name in _shipped()
+
+
 def cards() -> dict[str, Card]:
     """Every card that comes with the package, by id."""
     return {name: _card(name, _shipped(), "the package") for name in _shipped()}
@@ -230,7 +250,8 @@ def card_named(name: str) -> Card:
     """The card of that id, or the one in a user's own file, given as FILE.toml or FILE.toml#ID.
 
     Raises:
-        CheckpointError: for an unknown id (the message offers the nearest) or a card that is not valid.
+        CheckpointError: for an unknown id (the message offers the nearest), a card that is not valid, or one in a file
+            of one's own that has the id of a model of the package.
     """
     file, _, wanted = name.partition("#")
     if not file.endswith(".toml"):
@@ -242,6 +263,8 @@ def card_named(name: str) -> Card:
             )
         return _card(name, _shipped(), "the package")
     own = _read(Path(file))
+    if taken := sorted(own.keys() & (_shipped().keys() | embedded_models())):
+        raise CheckpointError(f"{file}: {taken[0]!r} is a model of the package; a card of one's own needs another id")
     if not wanted and len(own) != 1:
         raise CheckpointError(f"{file} has the cards {', '.join(own)}; choose one as {file}#{next(iter(own), 'ID')}")
     wanted = wanted or next(iter(own))

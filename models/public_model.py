@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.conversion import Converted, fetch, open_converted
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser, Prediction
+from fastsample.models.known import identity
+from fastsample.models.manifest import given_before
 from fastsample.models.path import DiscreteVP, Path
-from fastsample.models.public import Card, Network, Time, card_named
+from fastsample.models.public import Card, Time, card_named
 
 __all__ = ["PublicModel", "PublicNetwork", "fetch_all", "path_of", "public_model"]
 
@@ -123,12 +125,14 @@ class PublicModel:
         card: of the model.
         network: in float32 and eval mode, on the CPU.
         path: the path it was trained on.
-        sha256: of the published file.
+        sha256: of the file that the weights were in.
         conditions: a hash of what beside that file decides numbers: the card, the files of a first stage and of a
             classifier, and the scale of its guidance.
         num_classes: classes that samples are drawn for; 0 for none.
         classifier_scale: of classifier guidance; 0 for none.
         classifier_sha256: of the published file of the classifier that guides; "" for none.
+        id: the card's, with the first digits of the weights' hash where they are not the known ones.
+        weights: how well the weights are known, in words.
     """
 
     card: Card
@@ -139,6 +143,8 @@ class PublicModel:
     num_classes: int
     classifier_scale: float = 0.0
     classifier_sha256: str = ""
+    id: str = ""
+    weights: str = ""
 
     def denoiser(
         self, module: nn.Module | None, labels: Tensor | None, guidance: float, autocast: torch.dtype | None
@@ -193,15 +199,21 @@ def path_of(card: Card) -> Path:
 
 
 def fetch_all(
-    card: Card, home: FilePath, console: Console | None = None, checkpoint: FilePath | None = None
+    card: Card,
+    home: FilePath,
+    console: Console | None = None,
+    checkpoint: FilePath | None = None,
+    digits: str = "",
 ) -> list[FilePath]:
-    """The converted files of a card: its own, made from `checkpoint` if that is given, and that of its first stage.
+    """The converted files of a card: its own, and that of its first stage.
+
+    Its own is made from `checkpoint` if that is given, or was made from the file whose sha256 begins with `digits`.
 
     Raises:
         DownloadError: when a file cannot be had, or is not the known one.
         CheckpointError: when it cannot be read, or does not fit its network.
     """
-    files = [fetch(card, home, console, checkpoint)]
+    files = [given_before(card, home, digits) if digits else fetch(card, home, console, checkpoint)]
     if isinstance(card.first_stage, str):
         files.append(fetch(card_named(card.first_stage), home, console))
     return files
@@ -213,18 +225,17 @@ def public_model(
     console: Console | None = None,
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
+    digits: str = "",
 ) -> PublicModel:
     """The model of a card, guided by its classifier if there is a scale; what is not in `home` yet is fetched first.
 
     Raises:
-        CheckpointError: as `path_of` and `fetch_all`, for a file that was converted for another network, or for
-            guidance by a classifier that the card does not name.
+        CheckpointError: as `path_of` and `fetch_all`, or for guidance by a classifier that the card does not name.
     """
     path, guide = path_of(card), _classifier_card(card) if classifier_scale else None
-    opened = [open_converted(file) for file in fetch_all(card, home, console, checkpoint)]
+    opened = [open_converted(file) for file in fetch_all(card, home, console, checkpoint, digits)]
     model = opened[0]
-    if (model.manifest.network, model.manifest.first_stage) != (card.network, _own_first_stage(card)):
-        raise CheckpointError(f"{card.id} was converted when its card named another network: remove its file in {home}")
+    sha256 = model.manifest.source_sha256
     first_stage = _first_stage(opened)
     facts = card.model_dump_json(include=_DECIDING) + "".join(one.manifest.source_sha256 for one in opened[1:])
     classes, classifier, classifier_sha256 = card.labels.classes, None, ""
@@ -233,10 +244,10 @@ def public_model(
         classes, classifier = guide.network.config["out_channels"], found.network
         classifier_sha256 = found.manifest.source_sha256
         facts += f"{classifier_sha256} {classifier_scale}"
+    network = PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval()
     return PublicModel(
-        card, PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval(), path,
-        model.manifest.source_sha256, hashlib.sha256(facts.encode()).hexdigest()[:12], classes, classifier_scale,
-        classifier_sha256,
+        card, network, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
+        classes, classifier_scale, classifier_sha256, *identity(card, sha256, home),
     )  # fmt: skip
 
 
@@ -247,10 +258,6 @@ def _classifier_card(card: Card) -> Card:
     if guide.output != "logits" or guide.time != card.time:
         raise CheckpointError(f"{guide.id} is no classifier of noisy images at the times of {card.id}")
     return guide
-
-
-def _own_first_stage(card: Card) -> Network | None:
-    return card.first_stage if isinstance(card.first_stage, Network) else None
 
 
 def _first_stage(opened: list[Converted]) -> nn.Module | None:

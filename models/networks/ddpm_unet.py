@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from fastsample.models.networks.embeddings import sinusoidal
 
-__all__ = ["DDPMUNet", "Downsample", "Level", "Middle", "Upsample", "diffusers_name", "from_diffusers", "norm"]
+__all__ = ["DDPMUNet", "Downsample", "Level", "Middle", "Upsample", "norm"]
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -222,47 +221,3 @@ class DDPMUNet(nn.Module):
             x = level(x, emb, joined=skips)
         out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
         return out
-
-
-_DIFFUSERS = (
-    (r"^temb\.dense\.0", "time_embedding.linear_1"),
-    (r"^temb\.dense\.1", "time_embedding.linear_2"),
-    (r"^(down|up)\.(\d+)\.block\.", r"\1_blocks.\2.resnets."),
-    (r"^(down|up)\.(\d+)\.attn\.", r"\1_blocks.\2.attentions."),
-    (r"^(down|up)\.(\d+)\.(down|up)sample\.", r"\1_blocks.\2.\3samplers.0."),
-    (r"^mid\.block_1", "mid_block.resnets.0"),
-    (r"^mid\.block_2", "mid_block.resnets.1"),
-    (r"^mid\.attn_1", "mid_block.attentions.0"),
-    (r"^norm_out", "conv_norm_out"),
-    (r"\.temb_proj\.", ".time_emb_proj."),
-    (r"\.nin_shortcut\.", ".conv_shortcut."),
-    (r"(attentions\.\d+)\.norm\.", r"\1.group_norm."),
-    (r"(attentions\.\d+)\.([qkv])\.", r"\1.to_\2."),
-    (r"(attentions\.\d+)\.proj_out\.", r"\1.to_out.0."),
-)
-_OLD_DIFFUSERS = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-
-
-def diffusers_name(name: str, levels: int) -> str:
-    """The name that diffusers' UNet2DModel gives to a parameter of a DDPMUNet with that many levels."""
-    name = re.sub(r"^up\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", name)
-    for pattern, replacement in _DIFFUSERS:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def from_diffusers(network: DDPMUNet, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict for `network` from one of diffusers' UNet2DModel, also of its versions before 0.13.
-
-    diffusers stores the 1x1 convolutions of the attention as matrices; they are reshaped. Names that
-    have no counterpart are kept, so that loading reports them.
-    """
-    levels = len(network.down)
-    ours = {diffusers_name(name, levels): (name, value.shape) for name, value in network.state_dict().items()}
-    state = {}
-    for name, value in tensors.items():
-        for old, new in _OLD_DIFFUSERS.items():
-            name = name.replace(old, new)
-        own, shape = ours.get(name, (name, value.shape))
-        state[own] = value.reshape(shape) if value.numel() == shape.numel() else value
-    return state

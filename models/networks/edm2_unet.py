@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["EDM2Precond"]
+__all__ = ["EDM2_PARTS", "EDM2Precond"]
 
 
 def _normalized(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
@@ -242,3 +242,7 @@ class EDM2Precond(nn.Module):
         """Logarithm of the expected training loss at noise levels [batch] (eq. 21), as [batch]."""
         out: Tensor = self.logvar_linear(self.logvar_fourier(sigma.log() / 4)).flatten()
         return out
+
+
+# The classes whose arguments EDM2Precond takes.
+EDM2_PARTS = (EDM2Precond, _UNet, _Block)

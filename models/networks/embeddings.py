@@ -10,7 +10,7 @@ from torch import Tensor, nn
 __all__ = ["Fourier", "sinusoidal"]
 
 
-def sinusoidal(t: Tensor, dim: int, *, endpoint: bool = False, sin_first: bool = False) -> Tensor:
+def sinusoidal(t: Tensor, dim: int, *, endpoint: float = False, sin_first: bool = False) -> Tensor:
     """[cos, sin] of t 10000^(-i/half), i = 0..half-1, half = dim / 2 (arXiv 1706.03762).
 
     The DDPM family (arXiv 2006.11239) divides by half - 1 (`endpoint`) and puts the sines first

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from fastsample.models.networks.cifar_resnet import CifarResNet
 from fastsample.models.networks.conv_classifier import ConvClassifier
 from fastsample.models.networks.ddpm_unet import DDPMUNet
 from fastsample.models.networks.dhariwal_unet import DhariwalUNet
+from fastsample.models.networks.diffusers_unet import DiffusersUNet
 from fastsample.models.networks.dit import DiT, SiT
 from fastsample.models.networks.edm2_unet import EDM2Precond
 from fastsample.models.networks.edm_precond import EDMPrecond, EDMPrecondVel, VEPrecond, VPPrecond, iDDPMPrecond
@@ -27,33 +29,58 @@ __all__ = ["build_network", "network_names"]
 
 _Config = Mapping[str, Any]
 
-# Facts about training and execution, not about the function that the network computes.
-_NO_ARCHITECTURE = {"use_fp16", "use_checkpoint", "num_params"}
+# Keys of configurations that are no arguments here, with the values that they may have: all for _ANY, as they do not
+# decide what the network computes in evaluation. Any other key is an argument, or refused by the network.
+_ANY: tuple[Any, ...] = ()
+_Passed = Mapping[str, tuple[Any, ...]]
+_EXECUTION: _Passed = {"use_fp16": _ANY, "use_checkpoint": _ANY, "num_params": _ANY}
+# The way that heads are counted under `legacy` is the same wherever channels are a multiple of them.
+_UNET: _Passed = {"image_size": _ANY, "dims": (2,), "legacy": (True, False), "use_spatial_transformer": (True, False)}
 
 
 def _plain(make: Callable[..., nn.Module]) -> Callable[[_Config], nn.Module]:
-    return lambda config: make(**_without(config))
+    return lambda config: make(**_arguments(config))
 
 
-def _without(config: _Config, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _NO_ARCHITECTURE.union(names)}
+def _arguments(config: _Config, passed: _Passed = {}) -> dict[str, Any]:  # noqa: B006 - never written to
+    """The keys that are arguments.
+
+    Raises:
+        ValueError: for a key of `passed` with a value that it may not have.
+    """
+    passed = {**_EXECUTION, **passed}
+    for name in config.keys() & passed.keys():
+        if passed[name] and config[name] not in passed[name]:
+            raise ValueError(
+                f"{name} = {config[name]!r} is not supported; known: {', '.join(map(repr, passed[name]))}"
+            )
+    return {name: value for name, value in config.items() if name not in passed}
+
+
+def _check_context(config: _Config) -> None:
+    if bool(config.get("use_spatial_transformer")) != (config.get("context_dim") is not None):
+        raise ValueError(
+            f"use_spatial_transformer = {config.get('use_spatial_transformer')!r} with context_dim = "
+            f"{config.get('context_dim')!r} is not supported; known: both, or neither"
+        )
 
 
 def _adm(config: _Config) -> nn.Module:
     """UNetModel of guided-diffusion, improved-diffusion, consistency_models and latent-diffusion."""
-    return ldm_unet(**_without(config, "image_size", "dims", "legacy", "use_spatial_transformer"))
+    _check_context(config)
+    return ldm_unet(**_arguments(config, _UNET))
 
 
 def _adm_classifier(config: _Config) -> nn.Module:
     """EncoderUNetModel of guided-diffusion; the published ones are pooled by attention."""
-    if config.get("pool") != "attention":
-        raise ValueError(f"pool {config.get('pool')!r} is not supported; known: 'attention'")
-    return ADMClassifier(**_without(config, "dims", "num_heads_upsample", "pool"))
+    passed = {"dims": (2,), "num_heads_upsample": _ANY, "pool": ("attention",)}
+    return ADMClassifier(**_arguments({"pool": "adaptive", **config}, passed))
 
 
 def _class_token(config: _Config) -> nn.Module:
     """UNetModel with `num_tokens`, the rows of the embedding of classes that it attends to."""
-    unet = ldm_unet(**_without(config, "image_size", "dims", "legacy", "use_spatial_transformer", "num_tokens"))
+    _check_context(config)
+    unet = ldm_unet(**_arguments(config, {**_UNET, "num_tokens": _ANY}))
     return ClassTokenUNet(unet, config["num_tokens"], config["context_dim"])
 
 
@@ -69,9 +96,15 @@ _TORCHCFM_MULTIPLES = {
 
 def _torchcfm(config: _Config) -> nn.Module:
     """UNetModelWrapper of torchcfm, which counts attention in pixels and classes only with `class_cond`."""
-    kept = _without(config, "dim", "num_channels", "learn_sigma", "class_cond", "num_classes", "attention_resolutions")
-    channels, size = config["dim"][0], config["dim"][-1]
+    used = "dim", "num_channels", "learn_sigma", "class_cond", "num_classes", "attention_resolutions"
+    kept = _arguments(config, {**dict.fromkeys(used, _ANY), "dims": (2,)})
+    channels, *sides = config["dim"]
+    size = sides[-1]
+    if len(sides) != 2 or sides[0] != size:
+        raise ValueError(f"dim = {config['dim']!r} is not supported; known: [channels, side, side]")
     if kept.get("channel_mult") is None:
+        if size not in _TORCHCFM_MULTIPLES:
+            raise ValueError(f"dim = {config['dim']!r} needs a channel_mult")
         kept["channel_mult"] = _TORCHCFM_MULTIPLES[size]
     return ldm_unet(
         in_channels=channels,
@@ -85,64 +118,104 @@ def _torchcfm(config: _Config) -> nn.Module:
 
 def _edm_velocity(config: _Config) -> nn.Module:
     """EDMPrecondVel of rfpp, which names channels as its network does, and the network by `unet_type`."""
-    kept = _without(config, "in_channels", "out_channels", "unet_type")
+    types = {"songunet": "SongUNet", "adm": "DhariwalUNet"}
+    passed = {"in_channels": _ANY, "out_channels": (config["in_channels"],), "unet_type": tuple(types)}
+    kept = _arguments(config, passed)
     if "unet_type" in config:
-        kept["model_type"] = {"songunet": "SongUNet", "adm": "DhariwalUNet"}[config["unet_type"]]
+        kept["model_type"] = types[config["unet_type"]]
     return EDMPrecondVel(img_channels=config["in_channels"], **kept)
+
+
+# What ermongroup/ddim and score_sde say of the files of a data set and of training; the path is the card's own matter.
+_DATA: _Passed = dict.fromkeys(
+    ("dataset", "category", "num_workers", "random_flip", "uniform_dequantization", "gaussian_dequantization",
+     "rescaled", "channels", "out_of_dist", "tfrecords_path", "training", "sampling", "eval", "optim", "sde",
+     "continuous"), _ANY
+) | {"logit_transform": (False,)}  # fmt: skip
+_DIFFUSION: _Passed = {
+    "num_diffusion_timesteps": _ANY, "beta_schedule": ("linear",), "beta_start": (1e-4,), "beta_end": (0.02,)
+}  # fmt: skip
+
+
+def _facts(config: _Config, names: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says of its data, in a group `data` or beside the group `model`: `names`, and no others.
+
+    Raises:
+        ValueError: for another key, or one that is said twice in different ways.
+    """
+    flat = {name: value for name, value in config.items() if name not in ("data", "model")}
+    data = config.get("data", {})
+    for name in flat.keys() & data.keys():
+        if flat[name] != data[name]:
+            raise ValueError(f"{name} = {flat[name]!r} and data.{name} = {data[name]!r} exclude each other")
+    facts = _arguments({**data, **flat}, _DATA)
+    for name, value in facts.items():
+        if name not in names:
+            raise ValueError(f"{name} = {value!r} is not known; known: {', '.join((*names, *_DATA))}")
+    return facts
 
 
 def _ddpm(config: _Config) -> nn.Module:
     """Model of ermongroup/ddim and pesser/pytorch_diffusion."""
-    size = config["image_size"] if "image_size" in config else config["data"]["image_size"]
-    return DDPMUNet(resolution=size, **_without(config["model"], "type", "var_type", "ema", "ema_rate"))
+    passed = {"type": ("simple",), "var_type": _ANY, "ema": _ANY, "ema_rate": _ANY}
+    facts = _facts(config, ("image_size", "diffusion"))
+    for name, value in _arguments(facts.get("diffusion", {}), _DIFFUSION).items():
+        raise ValueError(f"diffusion.{name} = {value!r} is not known; known: {', '.join(_DIFFUSION)}")
+    return DDPMUNet(resolution=facts["image_size"], **_arguments(config["model"], passed))
+
+
+_DIFFUSERS: _Passed = {
+    "_class_name": ("UNet2DModel",),
+    "_diffusers_version": _ANY,
+    "_name_or_path": _ANY,
+    "sample_size": _ANY,
+    "time_embedding_type": ("positional",),
+    "num_train_timesteps": _ANY,  # of a learned embedding of time
+    "downsample_type": ("conv",),
+    "upsample_type": ("conv",),
+    "class_embed_type": (None,),
+}
 
 
 def _diffusers(config: _Config) -> nn.Module:
-    """UNet2DModel of diffusers, as google/ddpm-* use it; its weights come through `from_diffusers`."""
-    size, widths = config["sample_size"], config["block_out_channels"]
-    attending = [size >> i for i, kind in enumerate(config["down_block_types"]) if kind == "AttnDownBlock2D"]
-    return DDPMUNet(
-        resolution=size,
-        in_channels=config["in_channels"],
-        out_ch=config["out_channels"],
-        ch=widths[0],
-        ch_mult=[width // widths[0] for width in widths],
-        num_res_blocks=config["layers_per_block"],
-        attn_resolutions=attending,
-        dropout=config.get("dropout", 0.0),
-    )
+    """UNet2DModel of diffusers; what a configuration leaves out has the default of diffusers."""
+    return DiffusersUNet(**_arguments(config, _DIFFUSERS))
 
 
-_SCORE_SDE_FIXED = {
+_SCORE_SDE: _Passed = {
     "normalization": ("GroupNorm",),
     "nonlinearity": ("swish",),
     "resblock_type": ("biggan",),
     "attention_type": ("ddpm",),
     "conv_size": (3,),
     "conditional": (True,),
+    "beta_min": (0.1,),  # of the path vp-linear
+    "beta_max": (20.0,),
+    "ema_rate": _ANY,
+    "init_scale": _ANY,
 }
-_SCORE_SDE_TRAINING = ("name", "beta_min", "beta_max", "ema_rate", "init_scale")
 
 
 def _score_sde(config: _Config, *, plain: bool) -> nn.Module:
     """NCSNpp or DDPM of score_sde and RectifiedFlow, from the groups `model` and `data` of their configurations."""
-    model, data = config["model"], config.get("data", config)
-    for name, known in _SCORE_SDE_FIXED.items():
-        if model.get(name, known[0]) not in known and not (plain and name == "resblock_type"):
-            raise ValueError(f"{name} {model[name]!r} is not supported; known: {known[0]!r}")
-    return NCSNpp(
-        image_size=data["image_size"],
-        num_channels=data.get("num_channels", 3),
-        centered=data["centered"],
-        plain=plain,
-        **_without(model, *_SCORE_SDE_FIXED, *_SCORE_SDE_TRAINING),
-    )
+    passed = {**_SCORE_SDE, "name": ("ddpm",), "resblock_type": _ANY} if plain else {**_SCORE_SDE, "name": ("ncsnpp",)}
+    facts = _facts(config, ("image_size", "num_channels", "centered"))
+    facts["centered"]  # its default would be a guess
+    return NCSNpp(plain=plain, **facts, **_arguments(config["model"], passed))
 
 
-def _first_stage(make: Callable[..., nn.Module]) -> Callable[[_Config], nn.Module]:
+_FIRST_STAGE: _Passed = dict.fromkeys(
+    ("target", "lossconfig", "monitor", "ckpt_path", "ignore_keys", "image_key", "batch_resize_range"), _ANY
+) | {"colorize_nlabels": (None,), "remap": (None,)}
+
+
+def _first_stage(make: Callable[..., nn.Module], *, double_z: bool) -> Callable[[_Config], nn.Module]:
+    plain = {"attn_type": ("vanilla",), "resamp_with_conv": (True,), "give_pre_end": (False,), "tanh_out": (False,),
+             "use_linear_attn": (False,)}  # fmt: skip
+
     def build(config: _Config) -> nn.Module:
-        kept = _without(config, "target", "ddconfig", "lossconfig", "monitor")
-        return make(**kept, **_without(config["ddconfig"], "double_z"))
+        kept = _arguments(config, {**_FIRST_STAGE, "ddconfig": _ANY})
+        return make(**kept, **_arguments(config["ddconfig"], {**plain, "double_z": (double_z,)}))
 
     return build
 
@@ -152,7 +225,7 @@ def _velocity(config: _Config) -> nn.Module:
     from fastsample.models.networks.velocity import Velocity
 
     inner = build_network(config["network"], config["network_args"])
-    return Velocity(inner, **_without(config, "network", "network_args"))
+    return Velocity(inner, **_arguments(config, {"network": _ANY, "network_args": _ANY}))
 
 
 _BUILDERS: dict[str, Callable[[_Config], nn.Module]] = {
@@ -174,8 +247,8 @@ _BUILDERS: dict[str, Callable[[_Config], nn.Module]] = {
     "DDPM": lambda config: _score_sde(config, plain=True),
     "DiT": _plain(DiT),
     "SiT": _plain(SiT),
-    "AutoencoderKL": _first_stage(AutoencoderKL),
-    "VQModelInterface": _first_stage(AutoencoderVQ),
+    "AutoencoderKL": _first_stage(AutoencoderKL, double_z=True),
+    "VQModelInterface": _first_stage(AutoencoderVQ, double_z=False),
     "Velocity": _velocity,
     "MLP": _plain(MLP),
     "ResidualMLP": _plain(ResidualMLP),
@@ -209,5 +282,15 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
         with torch.device("meta"), Counted():
             _BUILDERS[name](config)
         return _BUILDERS[name](config)
+    except KeyError as error:
+        raise ValueError(f"{name} refuses its configuration: {error} is missing") from error
     except Exception as error:  # a configuration can be wrong in every way
-        raise ValueError(f"{name} refuses its configuration: {error}") from error
+        raise ValueError(f"{name} refuses its configuration: {_told(error, config)}") from error
+
+
+def _told(error: Exception, config: _Config) -> str:
+    """A refused argument with its value."""
+    groups = [config, *(group for group in config.values() if isinstance(group, Mapping))]
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    values = [group[found[1]] for group in groups if found[1] in group] if found else []
+    return f"{found[1]} = {values[0]!r} is not known" if found and values else str(error)

@@ -19,7 +19,6 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import model_names, open_model
-from fastsample.models.networks.ddpm_unet import diffusers_name
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.results.store import Store
@@ -136,8 +135,9 @@ def consistency_models():
 
 def diffusers():
     config = {"sample_size": 8, "layers_per_block": 1, "block_out_channels": [32, 64],
-              "down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}  # fmt: skip
-    return plain("hf-ddpm-cifar10", config, lambda state: {diffusers_name(k, 2): v.squeeze() for k, v in state.items()})
+              "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+              "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}  # fmt: skip
+    return plain("hf-ddpm-cifar10", config)
 
 
 def rfpp():

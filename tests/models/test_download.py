@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import threading
+import urllib.request
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -18,9 +19,10 @@ from rich.console import Console
 
 from fastsample.models import download as downloads
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.conversion import describe, fetch, load_converted, open_converted
-from fastsample.models.download import DownloadError, download, locked_sha256, target_of
-from fastsample.models.networks.ddpm_unet import diffusers_name
+from fastsample.models.conversion import fetch, load_converted, open_converted
+from fastsample.models.description import describe
+from fastsample.models.download import download
+from fastsample.models.known import DownloadError, current_sha256, target_of
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.models.readers import read_weights
@@ -29,18 +31,29 @@ CONTENT = bytes(range(256)) * 4000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files` with ranges; cuts the connection after `server.cut` bytes, `server.cuts` times."""
+    """Serves `server.files` with ranges; cuts the connection after `server.cut` bytes, `server.cuts` times.
+
+    `server.etag` None is no validator, `server.length` False no length, `server.whole` True no ranges; `server.deaf`
+    True sends ranges whatever If-Range says. `server.moved` are redirects; each answer waits for `server.open`.
+    """
 
     def do_GET(self):
         self.server.ranges.append(self.headers.get("Range"))
+        self.server.open.wait(10)
+        if self.path in self.server.moved:
+            self.send_response(HTTPStatus.FOUND)
+            self.send_header("Location", self.server.moved[self.path])
+            self.end_headers()
+            return
         data = self.server.files.get(self.path.partition("?")[0])
         if data is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         start, wanted = 0, self.headers.get("Range")
-        if wanted and self.headers.get("If-Range", self.server.etag) == self.server.etag:
+        same = self.server.deaf or self.headers.get("If-Range", self.server.etag) == self.server.etag
+        if wanted and same and not self.server.whole:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(data):
+        if start and start >= len(data):
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             self.send_header("Content-Range", f"bytes */{len(data)}")
             self.end_headers()
@@ -48,8 +61,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
-        self.send_header("ETag", self.server.etag)
+        if self.server.length:
+            self.send_header("Content-Length", str(len(data) - start))
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         self.end_headers()
         body = data[start:]
         if self.server.cuts:
@@ -65,6 +80,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.ranges, server.etag, server.cuts, server.cut = {"/file": CONTENT}, [], '"1"', 0, 300_000
+        server.length, server.whole, server.deaf, server.moved, server.open = True, False, False, {}, threading.Event()
+        server.open.set()
         server.url = f"http://127.0.0.1:{server.server_address[1]}/file"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -79,7 +96,8 @@ def card_at(*urls, like="edm-cifar10-uncond-vp", **changes):
 
 
 def get(card, home):
-    return download(card, home, wait=0.0)
+    """The download alone, of what is read as nothing."""
+    return download(card, home, lambda file, sha256: None, wait=0.0)
 
 
 def test_a_download_is_whole_recorded_and_not_repeated(server, tmp_path):
@@ -87,7 +105,7 @@ def test_a_download_is_whole_recorded_and_not_repeated(server, tmp_path):
     path = get(card, tmp_path)
     assert path == target_of(card, tmp_path)
     assert path.read_bytes() == CONTENT
-    assert locked_sha256(card, tmp_path) == hashlib.sha256(CONTENT).hexdigest()
+    assert current_sha256(card, tmp_path) == hashlib.sha256(CONTENT).hexdigest()
     assert [file.name for file in path.parent.iterdir()] == [card.file]
     assert get(card, tmp_path) == path
     assert len(server.ranges) == 1
@@ -118,13 +136,62 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path, monkeyp
     assert get(card, tmp_path).read_bytes() == CONTENT[::-1]
 
 
+@pytest.mark.parametrize("where", ["in one process", "in the next"])
+def test_nothing_is_continued_without_a_validator(where, server, tmp_path, monkeypatch):
+    server.cuts, server.etag, card = 1, None, card_at(server.url)
+    if where == "in the next":
+        monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+        with pytest.raises(DownloadError):
+            get(card, tmp_path)
+        server.files["/file"] = CONTENT[::-1]
+    assert get(card, tmp_path).read_bytes() == server.files["/file"]
+    assert server.ranges == [None, None]
+
+
+def test_a_server_that_knows_no_ranges(server, tmp_path):
+    server.cuts, server.whole = 1, True
+    assert get(card_at(server.url), tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=300000-"]
+
+
+def test_a_part_of_another_file_is_not_joined(server, tmp_path, monkeypatch):
+    """The server sends the range of what it has by now, whatever it was asked for."""
+    monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+    server.cuts, server.deaf, card = 1, True, card_at(server.url)
+    with pytest.raises(DownloadError):
+        get(card, tmp_path)
+    server.files["/file"], server.etag = CONTENT[::-1], '"2"'
+    monkeypatch.setattr(downloads, "_ATTEMPTS", 5)
+    assert get(card, tmp_path).read_bytes() == CONTENT[::-1]
+    assert server.ranges == [None, "bytes=300000-", None]
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1:9/file", "file:///etc/hostname"])
+def test_redirects_go_to_no_other_protocol(place, server, tmp_path):
+    server.moved["/file"] = place
+    with pytest.raises(DownloadError, match=r"from http to ftp, which is not followed|answers 302"):
+        get(card_at(server.url), tmp_path)
+    server.moved["/file"] = server.url.replace("/file", "/other")
+    server.files["/other"] = CONTENT
+    assert get(card_at(server.url), tmp_path).read_bytes() == CONTENT
+
+
+def test_https_does_not_fall_to_http(server):
+    """By the handler of redirects itself: a server of https needs a certificate that is known."""
+    request = urllib.request.Request("https://example.org/file")
+    (handler,) = (one for one in downloads._OPENER.handlers if isinstance(one, urllib.request.HTTPRedirectHandler))
+    with pytest.raises(DownloadError, match="from https to http"):
+        handler.redirect_request(request, None, 302, "", {}, server.url)
+    assert handler.redirect_request(request, None, 302, "", {}, "https://example.com/x").type == "https"
+
+
 def test_a_part_that_is_whole_already_or_too_long(server, tmp_path):
     for part in (CONTENT, CONTENT + b"more"):
         home = tmp_path / str(len(part))
         target = target_of(card_at(server.url), home)
         target.parent.mkdir(parents=True)
         target.with_name(f"{target.name}.part").write_bytes(part)
-        target.with_name(f"{target.name}.part.json").write_text(json.dumps({"url": server.url}))
+        target.with_name(f"{target.name}.part.json").write_text(json.dumps({"url": server.url, "validator": '"1"'}))
         assert get(card_at(server.url), home).read_bytes() == CONTENT
 
 
@@ -134,7 +201,7 @@ def test_another_content_than_the_card_says_is_refused(server, tmp_path, known):
     with pytest.raises(DownloadError, match=f"its {next(iter(known))} is"):
         get(card, tmp_path)
     assert list(target_of(card, tmp_path).parent.glob("*.pkl*")) == []
-    assert locked_sha256(card, tmp_path) == ""
+    assert not (tmp_path / "checkpoints" / "lock.json").exists()
 
 
 def test_right_hashes_pass(server, tmp_path):
@@ -159,6 +226,17 @@ def test_a_web_page_is_told_from_a_file(server, tmp_path):
     with pytest.raises(DownloadError, match="a web page came in place of the file"):
         get(card, tmp_path)
     assert not target_of(card, tmp_path).exists()
+
+
+def test_a_broken_connection_to_the_hub_is_a_fault_of_that_url(server, tmp_path, monkeypatch):
+    class ProtocolError(Exception):
+        pass
+
+    def broken(*_, **__):
+        raise ProtocolError("peer closed connection")
+
+    monkeypatch.setattr(downloads, "hf_hub_download", broken)
+    assert get(card_at("hf://google/ddpm/b.bin@main", server.url), tmp_path).read_bytes() == CONTENT
 
 
 def test_the_next_url_is_tried_and_all_faults_are_told(server, tmp_path):
@@ -199,7 +277,7 @@ def test_hub_files(tmp_path, monkeypatch):
 def test_the_licence_is_shown_at_the_download_only(server, tmp_path):
     first, second = (Console(file=io.StringIO(), width=200) for _ in range(2))
     for console in (first, second):
-        download(card_at(server.url), tmp_path, console)
+        download(card_at(server.url), tmp_path, lambda file, sha256: None, console)
     assert "non-commercial" in first.file.getvalue()
     assert second.file.getvalue() == ""
 
@@ -277,9 +355,10 @@ def test_fetch_takes_a_file_given_by_hand(server, tmp_path):
 
 def test_conversion_of_diffusers_weights(server, tmp_path):
     card = reduced("hf-ddpm-cifar10", sample_size=8, layers_per_block=1, block_out_channels=[32, 64],
-                   down_block_types=["DownBlock2D", "AttnDownBlock2D"])  # fmt: skip
+                   down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+                   up_block_types=["AttnUpBlock2D", "UpBlock2D"])  # fmt: skip
     weights = weights_of(card)
-    foreign = {diffusers_name(name, 2): tensor.squeeze() for name, tensor in weights.items()}
+    foreign = {name.replace(".to_q.", ".query."): tensor for name, tensor in weights.items()}
     assert_same(fetch(served(server, card, foreign), tmp_path), weights)
 
 
@@ -315,7 +394,8 @@ def test_conversion_of_a_latent_model_in_a_zip(server, tmp_path):
     opened = open_converted(path)
     assert opened.latent_scale == pytest.approx(0.2276)
     assert torch.equal(opened.first_stage.state_dict()["post_quant_conv.weight"], stage["post_quant_conv.weight"])
-    assert sorted(file.name for file in path.parent.iterdir()) == sorted([card.id, path.name, "lock.json"])
+    kept = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith(".lock"))
+    assert kept == sorted([card.id, path.name, "lock.json"])
 
 
 def test_conversion_of_an_edm_pickle_compares_what_it_says_of_itself(server, tmp_path):
@@ -324,10 +404,116 @@ def test_conversion_of_an_edm_pickle_compares_what_it_says_of_itself(server, tmp
     said = json.loads(gzip.decompress((data / "fmt_index.json.gz").read_bytes()))["fmt_edm_tiny.pkl"]["init_kwargs"]
     card = reduced("edm-cifar10-cond-ve", **said).model_copy(update={"urls": (server.url,)})
     assert_same(fetch(card, tmp_path), read_weights(target_of(card, tmp_path), "edm-pickle").tensors)
-    other = reduced("edm-cifar10-cond-ve", **said, channel_mult_emb=4)
-    other.network.config["model_channels"] = 16
-    with pytest.raises(CheckpointError, match="model_channels is 8 in the file and 16 on the card"):
-        fetch(other, tmp_path / "other", checkpoint=target_of(card, tmp_path))
+    file, other = target_of(card, tmp_path), tmp_path / "other"
+    # What either leaves out has its default: the file is made with channel_mult_emb 4 and sigma_data 0.5.
+    for change, told in (
+        ({"model_channels": 16}, "model_channels is 8 in the file and 16 on the card"),
+        ({"channel_mult_emb": 2}, "channel_mult_emb is 4 in the file and 2 on the card"),
+        ({"sigma_data": 0.3}, "sigma_data is 0.5 in the file and 0.3 on the card"),
+        ({"colour": "red"}, "no argument 'colour' .'red'."),
+        ({"model_type": "VGG"}, "model_type = 'VGG' is not known"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            fetch(reduced("edm-cifar10-cond-ve", **said | change), other, checkpoint=file)
+    silent = reduced("edm-cifar10-cond-ve", **said)
+    del silent.network.config["resample_filter"]
+    with pytest.raises(CheckpointError, match=r"resample_filter is \[1, 3, 3, 1\] in the file and \[1, 1\] on"):
+        fetch(silent, other, checkpoint=file)
+    assert fetch(reduced("edm-cifar10-cond-ve", **said, channel_mult_emb=4), other, checkpoint=file).is_file()
+
+
+def small(server, factor=1.0):
+    """A card of the catalogue with a reduced network, and a file of its weights."""
+    card = reduced("ddpm-cifar10", image_size=8, model=DDPM).model_copy(update={"md5": ""})
+    file = io.BytesIO()
+    torch.save({name: factor * tensor for name, tensor in weights_of(card).items()}, file)
+    return card.model_copy(update={"urls": (server.url,)}), file.getvalue()
+
+
+def garbage(good):
+    zipped = io.BytesIO()
+    torch.save({"foreign": torch.zeros(3)}, zipped)
+    return {
+        "a zip without its end": good[:-500],
+        "a web page": b"<!DOCTYPE html><html>sign in</html>",
+        "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "a text in JSON": b'{"error": "Invalid username or password."}',
+        "an answer in XML": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+        "an empty file": b"",
+        "does not fit its network": zipped.getvalue(),
+        "refused by torch.load": b"\x00" * 1000,
+    }
+
+
+@pytest.mark.parametrize("kind", garbage(b""))
+@pytest.mark.parametrize("given", ["served", "given", "put in place"])
+def test_what_is_no_checkpoint_is_told_and_blocks_nothing(kind, given, server, tmp_path):
+    card, good = small(server)
+    wrong, target = garbage(good)[kind], target_of(card, tmp_path)
+    server.length, server.deaf = False, True  # nothing tells the transport that a body is cut
+    (tmp_path / "wrong.pt").write_bytes(wrong)
+    if given == "served":
+        server.files["/file"] = wrong
+    elif given == "put in place":
+        target.parent.mkdir(parents=True)
+        target.write_bytes(wrong)
+    with pytest.raises(CheckpointError, match=kind) as told:
+        fetch(card, tmp_path, checkpoint=tmp_path / "wrong.pt" if given == "given" else None)
+    assert not (tmp_path / "checkpoints" / "lock.json").exists()
+    if given == "put in place":
+        assert f"remove {target}" in str(told.value)
+        target.unlink()
+    server.files["/file"] = good
+    assert_same(fetch(card, tmp_path), weights_of(card))
+    assert current_sha256(card, tmp_path) == hashlib.sha256(good).hexdigest()
+
+
+def test_a_url_with_something_else_is_passed_over(server, tmp_path):
+    card, server.files["/file"] = small(server)
+    server.files["/old"] = garbage(server.files["/file"])["does not fit its network"]
+    old = server.url.replace("/file", "/old")
+    assert_same(fetch(card.model_copy(update={"urls": (old, server.url)}), tmp_path), weights_of(card))
+
+
+def test_given_weights_leave_the_place_of_the_published_ones(server, tmp_path):
+    card, server.files["/file"] = small(server)
+    (tmp_path / "other.pt").write_bytes(small(server, 1.01)[1])
+    other = fetch(card, tmp_path, checkpoint=tmp_path / "other.pt")
+    known = fetch(card, tmp_path)
+    assert known != other
+    assert_same(known, weights_of(card))
+    assert fetch(card, tmp_path, checkpoint=tmp_path / "other.pt") == other
+    assert fetch(card, tmp_path) == known
+    assert len(server.ranges) == 1
+
+
+def test_a_later_other_download_of_a_shipped_model_is_refused_and_says_what_to_remove(server, tmp_path):
+    card, server.files["/file"] = small(server)
+    fetch(card, tmp_path).unlink()
+    target_of(card, tmp_path).unlink()
+    server.files["/file"] = small(server, 1.01)[1]
+    with pytest.raises(DownloadError, match=r"remove 'ddpm-cifar10' from .*lock\.json"):
+        fetch(card, tmp_path)
+    lock = tmp_path / "checkpoints" / "lock.json"
+    lock.write_text("{}")
+    assert fetch(card, tmp_path).is_file()
+
+
+def test_two_that_want_one_file_make_one_download(server, tmp_path):
+    card, server.files["/file"] = small(server)
+    server.open.clear()
+    found, console = [], Console(file=io.StringIO(), width=500)
+    threads = [threading.Thread(target=lambda: found.append(fetch(card, tmp_path, console))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while console.file.getvalue().count("waiting for it") < 2:
+        threads[0].join(0.01)
+    server.open.set()
+    for thread in threads:
+        thread.join()
+    assert len({*found}) == 1
+    assert len(found) == 3
+    assert server.ranges == [None]
 
 
 def test_weights_that_do_not_fit_are_told_at_once(server, tmp_path):
