@@ -64,8 +64,11 @@ class Cell:
 
     @cached_property
     def unbent(self) -> str:
-        """Why there is no curvature of its trajectories; "" if there is."""
-        return undefined(self.plan)
+        """Why there is no curvature of its trajectories; "" if there is, or if the solver fails, which the run tells."""
+        try:
+            return undefined(self.plan)
+        except Exception:
+            return ""
 
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
@@ -130,7 +133,7 @@ def plan_cells(
             skipped.append(Skipped(name, told(error), failed=True))
             continue
         for text, solver in solvers_asked.items():
-            for grid, nfe in product(isinstance(solver, Solver) and request.grid or (None,), request.nfe):
+            for grid, nfe in product((isinstance(solver, Solver) and request.grid) or (None,), request.nfe):
                 try:
                     plan, options, table = _plan(text, solver, model, grid, nfe, request)
                 except Exception as error:

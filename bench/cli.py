@@ -14,26 +14,17 @@ from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from fastsample.bench import cli_distill, cli_export, cli_gate, cli_report, cli_tables, cli_train
-from fastsample.bench.console import Words, console, errors, fail, solver_words, split_words
+from fastsample.bench.console import Words, console, errors, solver_words, split_words, told
 
 __all__ = ["app", "main"]
 
 
 class _Commands(TyperGroup):
-    """Ends every command with one clear message: 2 for a bad request, 1 for a failed run, 130 for Ctrl-C."""
-
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            errors.print("[yellow]interrupted[/]")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            raise  # typer ends quietly
-        except Exception as error:
-            if isinstance(error, (typer.Exit, typer.Abort)) or hasattr(error, "exit_code"):  # typer's own
-                raise
-            raise fail(error) from None
+        except EOFError as error:  # of a file that is cut short: typer takes it for a user who gives up
+            raise RuntimeError(told(error)) from error
 
 
 app = typer.Typer(
@@ -230,14 +221,18 @@ def verify(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point: errors become one clear message; 2 for a bad request, 1 for a failed run, 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
     try:
         app()
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # who reads has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        bad = isinstance(error, ValueError)
+        label = "error" if bad else "failed"
+        errors.print(f"[bold red]{label}:[/] {escape(told(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2 if bad else 1)

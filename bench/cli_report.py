@@ -65,9 +65,10 @@ def plot(
     from fastsample.results.figures import save
     from fastsample.results.store import Store
 
+    wanted = budgets(nfe)
     figure = picture(
         Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
-        solvers=solver_words(solver), nfe=budgets(nfe), where=split_words(where),
+        solvers=solver_words(solver), nfe=wanted, where=split_words(where),
         images=images, device=device, checkpoints=split_words(checkpoint),
     )  # fmt: skip
     save(figure, out)

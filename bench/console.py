@@ -9,10 +9,9 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 __all__ = [
-    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Words", "budgets", "console", "errors", "fail", "finite",
+    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Words", "budgets", "console", "errors", "finite",
     "solver_words", "split_words", "told",
 ]  # fmt: skip
 
@@ -27,6 +26,7 @@ errors = Console(stderr=True)
 Words = list[str] | None
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_ROOMS = tuple(_PACKAGE / room for room in ("bench", "datasets", "models", "results", "solvers"))
 
 
 def split_words(values: Words) -> tuple[str, ...] | None:
@@ -84,18 +84,10 @@ def told(error: BaseException) -> str:
     else:
         text = str(error)
         frames = traceback.extract_tb(error.__traceback__)
-        mine = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
+        mine = [frame for frame in frames if any(Path(frame.filename).is_relative_to(room) for room in _ROOMS)]
         written = frames and frames[-1] in mine and (frames[-1].line or "").startswith("raise ")
         if not (written and text):
             place = f" ({Path(mine[-1].filename).relative_to(_PACKAGE)}, line {mine[-1].lineno})" if mine else ""
             text = ": ".join(filter(None, (type(error).__name__, text))) + place
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
-
-
-def fail(error: Exception) -> typer.Exit:
-    """Tell an error that ends a command: exit 2 for a bad request, 1 for a failed run."""
-    bad = isinstance(error, ValueError)
-    label = "error" if bad else "failed"
-    errors.print(f"[bold red]{label}:[/] {escape(told(error))}", highlight=False, soft_wrap=True)
-    return typer.Exit(2 if bad else 1)
