@@ -135,7 +135,7 @@ _COMMANDS: dict[str, tuple[list[list[str] | str], dict[str, list[str] | str | No
     }),
     "baseline": (["STORE"], {"--out": "PATH"}),
     "check": (["STORE"], {"--baseline": "PATH", "--summary": "PATH", "--junit": "PATH", "--strict": None}),
-    "distill": ([["bns", "times", "dss", "rk1-bespoke", "bn"]], {
+    "distill --model gmm2d-flow": ([["bns", "times", "dss", "rk1-bespoke", "bn"]], {
         "--model": ["gmm2d-flow", "gmm2d", "gmm3d"], "--nfe": ["2", "3"], "--initial": ["euler@uniform", "x", "heun@"],
         "--train": ["32"], "--validation": ["32"], "--steps": ["1"], "--minutes": ["0"], "--sigma0": ["1", "2"],
         "--batch-size": ["64"], "--seed": ["0"], "--guidance": ["0", "1"], "--device": ["cpu", "tpu"],
@@ -152,7 +152,7 @@ _COMMANDS: dict[str, tuple[list[list[str] | str], dict[str, list[str] | str | No
     "import": (["PATH"], {"--name": ["mine", "heun", "A b"]}),
     "models info": ([["edm-cifar10-uncond-vp", "dit-xl2-256", "edm", "x.toml"]], {}),
     "models fetch": ([["edm", "x.toml", "sweep.toml", "x.toml#y"]], {"--checkpoint": "PATH"}),
-    "verify": ([], {"--solver": ["x", "eular"], "--golden": "PATH", "--picture": "PATH"}),
+    "verify --solver": ([["x", "eular"]], {"--golden": "PATH", "--picture": "PATH"}),
     "train flow": ([["gauss8-flow", "gauss8-reflow", "x", "sweep.toml"]], _TRAIN),
     "train reflow": ([["gauss8-flow", "x"]], _TRAIN),
     "train classifier": ([["digits", "x"]], {"--dataset": ["x"], "--device": ["cpu", "tpu"]}),
