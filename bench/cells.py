@@ -7,28 +7,36 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
+import torch
 from rich.console import Console
 
+from fastsample.bench.console import told
 from fastsample.bench.learned import find_table, fits, table_plan, table_solvers
 from fastsample.bench.request import Request, RequestError
+from fastsample.bench.trajectories import undefined
 from fastsample.datasets.dataset import data_home
-from fastsample.models.catalogue import Model, open_model
+from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.public import cards
 from fastsample.solvers.artefact import TableFile
-from fastsample.solvers.grids import nearest
+from fastsample.solvers.grids import GRIDS, Grid, nearest
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
 
+_MOST = 100_000  # cells of a sweep
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """A cell that the method cannot fill, and why."""
+    """A cell that is not computed, and why: its method cannot fill it, or with `failed` something is wrong with it."""
 
     what: str
     reason: str
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,14 @@ class Cell:
         """Evaluations that the plan makes, known before it runs; 0 for adaptive solvers."""
         return 0 if self.plan.solver.adaptive else trace(self.plan, "x0").nfe
 
+    @cached_property
+    def unbent(self) -> str:
+        """Why there is no curvature of its trajectories; "" if there is, or if the solver fails, which the run tells."""
+        try:
+            return undefined(self.plan)
+        except Exception:
+            return ""
+
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
         facts = {
@@ -74,60 +90,99 @@ class Cell:
 def plan_cells(
     request: Request, metrics: tuple[str, ...], console: Console | None = None
 ) -> tuple[list[Cell], list[Skipped]]:
-    """Every cell of a request, and those that their method cannot fill.
+    """Every cell of a request, and those that are not computed.
 
-    Public models are fetched where they are not here yet, with the progress on the console.
+    Public models are fetched where they are not here yet, with the progress on the console. What is unknown ends the
+    request; what is known and cannot be (a model that cannot be had, an option that the model has no use for, a value
+    out of range) leaves out its own cells.
 
     Raises:
-        ValueError: for an unknown model, solver, option or grid.
-        RequestError: if no cell is left.
+        ValueError: for an unknown model, solver, option or grid; or the first reason, if no cell is left.
     """
     if request.checkpoint and len(request.model) > 1:
         raise RequestError(f"{request.checkpoint} is the file of one model; give one --model with --checkpoint")
     if request.guidance and request.classifier_scale:
         raise RequestError("classifier-free and classifier guidance exclude each other")
+    count = len(request.model) * len(request.solver) * max(1, len(request.grid)) * len(request.nfe) * request.seeds
+    if count > _MOST:
+        raise RequestError(f"a sweep has at most {_MOST} cells, not {count}")
+    solvers_asked = {text: _solver(text) for text in request.solver}
+    for text in request.grid:
+        if text.partition(":")[0] not in (*GRIDS, "file"):
+            Grid.parse(text)  # says what there is
+    learned = [one for one in solvers_asked.values() if isinstance(one, str)]
+    if request.grid and len(learned) == len(solvers_asked):
+        raise RequestError(f"the times of {' and '.join(learned)} are their own: leave --grid out")
+    if request.transfer and not learned:
+        raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
+    for name in request.model:
+        if name not in {**model_names(), **cards()} and not name.partition("#")[0].endswith((".toml", ".safetensors")):
+            open_model(name)  # says what there is
     cells: list[Cell] = []
     skipped: list[Skipped] = []
-    parsed = [_parse(text) for text in request.solver]
+    first: Exception | None = None
     for name in request.model:
-        model = open_model(
-            name, home=data_home(), console=console, checkpoint=request.checkpoint,
-            classifier_scale=request.classifier_scale,
-        )  # fmt: skip
-        for solver, options in parsed:
-            grids = request.grid if isinstance(solver, Solver) and request.grid else (None,)
-            for grid in grids:
-                for nfe in request.nfe:
-                    table = None
-                    try:
-                        if isinstance(solver, Solver):
-                            plan = solver.plan(model.path, nfe, grid, **options)
-                        else:
-                            table = find_table(solver, model, nfe, request.guidance, transfer=request.transfer)
-                            plan = table_plan(table)
-                    except ValueError as error:
-                        if "at NFE" not in str(error):
-                            raise
-                        what = solver.name if isinstance(solver, Solver) else solver
-                        skipped.append(Skipped(f"{model.id} {what} NFE {nfe}", str(error)))
-                        continue
-                    foreign = table is not None and not fits(table, model, request.guidance)
-                    shown = options | ({"transfer": table.model} if table and foreign else {})
-                    for seed in range(request.seed, request.seed + request.seeds):
-                        asked = request.guidance, request.samples, seed, request.precision, request.labels
-                        cells.append(Cell(model, plan, shown, *asked, metrics, table))
+        try:
+            model = open_model(
+                name, home=data_home(), console=console, checkpoint=request.checkpoint,
+                classifier_scale=request.classifier_scale,
+            )  # fmt: skip
+            _check_options(model, request)
+        except Exception as error:
+            first = first or error
+            skipped.append(Skipped(name, told(error), failed=True))
+            continue
+        for text, solver in solvers_asked.items():
+            for grid, nfe in product((isinstance(solver, Solver) and request.grid) or (None,), request.nfe):
+                try:
+                    plan, options, table = _plan(text, solver, model, grid, nfe, request)
+                except Exception as error:
+                    first = first or error
+                    if isinstance(error, ValueError) and str(error).startswith("unknown "):
+                        raise
+                    what = f"{model.id} {text}{f' {grid}' if grid else ''} NFE {nfe}"
+                    skipped.append(Skipped(what, told(error), failed="at NFE" not in str(error)))
+                    continue
+                for seed in range(request.seed, request.seed + request.seeds):
+                    asked = request.guidance, request.samples, seed, request.precision, request.labels
+                    cells.append(Cell(model, plan, options, *asked, metrics, table))
     if not cells:
-        raise RequestError(skipped[0].reason)
+        assert first is not None
+        raise RequestError(str(first)) if "at NFE" in str(first) else first
     return cells, skipped
 
 
-def _parse(text: str) -> tuple[Solver | str, dict[str, Any]]:
-    """A registered solver with its options, or the name of one that is known by its tables."""
+def _solver(text: str) -> Solver | str:
+    """A registered solver, or the name of one that is known by its tables."""
     name, _, rest = text.partition(":")
     if name in solvers():
-        return get(name), get(name).parse(rest)
+        return get(name)
     if name not in (tables := table_solvers()):
         raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
     if rest:
         raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
-    return name, {}
+    return name
+
+
+def _plan(
+    text: str, solver: Solver | str, model: Model, grid: str | None, nfe: int, request: Request
+) -> tuple[Plan, dict[str, Any], TableFile | None]:
+    """The plan of one cell, its options as rows show them, and its table if it has one."""
+    if isinstance(solver, Solver):
+        options = solver.parse(text.partition(":")[2])
+        return solver.plan(model.path, nfe, grid, **options), options, None
+    table = find_table(solver, model, nfe, request.guidance, transfer=request.transfer)
+    foreign = not fits(table, model, request.guidance)
+    return table_plan(table), {"transfer": table.model} if foreign else {}, table
+
+
+def _check_options(model: Model, request: Request) -> None:
+    """Raise RequestError for an option that the model has no use for."""
+    if request.guidance and not model.num_classes:
+        raise RequestError(f"{model.id} has no classes, which classifier-free guidance needs")
+    if request.labels != "random" and not model.num_classes:
+        raise RequestError(f"{model.id} has no classes, and so no {request.labels} labels")
+    if request.precision in ("bf16", "fp16") and model.network is None:
+        raise RequestError(f"{model.id} is exact and has no network to run in {request.precision}")
+    label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
+    model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
+from typer.core import TyperGroup
 
 from fastsample.bench import cli_distill, cli_export, cli_gate, cli_report, cli_tables, cli_train
-from fastsample.bench.console import Words, console, errors, solver_words, split_words
+from fastsample.bench.console import Words, console, errors, solver_words, split_words, told
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:  # of a file that is cut short: typer takes it for a user who gives up
+            raise RuntimeError(told(error)) from error
+
+
 app = typer.Typer(
     name="fastsample",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -97,6 +110,8 @@ def bench(
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None
+    for failure in failures:
+        errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 
@@ -207,11 +222,17 @@ def verify(
 
 def main() -> None:
     """Entry point: errors become one clear message; 2 for a bad request, 1 for a failed run, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
     try:
         app()
-    except ValueError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except (RuntimeError, OSError, FloatingPointError) as error:
-        errors.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        bad = isinstance(error, ValueError)
+        label = "error" if bad else "failed"
+        errors.print(f"[bold red]{label}:[/] {escape(told(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2 if bad else 1)

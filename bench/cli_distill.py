@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.console import Words, budgets, console, errors, finite
+from fastsample.bench.console import MOST_BATCH, SEEDS, TABLE_NFE, Words, budgets, console, errors, finite
 
 __all__ = ["app"]
 
@@ -37,19 +37,20 @@ def distill(
         str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...]\[@GRID] to start from; auto tries several.")
     ] = "auto",
     sigma0: Annotated[
-        float, typer.Option(min=0.01, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS).")
+        float,
+        typer.Option(min=0.01, max=1000, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS)."),
     ] = 1.0,
     guidance: Annotated[
         float, typer.Option(callback=finite, help="Classifier-free guidance weight; the table is for this one.")
     ] = 0.0,
-    train: Annotated[int, typer.Option(min=32, help="Training pairs.")] = 520,
-    validation: Annotated[int, typer.Option(min=32, help="Validation pairs.")] = 128,
-    steps: Annotated[int, typer.Option(min=1, help="Gauss-Newton steps at most.")] = 24,
+    train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
+    validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gauss-Newton steps at most.")] = 24,
     minutes: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="No step begins after this time, for each NFE.")
     ] = 10.0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws of training pairs.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Samples per network call.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws of training pairs.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Learn a solver for a model at each NFE; `bench --solver KIND` finds it by name.
@@ -65,14 +66,17 @@ def distill(
 
     if kind not in LEARNED:
         raise ValueError(nearest(kind, list(LEARNED), "learned solver"))
+    wanted = budgets(nfe, TABLE_NFE) or (8,)
     found = open_model(model, home=data_home(), console=console)
+    if guidance and not found.num_classes:
+        raise ValueError(f"{found.id} has no classes, which classifier-free guidance needs")
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
     table = Table(*columns, header_style="bold", title=f"{LEARNED[kind][0]} for {found.id}", title_justify="left")
     convention = ""
     try:
         with console.status("") as status:
             files = learn(
-                kind, found, budgets(nfe) or (8,), Sampler(choose_device(device)), guidance=guidance, train=train,
+                kind, found, wanted, Sampler(choose_device(device)), guidance=guidance, train=train,
                 validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
                 seed=seed,
                 progress=lambda line: status.update(f"{found.id} {line}"),

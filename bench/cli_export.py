@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.console import console, finite
+from fastsample.bench.console import TABLE_NFE, console, finite
 
 __all__ = ["app"]
 
@@ -20,9 +20,8 @@ app = typer.Typer()
 _SOLVER = "NAME or NAME:OPTION=VALUE,...; a learned or imported solver by its name."
 _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
-_GUIDANCE = typer.Option(
-    callback=finite, help="Classifier-free guidance weight, for which a learned table was made."
-)
+_NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
+_GUIDANCE = typer.Option(callback=finite, help="Classifier-free guidance weight, for which a learned table was made.")
 
 
 @app.command(
@@ -36,7 +35,7 @@ fastsample explain scire:order=3 --nfe 8 --model cifar10-tiny-flow --json
 )
 def explain(
     solver: Annotated[str, typer.Argument(help=_SOLVER)],
-    nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 6,
+    nfe: Annotated[int, _NFE] = 6,
     model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,
@@ -98,7 +97,7 @@ fastsample export --solver unipc:order=3 --nfe 6 --model gmm2d-flow --to json
 def export(
     solver: Annotated[str, typer.Option(help=_SOLVER)],
     to: Annotated[str, typer.Option(help="diffusers, json or python.")],
-    nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 8,
+    nfe: Annotated[int, _NFE] = 8,
     model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,

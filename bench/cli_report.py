@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.console import Words, budgets, console, finite, solver_words, split_words
+from fastsample.bench.console import MOST_NFE, Words, budgets, console, finite, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -50,7 +50,8 @@ def plot(
     nfe: Annotated[Words, typer.Option(help=r"Only these budgets. \[default: all; the middle one for error]")] = None,
     where: Annotated[Words, _WHERE] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help=r"To sample again. \[default: samples 4, error 16, curvature 32]")
+        int | None,
+        typer.Option(min=1, max=1024, help=r"To sample again. \[default: samples 4, error 16, curvature 32]"),
     ] = None,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
@@ -64,9 +65,10 @@ def plot(
     from fastsample.results.figures import save
     from fastsample.results.store import Store
 
+    wanted = budgets(nfe)
     figure = picture(
         Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
-        solvers=solver_words(solver), nfe=budgets(nfe), where=split_words(where),
+        solvers=solver_words(solver), nfe=wanted, where=split_words(where),
         images=images, device=device, checkpoints=split_words(checkpoint),
     )  # fmt: skip
     save(figure, out)
@@ -87,7 +89,9 @@ def report(
     model: Annotated[Words, _MODEL] = None,
     solver: Annotated[Words, _SOLVER] = None,
     where: Annotated[Words, _WHERE] = None,
-    images: Annotated[int, typer.Option(min=0, help="Samples in each place of a matrix; 0 samples nothing again.")] = 4,
+    images: Annotated[
+        int, typer.Option(min=0, max=64, help="Samples in each place of a matrix; 0 samples nothing again.")
+    ] = 4,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
@@ -118,12 +122,12 @@ fastsample recommend results-paper --max-seconds 0.02 --metric fd --json
 )
 def recommend(
     store: Annotated[Path, _STORE] = Path("results-store"),
-    budget: Annotated[int | None, typer.Option(help="Function evaluations at most.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, max=MOST_NFE, help="Function evaluations at most.")] = None,
     target_psnr: Annotated[
         float | None, typer.Option(callback=finite, help="PSNR in dB to reach with the fewest evaluations.")
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(callback=finite, help="Sampling time of one image at most.")
+        float | None, typer.Option(min=0.0, callback=finite, help="Sampling time of one image at most.")
     ] = None,
     metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = "psnr",
     model: Annotated[Words, _MODEL] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.console import console, finite
+from fastsample.bench.console import MOST_BATCH, SEEDS, console, finite
 
 __all__ = ["app"]
 
@@ -21,16 +21,19 @@ _Recipe = Annotated[str, typer.Argument(help="Recipe (`fastsample list recipes`)
 _Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]")]
 _Dataset = Annotated[str | None, typer.Option(help=r"Data set. \[default: the recipe's]")]
 _Data = Annotated[Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]")]
-_Images = Annotated[int | None, typer.Option(help="Images to see, instead of the recipe's number.")]
-_Batch = Annotated[int | None, typer.Option(help="Batch, instead of the recipe's.")]
-_Accumulate = Annotated[int | None, typer.Option(help="Micro-batches of a batch, instead of the recipe's number.")]
+_Images = Annotated[int | None, typer.Option(min=1, max=10**12, help="Images to see, instead of the recipe's number.")]
+_Batch = Annotated[int | None, typer.Option(min=1, max=MOST_BATCH, help="Batch, instead of the recipe's.")]
+_Accumulate = Annotated[
+    int | None, typer.Option(min=1, max=MOST_BATCH, help="Micro-batches of a batch, instead of the recipe's number.")
+]
 _Precision = Annotated[str | None, typer.Option(help="auto, float32, bf16 or fp16, instead of the recipe's.")]
-_Seed = Annotated[int | None, typer.Option(help=r"Seed. \[default: the recipe's]")]
+_Seed = Annotated[int | None, typer.Option(min=0, max=SEEDS - 1, help=r"Seed. \[default: the recipe's]")]
 _Start = Annotated[
     str | None, typer.Option(help='Model whose weights to begin with, instead of the recipe\'s; "" for random ones.')
 ]
 _Minutes = Annotated[
-    float | None, typer.Option(callback=finite, help="Stop cleanly after this time; the same command goes on.")
+    float | None,
+    typer.Option(min=0.0, callback=finite, help="Stop cleanly after this time; the same command goes on."),
 ]
 _Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 _Compile = Annotated[

@@ -1,19 +1,33 @@
-"""What the command modules share: consoles, and how lists are read from the command line."""
+"""What the command modules share: consoles, how lists and numbers are read, and how an error is told in one line."""
 
 from __future__ import annotations
 
 import math
+import os
 import sys
+import traceback
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
-__all__ = ["Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
+__all__ = [
+    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Words", "budgets", "console", "errors", "finite",
+    "solver_words", "split_words", "told",
+]  # fmt: skip
+
+MOST_NFE = 10_000  # evaluations of a run
+TABLE_NFE = 256  # evaluations of a coefficient table, which grows with their square
+MOST_BATCH = 2**16  # samples of a network call
+SEEDS = 2**31  # of benchmarks, from 0; from there on are the noises that solvers are distilled on
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
 Words = list[str] | None
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ROOMS = tuple(_PACKAGE / room for room in ("bench", "datasets", "models", "results", "solvers"))
 
 
 def split_words(values: Words) -> tuple[str, ...] | None:
@@ -21,19 +35,21 @@ def split_words(values: Words) -> tuple[str, ...] | None:
     return tuple(item for value in values for item in value.split(",") if item) if values else None
 
 
-def budgets(values: Words) -> tuple[int, ...]:
+def budgets(values: Words, most: int = MOST_NFE) -> tuple[int, ...]:
     """The whole numbers of `--nfe`; none where it is not given.
 
     Raises:
-        ValueError: for a word that is no whole number.
+        ValueError: for a word that is no whole number from 1 to `most`.
     """
     found = []
     for word in split_words(values) or ():
         try:
             found.append(int(word))
         except ValueError:
-            raise ValueError(f"--nfe takes whole numbers, not {word!r}") from None
-    return tuple(found)
+            raise ValueError(f"--nfe takes whole numbers, not {word[:60]!r}") from None
+        if not 1 <= found[-1] <= most:
+            raise ValueError(f"--nfe takes whole numbers from 1 to {most}, not {word[:60]}")
+    return tuple(dict.fromkeys(found))
 
 
 def finite(value: float | None) -> float | None:
@@ -54,3 +70,25 @@ def solver_words(values: Words) -> tuple[str, ...] | None:
         else:
             found.append(item)
     return tuple(found)
+
+
+def told(error: BaseException) -> str:
+    """What went wrong, on one line without control characters.
+
+    A text that this package did not write has its class before it and the place behind it. With FASTSAMPLE_DEBUG set
+    the traceback goes to stderr too.
+    """
+    if os.environ.get("FASTSAMPLE_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error)
+        frames = traceback.extract_tb(error.__traceback__)
+        mine = [frame for frame in frames if any(Path(frame.filename).is_relative_to(room) for room in _ROOMS)]
+        written = frames and frames[-1] in mine and (frames[-1].line or "").startswith("raise ")
+        if not (written and text):
+            place = f" ({Path(mine[-1].filename).relative_to(_PACKAGE)}, line {mine[-1].lineno})" if mine else ""
+            text = ": ".join(filter(None, (type(error).__name__, text))) + place
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)

@@ -16,6 +16,8 @@ from fastsample.bench.sampling import Sampler, choose_device
 
 __all__ = ["draw"]
 
+_LARGEST = 2**27  # values of a picture
+
 
 @torch.inference_mode()
 def draw(request: Request, out: Path, console: Console | None = None) -> str:
@@ -24,15 +26,19 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     The progress of a download is shown on the console.
 
     Raises:
-        ValueError: if the model's samples are no images, or the file cannot be written.
+        ValueError: if the model's samples are no images, too many for a picture, or the file cannot be written.
+        FloatingPointError: if a sample or an image is not finite; there is no file then.
     """
     (cell, *_), _ = plan_cells(request, (), console)
     if len(cell.model.shape) != 3:
         raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
+    most = _LARGEST // math.prod(cell.model.image_shape)
+    if request.samples > most:
+        raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
     sampler = Sampler(choose_device(request.device))
     everything = list(range(request.samples))
     parts = [
-        to_uint8(cell.model.decode(sampler.sample(cell, everything[low : low + request.batch_size])[0])).cpu()
+        to_uint8(sampler.images(cell, sampler.sample(cell, everything[low : low + request.batch_size])[0])).cpu()
         for low in range(0, request.samples, request.batch_size)
     ]
     try:

@@ -31,7 +31,7 @@ from fastsample.bench.metrics import feature_metrics, symmetric_root
 from fastsample.datasets.images import DatasetError, Images, data_home, dataset_named
 from fastsample.datasets.reference import ReferenceError, ReferenceStats, shipped_reference
 
-__all__ = ["EMBEDDED", "Extractor", "MetricUnavailable", "open_extractor"]
+__all__ = ["EMBEDDED", "INCEPTION", "REFERENCES", "Extractor", "MetricUnavailable", "open_extractor"]
 
 # Per extractor: the set whose moments are the reference, and the real images for KID and precision/recall.
 REFERENCES = {
@@ -83,10 +83,18 @@ class Extractor:
         return self.reference.mu, symmetric_root(self.reference.sigma)
 
     @cached_property
+    def real_images(self) -> Images:
+        """The real images for KID and precision/recall.
+
+        Raises:
+            MetricUnavailable: if they are not on this machine.
+        """
+        return _dataset(*REFERENCES[self.name][1])
+
+    @cached_property
     def _real_features(self) -> np.ndarray:
-        """Features of the real images for KID and precision/recall, computed at the first need."""
-        dataset = _dataset(*REFERENCES[self.name][1])
-        return np.concatenate([self(images)[0] for images in dataset.batches(500)])
+        """Features of the real images, computed at the first need."""
+        return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -96,9 +96,16 @@ def table_of(
         ValueError: for an unknown solver or option, an adaptive solver, or a learned one that has no table.
     """
     name, _, rest = text.partition(":")
+    if guidance and not model.num_classes:
+        raise ValueError(f"{model.id} has no classes, which classifier-free guidance needs")
     if name not in solvers() and name in table_solvers():
+        if rest or grid:
+            raise ValueError(f"solver {name} is a table: it takes no options, and its times are its own")
         return find_table(name, model, nfe, guidance, transfer=transfer)
     solver = get(name)
+    if guidance or transfer:
+        given = "guidance" if guidance else "transfer"
+        raise ValueError(f"--{given} chooses the table of a learned solver, and {name} is none")
     options = solver.parse(rest)
     plan = solver.plan(model.path, nfe, grid, **options)
     facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)

@@ -23,6 +23,7 @@ __all__ = [
     "SOLVER_METRICS",
     "Metric",
     "features_distance",
+    "finite",
     "frechet_distance",
     "parse_metric",
     "psnr_values",
@@ -34,6 +35,7 @@ __all__ = [
 SOLVER_METRICS = ("psnr", "truncation", "curvature", "straightness")
 DISTRIBUTION_METRICS = ("fd", "fid", "fd-inf", "fid-inf", "kid", "is", "precision", "recall")
 UINT8_RULE = "floor(clip(127.5 x + 128, 0, 255))"
+FEWEST = {"precision": 4, "recall": 4, "is": 10}  # samples: a third neighbour, and one in each of ten parts
 _INCEPTION = "inception-v3-compat"
 _INCEPTIONS_OWN = ("fid", "fid-inf")  # the kinds that name no extractor
 
@@ -78,6 +80,12 @@ def parse_metric(text: str, default_extractor: str) -> Metric:
     if kind in _INCEPTIONS_OWN:
         return Metric(kind, _INCEPTION)
     return Metric(kind, extractor or default_extractor)
+
+
+def finite(what: str, value: torch.Tensor | np.ndarray) -> None:
+    """Raise FloatingPointError, which names what it is, unless every number is finite."""
+    if not bool(torch.isfinite(torch.as_tensor(value)).all()):
+        raise FloatingPointError(f"{what} NaN or infinity")
 
 
 def to_uint8(x: torch.Tensor) -> torch.Tensor:

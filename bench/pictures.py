@@ -85,7 +85,7 @@ class Replay:
 
     def samples(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """The cell's samples, as images where the model makes images."""
-        return cell.model.decode(self.sampler.sample(cell, indices)[0])
+        return self.sampler.images(cell, self.sampler.sample(cell, indices)[0])
 
     def run(self, cell: Cell, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
         """The points at which the cell's solver evaluates the model, and its result, on the linear path."""
@@ -96,7 +96,7 @@ class Replay:
     def reference(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """The reference solutions that the cell's samples are measured against, as images."""
         solver, x = self._solve(cell, indices)
-        return cell.model.decode(solver.base.x0(x, cell.plan.path.t_data) if cell.plan.denoise else x)
+        return self.sampler.images(cell, solver.base.x0(x, cell.plan.path.t_data) if cell.plan.denoise else x)
 
     def trajectory(self, cell: Cell, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
         """The trajectory of the reference solution, on the linear path."""
@@ -159,6 +159,10 @@ def picture(
     """
     if kind not in ("quality", *IMAGES):
         raise ValueError(f"a picture is of {', '.join(('quality', *IMAGES))}, not {kind!r}")
+    if kind == "quality" and images:
+        raise ValueError("--images is of pictures that sample again, and quality is drawn from the rows")
+    if kind != "quality" and against != "nfe":
+        raise ValueError(f"--against is of quality, not of {kind}")
     comparison = Comparison(store)
     rows = comparison.rows(models, solvers, where)
     budgets = sorted(rows["nfe_asked"].unique())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fastsample.bench.console import MOST_BATCH, MOST_NFE, SEEDS
 
 __all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
 
 DEFAULT_METRICS = ("psnr", "fd", "fid")
+_LARGEST_FILE = 2**20  # bytes of a sweep
 
 
 class RequestError(ValueError):
@@ -23,12 +26,12 @@ class Request(BaseModel):
     Attributes:
         model: model ids or checkpoint files.
         solver: `name` or `name:option=value,...`.
-        nfe: evaluations to spend, each at least 1.
+        nfe: evaluations to spend, each from 1 to `MOST_NFE`.
         grid: grid names, or () for each solver's recommended one.
         samples: images per cell.
         batch_size: images per network call; changes nothing but speed.
         seed: of the noise.
-        seeds: how often each cell is repeated, with seeds seed, seed + 1, ...
+        seeds: how often each cell is repeated, with seeds seed, seed + 1, ..., all of them below `SEEDS`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight.
@@ -48,14 +51,14 @@ class Request(BaseModel):
     solver: tuple[str, ...] = Field(("scire",), min_length=1)
     nfe: tuple[int, ...] = Field((10,), min_length=1)
     grid: tuple[str, ...] = ()
-    samples: int = Field(256, ge=2)
-    batch_size: int = Field(64, ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)  # from 2^31 on are the noises that solvers are distilled on
-    seeds: int = Field(1, ge=1)
+    samples: int = Field(256, ge=2, le=1_000_000)  # their features are in memory at once
+    batch_size: int = Field(64, ge=1, le=MOST_BATCH)
+    seed: int = Field(0, ge=0, lt=SEEDS)
+    seeds: int = Field(1, ge=1, le=1000)
     device: str = "auto"
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
-    guidance: float = 0.0
-    classifier_scale: float = Field(0.0, ge=0)
+    guidance: float = Field(0.0, allow_inf_nan=False)
+    classifier_scale: float = Field(0.0, ge=0, allow_inf_nan=False)
     labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
     transfer: bool = False
@@ -64,16 +67,23 @@ class Request(BaseModel):
 
     @field_validator("nfe")
     @classmethod
-    def _at_least_one(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _possible(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         for value in values:
-            if value < 1:
-                raise ValueError(f"NFE must be at least 1, not {value}")
+            if not 1 <= value <= MOST_NFE:
+                raise ValueError(f"NFE must be at least 1 and at most {MOST_NFE}, not {value}")
         return values
 
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | int) else value
+        many = (value,) if isinstance(value, str | int) else value
+        return tuple(dict.fromkeys(many)) if isinstance(many, list | tuple) else many  # each cell once
+
+    @model_validator(mode="after")
+    def _seeds_of_benchmarks(self) -> Self:
+        if self.seed + self.seeds > SEEDS:
+            raise ValueError(f"seeds end at 2^31 - 1, and {self.seeds} from {self.seed} on pass it")
+        return self
 
 
 def read_request(config: Path | None, **overrides: Any) -> Request:
@@ -85,10 +95,16 @@ def read_request(config: Path | None, **overrides: Any) -> Request:
     values: dict[str, Any] = {}
     if config is not None:
         try:
-            values = tomllib.loads(config.read_text())
+            if config.exists() and not config.is_file():
+                raise RequestError(f"cannot read {config}: it is no file")
+            with config.open("rb") as stream:
+                text = stream.read(_LARGEST_FILE + 1)
+            if len(text) > _LARGEST_FILE:
+                raise RequestError(f"{config} is no sweep: it has more than {_LARGEST_FILE} bytes")
+            values = tomllib.loads(text.decode())
         except OSError as error:
             raise RequestError(f"cannot read {config}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"{config} is not TOML: {error}") from None
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:
@@ -98,4 +114,7 @@ def read_request(config: Path | None, **overrides: Any) -> Request:
         key = first["loc"][0] if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             raise RequestError(f"unknown key {key!r} in {config}; known: {', '.join(Request.model_fields)}") from None
-        raise RequestError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] != "value_error":  # whose message has it
+            message += f", not {str(first['input'])[:60]}"
+        raise RequestError(f"{key}: {message}" if key else message) from None

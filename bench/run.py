@@ -8,6 +8,7 @@ there and finite, and not before.
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ import torch
 from fastsample.bench import bias
 from fastsample.bench import metrics as measures
 from fastsample.bench.cells import Cell
-from fastsample.bench.extractors import refusal
 from fastsample.bench.features import Extractor
-from fastsample.bench.metrics import Metric
+from fastsample.bench.metrics import Metric, finite
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
+from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.sampling import Sampler
-from fastsample.bench.trajectories import Recorder, bending, distances, outer_states, undefined
+from fastsample.bench.trajectories import Recorder, bending, distances, outer_states
 from fastsample.results import statistics
 from fastsample.results.store import Row, Store
 from fastsample.solvers.solver import Plan
@@ -47,7 +48,7 @@ class Runner:
         store: where rows go.
         sampler: draws the samples, on its device.
         batch_size: samples per network call; changes nothing but speed.
-        metrics: with their extractors in `extractors`.
+        metrics: with their extractors in `extractors`; a cell has those of them that say something about it.
         progress: called with the number of samples finished.
     """
 
@@ -59,12 +60,15 @@ class Runner:
     progress: Callable[[int], None] = lambda _: None
     _exact: dict[str, tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict, init=False)  # last one
 
-    def _wants(self, *kinds: str) -> bool:
-        return any(metric.kind in kinds for metric in self.metrics)
+    def _metrics(self, cell: Cell) -> list[Metric]:
+        return [metric for metric in self.metrics if not metric_refusal(metric, cell)[1]]
+
+    def _wants(self, cell: Cell, *kinds: str) -> bool:
+        return any(metric.kind in kinds for metric in self._metrics(cell))
 
     def _bends(self, cell: Cell) -> bool:
         """Whether the curvature of its trajectories is asked for, and there is one."""
-        return self._wants("curvature", "straightness") and not undefined(cell.plan)
+        return self._wants(cell, "curvature", "straightness")
 
     def protocol(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers."""
@@ -86,15 +90,16 @@ class Runner:
             facts["trained for"] = f"{cell.table.model} ({cell.table.model_sha256[:16]})" if cell.table.model else "any"
             if cell.table.training:
                 facts["trained against"] = cell.table.training.reference
-        for extractor in self._extractors(cell).values():
+        for name, extractor in self._extractors(cell).items():
             facts[f"extractor[{extractor.identity}]"] = extractor.sha256
-            facts[f"reference[{extractor.identity}]"] = extractor.reference_id
-        if self._wants("psnr", "truncation"):
+            if any(one.extractor == name and one.kind != "is" for one in self._metrics(cell)):
+                facts[f"reference[{extractor.identity}]"] = extractor.reference_id
+        if self._wants(cell, "psnr", "truncation"):
             reference = self.reference(cell)
             facts["psnr reference"] = f"{reference.title} ({reference.id})"
-        if self._wants("psnr"):
+        if self._wants(cell, "psnr"):
             facts["psnr"] = "images clamped to [-1, 1], R = 2, no rounding"
-        if self._wants("truncation"):
+        if self._wants(cell, "truncation"):
             facts["truncation"] = "per dimension of the state at its end, unclamped"
         if self._bends(cell):
             facts["curvature"] = "per dimension on the linear path, states at the solver's outer times"
@@ -108,8 +113,15 @@ class Runner:
         """The row of a cell: from the store if it is finished, else computed and committed.
 
         Raises:
-            CellError: if the network or the solver returned NaN or infinity.
+            CellError: where samples, images, features or a metric are not finite; its shards are dropped.
         """
+        try:
+            return self._run(cell)
+        except FloatingPointError as error:
+            shutil.rmtree(self.store.folder / "partial" / cell.identity(self.protocol(cell)), ignore_errors=True)
+            raise CellError(f"{cell}: {error}; no row was written") from error
+
+    def _run(self, cell: Cell) -> Row:
         protocol = self.protocol(cell)
         key = cell.identity(protocol)
         if finished := self.store.finished(key):
@@ -126,16 +138,15 @@ class Runner:
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
         # The reference's cost is no metric's.
-        bound = self.accuracy(cell) if self._wants("psnr", "truncation") else None
-        curve = self.truncation_curve(cell) if self._wants("truncation") and not undefined(cell.plan) else {}
+        bound = self.accuracy(cell) if self._wants(cell, "psnr", "truncation") else None
+        curve = self.truncation_curve(cell) if self._wants(cell, "truncation") and not cell.unbent else {}
         begin = time.perf_counter()
         values, estimates = self._summarise(cell, arrays)
         sums["metrics"] += time.perf_counter() - begin
         values |= {} if bound is None else {"psnr_reference": bound}
-        errors = {f"the standard error of {name}": one.standard_error for name, one in estimates.items()}
-        bad = [name for name, value in (values | errors).items() if not np.isfinite(value)]
-        if bad:
-            raise CellError(f"{cell}: {', '.join(bad)} is not a finite number; no row was written")
+        errors = {name: estimate.standard_error for name, estimate in estimates.items()}
+        for name, value in [*values.items(), *((f"the standard error of {name}", e) for name, e in errors.items())]:
+            finite(f"{name} is", np.array(value))
         row = Row(
             cell=key, model=cell.model.id, checkpoint_sha256=cell.model.sha256, solver=cell.plan.solver.name,
             title=cell.plan.solver.title, options=cell.options, grid=str(cell.plan.grid), times=list(cell.plan.times),
@@ -145,7 +156,7 @@ class Runner:
             classifier_calls=round(sums["nfe"] / cell.samples) if cell.model.classifier else 0,
             guidance=cell.guidance, samples=cell.samples, seed=cell.seed, precision=cell.precision,
             device=self.sampler.device_name, metrics=values,
-            standard_errors={name: estimate.standard_error for name, estimate in estimates.items()},
+            standard_errors=errors,
             seconds={
                 "network": sums["network"], "solver": sums["sampling"] - sums["network"], "metrics": sums["metrics"],
                 "total": sums["sampling"] + sums["metrics"],
@@ -162,7 +173,7 @@ class Runner:
         first = shard * SHARD
         everything = list(range(first, min(first + SHARD, cell.samples)))
         network = self.sampler.network(cell)
-        wanted, bends = self._wants("psnr", "truncation"), self._bends(cell)
+        wanted, bends = self._wants(cell, "psnr", "truncation"), self._bends(cell)
         reference = self._references(cell, shard, len(everything)) if wanted else None
         out: dict[str, list[np.ndarray]] = {}
         seconds = dict.fromkeys(("sampling", "network", "metrics"), 0.0)
@@ -175,6 +186,7 @@ class Runner:
             if bends:
                 recorder, start = self._record(cell, indices)
                 x = cell.plan(recorder, start)
+                finite("the network or the solver returned", x)
                 nfe, forwards = recorder.nfe, recorder.nfe * recorder.forwards
             else:
                 x, nfe, forwards = self.sampler.sample(cell, indices)
@@ -182,13 +194,12 @@ class Runner:
             calls += forwards * len(indices)
             if network is not None:
                 seconds["network"] += network.seconds()
-            if not bool(torch.isfinite(x).all()):
-                raise CellError(f"{cell}: the network or the solver returned NaN or infinity; no row was written")
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
             found = self._measure(cell, x, None if reference is None else reference[low : low + len(x)])
             found |= bending(*outer_states(cell.plan, start, recorder.points, x)) if bends else {}
             for name, value in found.items():
+                finite(f"{name} of some sample is", value)
                 out.setdefault(name, []).append(value)
             seconds["metrics"] += time.perf_counter() - middle
             self.progress(len(indices))
@@ -196,17 +207,17 @@ class Runner:
         return arrays | {k: np.float64(v) for k, v in {**seconds, "nfe": evaluations, "forwards": calls}.items()}  # type: ignore[return-value]
 
     def _extractors(self, cell: Cell) -> dict[str, Extractor]:
-        """Those that can take the samples of the cell: images, of a size that they know."""
-        shape = cell.model.image_shape
-        return {k: v for k, v in self.extractors.items() if len(shape) == 3 and not refusal(k, shape)}
+        """Those that the metrics of the cell need."""
+        needed = {metric.extractor for metric in self._metrics(cell)}
+        return {name: extractor for name, extractor in self.extractors.items() if name in needed}
 
     def _measure(self, cell: Cell, x: torch.Tensor, reference: torch.Tensor | None) -> dict[str, np.ndarray]:
         """Per-sample arrays of one batch of results, with their reference solutions; decoded where they are latents."""
         arrays: dict[str, np.ndarray] = {}
-        images = cell.model.decode(x)
-        if reference is not None and self._wants("psnr"):
-            arrays["psnr"] = measures.psnr_values(images, cell.model.decode(reference))
-        if reference is not None and self._wants("truncation"):
+        images = self.sampler.images(cell, x)
+        if reference is not None and self._wants(cell, "psnr"):
+            arrays["psnr"] = measures.psnr_values(images, self.sampler.images(cell, reference))
+        if reference is not None and self._wants(cell, "truncation"):
             arrays["truncation"] = measures.square_errors(x, reference)
         for name, extractor in self._extractors(cell).items():
             features, logits = extractor(measures.to_uint8(images))
@@ -223,7 +234,9 @@ class Runner:
             denoiser = self.sampler.denoiser(cell, indices)
             arrays = reference.batch(batch, denoiser, self.sampler.start(cell, indices))
             parts.append(arrays["denoised" if cell.plan.denoise else "x"].to(self.sampler.device))
-        return torch.cat(parts)[:count]
+        found = torch.cat(parts)[:count]
+        finite("the reference solution holds", found)
+        return found
 
     @torch.inference_mode()
     def accuracy(self, cell: Cell) -> float:
@@ -263,21 +276,19 @@ class Runner:
         """All values, and with the effect of each sample those that have a standard error."""
         values: dict[str, float] = {}
         estimates: dict[str, statistics.Estimate] = {}
-        if self._wants("psnr"):
+        if self._wants(cell, "psnr"):
             values |= measures.summarise_psnr(arrays["psnr"])
             estimates["psnr"] = statistics.mean_of(arrays["psnr"])
-        if self._wants("truncation"):
+        if self._wants(cell, "truncation"):
             estimates["truncation"] = statistics.root_of_mean(arrays["truncation"])
-        if self._wants("curvature") and "curvature" in arrays:
+        if self._wants(cell, "curvature"):
             estimates["curvature"] = statistics.mean_of(arrays["curvature"])
-        if self._wants("straightness") and "curvature" in arrays:
+        if self._wants(cell, "straightness"):
             estimates["straightness"] = statistics.ratio_of_means(arrays["curvature"], arrays["transport"])
         values |= {name: one.value for name, one in estimates.items() if name != "psnr"}
-        for name, extractor in self.extractors.items():
-            if f"features[{name}]" not in arrays:
-                continue
+        for name, extractor in self._extractors(cell).items():
             features, moments = arrays[f"features[{name}]"], extractor.moments
-            mine = {metric.kind: metric.name(cell.samples) for metric in self.metrics if metric.extractor == name}
+            mine = {one.kind: one.name(cell.samples) for one in self._metrics(cell) if one.extractor == name}
             direct = [kind for kind in mine if not kind.endswith("-inf")]
             result = extractor.metrics(direct, features, arrays[f"logits[{name}]"])
             values |= {mine[kind]: result[kind] for kind in direct}

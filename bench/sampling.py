@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.metrics import finite
 from fastsample.bench.timing import TimedNetwork
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import labels, normal, step_noise
 
-__all__ = ["Sampler", "choose_device"]
+__all__ = ["Sampler", "check_precision", "choose_device"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,10 +28,22 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # of many classes, by backend
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"device {name!r} is not available: {reason}") from None
     return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ValueError for a precision that the device does not compute in."""
+    dtype = _AUTOCAST.get(precision, torch.float64 if precision == "float64" else torch.float32)
+    try:
+        torch.zeros(1, dtype=dtype, device=device)
+        with warnings.catch_warnings(action="error"), torch.autocast(device.type, dtype, precision in _AUTOCAST):
+            pass  # where it does not cast, autocast warns and is left off
+    except (RuntimeError, TypeError, UserWarning) as error:
+        raise ValueError(f"{precision} is not available on {device}: {error}") from None
 
 
 @dataclass
@@ -69,8 +83,22 @@ class Sampler:
         path = cell.model.path
         return path.prior_std * normal(cell.seed, indices, cell.model.shape).to(self.device, dtype)
 
+    def images(self, cell: Cell, x: torch.Tensor) -> torch.Tensor:
+        """The images that samples decode to, in [-1, 1], not clipped; of latent models alone they are another tensor.
+
+        Raises:
+            FloatingPointError: for an image that is not finite.
+        """
+        images = cell.model.decode(x)
+        finite("decoding returned", images)
+        return images
+
     def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, int, int]:
-        """(samples, evaluations, network calls) of one batch."""
+        """(samples, evaluations, network calls) of one batch.
+
+        Raises:
+            FloatingPointError: for a sample that is not finite.
+        """
         denoiser = self.denoiser(cell, indices)
         x = self.start(cell, indices)
 
@@ -78,4 +106,5 @@ class Sampler:
             return step_noise(cell.seed, indices, cell.model.shape, step).to(x)
 
         x = cell.plan(denoiser, x, noise)
+        finite("the network or the solver returned", x)
         return x, denoiser.nfe, denoiser.nfe * denoiser.forwards

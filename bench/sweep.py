@@ -13,15 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastsample.bench.bias import TooFewSamples, check_count
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.extractors import refusal
-from fastsample.bench.features import EMBEDDED, Extractor, MetricUnavailable, open_extractor
+from fastsample.bench.console import told
+from fastsample.bench.features import (
+    EMBEDDED,
+    INCEPTION,
+    REFERENCES,
+    Extractor,
+    MetricUnavailable,
+    open_extractor,
+)
 from fastsample.bench.metrics import Metric, parse_metric
-from fastsample.bench.request import Request
+from fastsample.bench.refusals import metric_refusal
+from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
-from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.trajectories import undefined
+from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.results.store import Row, Store, frame_of
 from fastsample.results.tables import overview, to_rich
+from fastsample.solvers.grids import nearest
 
 __all__ = ["run_sweep"]
 
@@ -29,28 +37,42 @@ __all__ = ["run_sweep"]
 def run_sweep(request: Request, console: Console, inception_weights: Path | None = None) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
+    A failure is of its cell: the others are computed.
+
     Raises:
         ValueError: for a request that names something unknown or cannot be carried out.
     """
     device = choose_device(request.device)
-    wanted = [parse_metric(text, EMBEDDED) for text in request.metrics]
-    cells, skipped = plan_cells(request, tuple(request.metrics), console)
-    store = Store(request.out)
-    metrics, extractors = _available(
-        wanted, console, device, inception_weights, request.samples, any(len(c.model.shape) == 3 for c in cells)
-    )
-    for model in {cell.model.id: cell.model for cell in cells}.values():
-        for name in extractors:
-            if len(model.image_shape) == 3 and (reason := refusal(name, model.image_shape)):
-                console.print(f"[yellow]without {name} for {model.id}:[/] {reason}", highlight=False, soft_wrap=True)
-    bends = [metric.kind for metric in metrics if metric.kind in ("curvature", "straightness")]
-    for name, plan in {cell.plan.solver.name: cell.plan for cell in cells}.items():
-        if bends and (reason := undefined(plan)):
-            console.print(f"[yellow]without {' and '.join(bends)} for {name}:[/] {reason}", highlight=False)
-    for skip in skipped:
-        console.print(f"[yellow]skipped[/] {skip.what}: {skip.reason}", highlight=False)
-    rows: list[Row] = []
+    check_precision(request.precision, device)
+    wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
+    for metric in wanted.values():
+        if metric.extractor and metric.extractor not in REFERENCES:
+            raise RequestError(nearest(metric.extractor, list(REFERENCES), "feature extractor"))
+    planned, skipped = plan_cells(request, tuple(request.metrics), console)
+    if inception_weights and not any(metric.extractor == INCEPTION for metric in wanted.values()):
+        raise RequestError("--inception-weights is for fid and fid-inf, and neither is asked for")
+    metrics, extractors, reasons = _available(planned, wanted, device, inception_weights)
+    for (what, reason), kinds in reasons.items():
+        which = f"{' and '.join(kinds)}{f' for {what}' if what else ''}"
+        console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+    had = [tuple(text for text, one in metrics.items() if not metric_refusal(one, cell)[1]) for cell in planned]
+    # What a cell has of them is a part of its identity: a metric that is to be had another day makes another row.
+    cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
+    if not cells:
+        raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
     failures: list[str] = []
+
+    def fail(what: str) -> None:
+        failures.append(what)
+        console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
+
+    for skip in skipped:
+        if skip.failed:
+            fail(f"{skip.what}: {skip.reason}")
+        else:
+            console.print(f"[yellow]skipped[/] {escape(f'{skip.what}: {skip.reason}')}", highlight=False)
+    store = Store(request.out)
+    rows: list[Row] = []
     columns = (
         TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("images  {task.fields[rate]}"),
@@ -64,14 +86,15 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
             speed = progress.tasks[task].finished_speed or progress.tasks[task].speed
             progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
 
-        runner = Runner(store, Sampler(device), request.batch_size, metrics, extractors, advance)
+        runner = Runner(store, Sampler(device), request.batch_size, list(metrics.values()), extractors, advance)
         for number, cell in enumerate(cells, 1):
             progress.update(task, description=f"cell {number}/{len(cells)} {_short(cell)}")
             try:
                 rows.append(runner.run(cell))
             except CellError as error:
-                failures.append(str(error))
-                console.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False)
+                fail(told(error))
+            except Exception as error:  # of a user's solver, out of memory, a full disk, ...
+                fail(f"{cell}: {told(error)}")
             except KeyboardInterrupt:
                 store.summarise()
                 raise
@@ -84,29 +107,36 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
 
 
 def _available(
-    wanted: list[Metric], console: Console, device: torch.device, weights: Path | None, samples: int, images: bool
-) -> tuple[list[Metric], dict[str, Extractor]]:
-    """The metrics that can be computed here with their extractors; a line for each that cannot."""
+    cells: list[Cell], wanted: dict[str, Metric], device: torch.device, weights: Path | None
+) -> tuple[dict[str, Metric], dict[str, Extractor], dict[tuple[str, str], list[str]]]:
+    """The metrics that can be had here, their extractors, and by (of what, why) the kinds of those that cannot."""
+    metrics: dict[str, Metric] = {}
     extractors: dict[str, Extractor] = {}
-    metrics: list[Metric] = []
-    for metric in wanted:
-        if metric.extractor and not images:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for text, metric in wanted.items():
+        refusals = dict.fromkeys(metric_refusal(metric, cell) for cell in cells)
+        for of_what, why in refusals:
+            if why:
+                reasons.setdefault((of_what, why), []).append(metric.kind)
+        if not any(not why for _, why in refusals):
             continue
         try:
             if metric.extractor and metric.extractor not in extractors:
                 found = extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
                 if found.weights:
-                    told = f"the weights are not the published file; distances in them are fd[{found.identity}]"
-                    console.print(f"[yellow]without fid:[/] {escape(told)}", highlight=False, soft_wrap=True)
+                    why = f"the weights are not the published file; distances in them are fd[{found.identity}]"
+                    reasons.setdefault(("", why), []).append("fid")
             if metric.extractor:
                 metric = replace(metric, weights=extractors[metric.extractor].weights)
             if metric.kind.endswith("-inf"):
-                check_count(samples, len(extractors[metric.extractor].reference.mu))
+                check_count(cells[0].samples, len(extractors[metric.extractor].reference.mu))
+            if metric.kind in ("kid", "precision", "recall"):
+                extractors[metric.extractor].real_images  # noqa: B018 - raises where they are not here
         except (MetricUnavailable, TooFewSamples) as error:
-            console.print(f"[yellow]without {metric.kind}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            reasons.setdefault(("", str(error)), []).append(metric.kind)
             continue
-        metrics.append(metric)
-    return metrics, extractors
+        metrics[text] = metric
+    return metrics, extractors, reasons
 
 
 def _short(cell: Cell) -> str:

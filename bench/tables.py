@@ -8,6 +8,8 @@ from functools import cache
 import pandas as pd
 
 from fastsample.bench.comparison import Comparison
+from fastsample.bench.features import INCEPTION
+from fastsample.models.public import cards
 from fastsample.results.paper import sheet_of
 from fastsample.results.published import beside, published
 from fastsample.results.render import Sheet
@@ -47,8 +49,24 @@ def table_of(
     notes = notes_of(chosen, found)
     if reported:
         found, more = beside(found, published(), complete)
+        lines = zip(found["model"], found["metric"], found["cells"], strict=True)
+        other = [_of_other_data(chosen, *line) for line in lines]
+        found.loc[other, "difference"] = found.loc[other, "difference"].map(lambda _: ())
         notes += more
+        if any(other):
+            names = ", ".join(found.loc[other, "model"].unique())
+            notes.append(f"No difference is formed for {names}: these rows were measured against images of other data.")
     return sheet_of(found, rows=rows, columns=columns, intervals=intervals, notes=notes)
+
+
+def _of_other_data(rows: pd.DataFrame, model: str, metric: str, cells: Sequence[str]) -> bool:
+    """Whether rows that an older version made compare a public model with another data set than its own."""
+    extractor = INCEPTION if metric.startswith("fid") else metric.partition("[")[2].partition("]")[0]
+    column = f"protocol.reference[{extractor}]"
+    if model not in cards() or column not in rows:
+        return False
+    told = rows.loc[rows["cell"].isin(cells), column].dropna()
+    return any(not text.startswith(f"{cards()[model].data}-train@") for text in told)
 
 
 @cache

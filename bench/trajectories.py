@@ -23,6 +23,7 @@ __all__ = ["Recorder", "bending", "curvature", "distances", "interpolate", "oute
 
 _NODES = 6  # of an interpolation
 _SAME = 1e-9  # times of the linear path nearer than this are one
+_LONGEST = 1000  # evaluations of a solver that is traced to see where its states are: the cost is of second order
 
 
 class Recorder(Denoiser):
@@ -63,6 +64,8 @@ def undefined(plan: Plan) -> str:
         return "its steps follow the whole batch"
     if solver.stochastic:
         return "its noise takes it off the ODE"
+    if plan.nfe > _LONGEST:
+        return f"it makes more than {_LONGEST} evaluations"
     if solver.family == "table":
         return "a table does not tell which of its points are states"
     asked = _linear_times(plan.path, trace(plan, "x0").times)

@@ -1,4 +1,5 @@
 import http.server
+import sys
 import threading
 from http import HTTPStatus
 
@@ -6,8 +7,10 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench import reference, run
+from fastsample.bench import cli, reference, run
 from fastsample.models import download
+from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
+from fastsample.models.networks.song_unet import SongUNet
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +79,36 @@ def inception_weights(tmp_path_factory):
             torch.nn.init.kaiming_normal_(parameter, generator=generator)
     torch.save(network.state_dict(), file)
     return file
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes a small network with random weights as FILE.safetensors; the path."""
+
+    def write(name, data="none", size=8, classes=0, seed=0):
+        torch.manual_seed(seed)
+        arguments = dict(
+            img_resolution=size, in_channels=3, out_channels=3, model_channels=8, channel_mult=[1], num_blocks=1,
+            attn_resolutions=[], label_dim=classes,
+        )  # fmt: skip
+        metadata = DenoiserMetadata(
+            id=name, title=name, network="SongUNet", network_args=arguments, image_shape=(3, size, size),
+            num_classes=classes, data=data, data_sha256="", images_seen=0, ema_halflife_images=0, optimizer={},
+            loss="none", precision="float32", storage="float32", path="vp-linear", prediction="eps", time_scale=1000.0,
+            times="uniform",
+        )  # fmt: skip
+        save_checkpoint(tmp_path / f"{name}.safetensors", SongUNet(**arguments).state_dict(), metadata)
+        return str(tmp_path / f"{name}.safetensors")
+
+    return write
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """The command line in this process, as its entry point runs it: (exit code, stdout, stderr)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return call

@@ -54,6 +54,21 @@ def test_a_sweep_fills_its_store(tmp_path):
         assert arrays["psnr"].mean() == pytest.approx(row.metrics["psnr"])
 
 
+@pytest.mark.parametrize("metrics", [("psnr",), ("psnr", "curvature")])
+def test_the_nfe_of_a_row_is_what_was_made(metrics, tmp_path):
+    """Not what was asked for: of 5 evaluations Heun makes 4, of 7 rk4 makes 4; with `afs` an Euler step is free."""
+    made = {"heun": (5, 4), "rk4": (7, 4), "euler:afs=true": (5, 5)}
+    for solver, (asked, count) in made.items():
+        out = tmp_path / solver.partition(":")[0]
+        run_sweep(request(tmp_path, solver=solver, nfe=asked, samples=3, batch_size=2, metrics=metrics, out=out), quiet)
+        (row,) = Store(out).rows()
+        assert (row.nfe_asked, row.nfe, row.forwards) == (asked, count, count)
+        (cell,), _ = plan_cells(request(tmp_path, solver=solver, nfe=asked), ())
+        model = open_model("gmm2d").make(None, None, 0.0, None)
+        cell.plan(model, Sampler(torch.device("cpu")).start(cell, [0]))
+        assert model.nfe == count
+
+
 def test_the_same_command_twice_gives_the_same_rows(tmp_path):
     asked = request(tmp_path)
     run_sweep(asked, quiet)
@@ -227,6 +242,23 @@ def test_the_protocol_of_curvature_is_eulers_official_formula(tmp_path):
     official = sum(float(((z[i - 1] - z[i]) * n / end - base).square().mean()) for i in range(1, n + 1)) / n
     assert row.metrics == {"curvature": pytest.approx(official, rel=1e-12)}
     assert "psnr reference" not in row.protocol
+
+
+@pytest.mark.parametrize("grid", ["quadratic", "shift:s=4"])
+def test_the_curvature_of_uneven_steps_is_weighted_with_them(grid, tmp_path):
+    asked = request(tmp_path, model="gmm2d-flow", solver="euler", nfe=6, grid=grid, metrics=("curvature",))
+    run_sweep(asked, quiet)
+    (row,) = rows(asked)
+    model, times = open_model("gmm2d-flow"), row.times
+    z = [normal(0, range(12), (2,)).double()]
+    for low, high in zip(times, times[1:], strict=False):
+        z.append(z[-1] + (high - low) * model.make(None, None, 0.0, None).velocity(z[-1], low))
+    slopes = [(b - a) / (high - low) for a, b, low, high in zip(z, z[1:], times, times[1:], strict=False)]
+    chord = (z[-1] - z[0]) / (times[-1] - times[0])
+    steps = np.diff(times) / (times[-1] - times[0])
+    squares = [float((slope - chord).square().mean()) for slope in slopes]
+    assert row.metrics["curvature"] == pytest.approx(float(steps @ squares), rel=1e-9)
+    assert row.metrics["curvature"] != pytest.approx(np.mean(squares), rel=0.05)
 
 
 def test_batches_and_shards_change_no_metric_of_trajectories(tmp_path, monkeypatch):
