@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-__all__ = ["Words", "budgets", "console", "errors", "solver_words", "split_words"]
+from fastsample.results.escaping import visible
 
-console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
+__all__ = ["Screen", "Words", "budgets", "console", "errors", "solver_words", "split_words"]
+
+
+class Screen(Console):
+    """A console on which no text steers the terminal, whatever store, card, file or error message it comes from."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, with control characters made visible; its own control codes stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
+
+
+console = Screen(width=None if sys.stdout.isatty() else 160)
+errors = Screen(stderr=True)
 
 Words = list[str] | None
 

@@ -31,7 +31,7 @@ from fastsample.models.networks.registry import build_network
 from fastsample.models.public import Card, Network
 from fastsample.models.readers import Layout, Weights, read_weights
 
-__all__ = ["Converted", "Manifest", "converted", "describe", "fetch", "load_converted", "open_converted"]
+__all__ = ["Converted", "Manifest", "converted", "describe", "existing", "fetch", "load_converted", "open_converted"]
 
 _FIRST_STAGE = "first_stage."
 _SCALE = "scale_factor"
@@ -77,7 +77,7 @@ def describe(card: Card, home: Path) -> list[tuple[str, str]]:
 
     Nothing is fetched.
     """
-    target, done = target_of(card, home), _existing(card, home)
+    target, done = target_of(card, home), existing(card, home)
     said = [
         ("model", f"{card.id}: {card.title}"),
         ("source", card.source),
@@ -116,7 +116,7 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
         DownloadError: when the file cannot be had, or is not the known one.
         CheckpointError: when it cannot be read, or does not fit its network.
     """
-    if checkpoint is None and (done := _existing(card, home)):
+    if checkpoint is None and (done := existing(card, home)):
         return done
     if checkpoint is None:
         source = download(card, home, console)
@@ -174,7 +174,8 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.
     return made.eval().requires_grad_(False)
 
 
-def _existing(card: Card, home: Path) -> Path | None:
+def existing(card: Card, home: Path) -> Path | None:
+    """The conversion of a public model's known file, if it is here."""
     locked = locked_sha256(card, home)
     target = converted(card, home, locked)
     return target if locked and target.is_file() else None

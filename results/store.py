@@ -22,7 +22,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastsample.results.escaping import csv_text
 
 __all__ = ["Row", "Store", "StoreError", "frame_of", "write_atomically"]
 
@@ -53,7 +55,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cell: str
+    cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
     model: str
     checkpoint_sha256: str
     solver: str
@@ -175,7 +177,7 @@ class Store:
             if frame[name].map(lambda value: isinstance(value, list)).any():
                 frame[name] = frame[name].map(str)
         write_atomically(self.folder / "rows.parquet", lambda stream: frame.to_parquet(stream, index=False))
-        write_atomically(self.folder / "rows.csv", lambda stream: frame.to_csv(stream, index=False))
+        write_atomically(self.folder / "rows.csv", lambda stream: stream.write(csv_text(frame).encode()))
 
 
 def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
