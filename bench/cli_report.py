@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from fastsample.bench.console import MOST_NFE, Words, budgets, console, finite, solver_words, split_words
+from fastsample.bench.console import MOST_NFE, Words, budgets, console, errors, finite, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -70,6 +71,7 @@ def plot(
         Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
         solvers=solver_words(solver), nfe=wanted, where=split_words(where),
         images=images, device=device, checkpoints=split_words(checkpoint),
+        say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
     )  # fmt: skip
     save(figure, out)
     console.print(f"{kind} of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
@@ -100,7 +102,7 @@ def report(
     from fastsample.bench.reporting import report_of
     from fastsample.results.store import Store
 
-    with console.status(f"report of {store}"):
+    with console.status(Text(f"report of {store}")):
         page = report_of(
             Store(store, create=False), models=split_words(model), solvers=solver_words(solver),
             where=split_words(where), images=images, device=device, checkpoints=split_words(checkpoint),

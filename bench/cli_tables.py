@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from fastsample.bench.console import Words, console, errors, solver_words, split_words
+from fastsample.bench.console import Screen, Words, console, errors, solver_words, split_words
 
 if TYPE_CHECKING:
     from fastsample.results.render import Sheet
@@ -36,7 +35,7 @@ def _print(sheet: Sheet, form: str | None, out: Path | None) -> None:
         console.print(to_rich(sheet))
         return
     else:
-        with (screen := Console(width=200)).capture() as captured:
+        with (screen := Screen(width=200)).capture() as captured:
             screen.print(to_rich(sheet))
         text = captured.get()
     if out is None:
@@ -100,7 +99,7 @@ def show(
 
     rows = Store(store, create=False).frame()
     if rows.empty:
-        console.print(f"{store} holds no finished cell")
+        console.print(f"{store} holds no finished cell", highlight=False, markup=False, soft_wrap=True)
         return
     _print(plain(overview(rows)), form, out)
 

@@ -15,14 +15,13 @@ import pandas as pd
 from fastsample.bench.bias import influence
 from fastsample.bench.metrics import symmetric_root
 from fastsample.datasets.reference import ReferenceError, shipped_reference
-from fastsample.models.catalogue import open_model
-from fastsample.models.public import cards
+from fastsample.models.catalogue import shipped_path
 from fastsample.results.comparability import what_decides
 from fastsample.results.paper import evidence, metrics_named
 from fastsample.results.statistics import FEWEST, Estimate, Interval, difference, mean_of, pool
 from fastsample.results.store import Store
 from fastsample.results.tables import select
-from fastsample.solvers.solver import get
+from fastsample.solvers.solver import solvers
 
 __all__ = ["Comparison", "own_grid"]
 
@@ -93,13 +92,9 @@ class Comparison:
 
 @cache
 def own_grid(model: str, solver: str) -> str | None:
-    """The recommended grid of a solver on a model; None where one of them is not here any more."""
-    try:
-        card = cards().get(model.partition("@")[0])  # the weights of a public model are not needed, nor fetched
-        path = card.path.build() if card and card.path else open_model(model).path
-        return str(get(solver).default_grid(path))
-    except ValueError:
-        return None
+    """The recommended grid of a solver on a model; None where one of them does not ship with the package."""
+    path = shipped_path(model)
+    return str(solvers()[solver].default_grid(path)) if path and solver in solvers() else None
 
 
 def _listed(cells: str | Sequence[str]) -> Sequence[str]:
@@ -111,14 +106,14 @@ def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarr
     if not arrays:
         return None
     if metric == "psnr":
-        return mean_of(arrays["psnr"])
+        return mean_of(arrays["psnr"]) if "psnr" in arrays else None
     if f"influence[{metric}]" in arrays:
         return Estimate(row[f"metrics.{metric}"], (arrays[f"influence[{metric}]"],))
     match = re.fullmatch(r"fd\[(.+)\]@\d+", metric)
-    if match is None:
+    if match is None or f"features[{match[1]}]" not in arrays:
         return None
     try:
-        moments = _shipped_moments(row[f"protocol.reference[{match[1]}]"].split(" n=")[0])
+        moments = _shipped_moments(str(row.get(f"protocol.reference[{match[1]}]")).split(" n=")[0])
     except ReferenceError:
         return None
     return Estimate(row[f"metrics.{metric}"], (influence(arrays[f"features[{match[1]}]"], moments),))

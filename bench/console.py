@@ -6,13 +6,17 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from fastsample.results.escaping import visible
 
 __all__ = [
-    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Words", "budgets", "console", "errors", "finite",
+    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Screen", "Words", "budgets", "console", "errors", "finite",
     "solver_words", "split_words", "told",
 ]  # fmt: skip
 
@@ -21,8 +25,20 @@ TABLE_NFE = 256  # evaluations of a coefficient table, which grows with their sq
 MOST_BATCH = 2**16  # samples of a network call
 SEEDS = 2**31  # of benchmarks, from 0; from there on are the noises that solvers are distilled on
 
-console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
+__all__ = ["Screen", "Words", "budgets", "console", "errors", "solver_words", "split_words"]
+
+
+class Screen(Console):
+    """A console on which no text steers the terminal, whatever store, card, file or error message it comes from."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, with control characters made visible; its own control codes stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
+
+
+console = Screen(width=None if sys.stdout.isatty() else 160)
+errors = Screen(stderr=True)
 
 Words = list[str] | None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from xml.etree import ElementTree
 
@@ -20,6 +20,7 @@ import pandas as pd
 from fastsample.bench.baseline import Baseline, Entry
 from fastsample.bench.comparison import Comparison
 from fastsample.results.comparability import CELL, cell_text, shortened, what_decides
+from fastsample.results.escaping import visible
 from fastsample.results.paper import higher_is_better
 from fastsample.results.render import Sheet, plain
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
@@ -108,7 +109,7 @@ class _Test:
         if self.now.value >= self.limit:
             return 1.0
         up = sign * (-1 if higher_is_better(self.metric) else 1)
-        return Estimate(up * self.change.value, self.change.parts).p_above(self._margin)
+        return replace(self.change, value=up * self.change.value).p_above(self._margin)
 
     def finding(self, verdict: Verdict, level: float) -> Finding:
         why = self.why
@@ -211,13 +212,13 @@ def to_junit(findings: Sequence[Finding]) -> bytes:
         errors=str(verdicts["not comparable"]), skipped="0",
     )  # fmt: skip
     for found in findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=found.cell, name=found.metric)
+        case = ElementTree.SubElement(suite, "testcase", classname=visible(found.cell), name=visible(found.metric))
         text = f"{_digits(found.before)} -> {_digits(found.now)}, change {_change(found.change)}"
         if found.verdict in _FAILING:
             message = f"moved by more than the {_digits(found.allowed)} that is allowed: {text}"
             ElementTree.SubElement(case, "failure", type=found.verdict, message=message)
         elif found.verdict == "not comparable":
-            ElementTree.SubElement(case, "error", type="not comparable", message=found.why)
+            ElementTree.SubElement(case, "error", type="not comparable", message=visible(found.why))
         else:
             ElementTree.SubElement(case, "system-out").text = f"{found.verdict}: {text}"
     return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)

@@ -59,8 +59,8 @@ _METRICS = {
     name: text
     for name, text in {
         "fd": "Frechet distance in another extractor's features, as in fd[cifar10-resnet]",
-        "fd-inf": "fd extrapolated to infinitely many samples; needs at least 3 for each feature",
-        "fid-inf": "fid extrapolated to infinitely many samples; needs at least 3 for each feature",
+        "fd-inf": "fd extrapolated to infinitely many samples; needs at least 20 samples for each feature",
+        "fid-inf": "fid extrapolated to infinitely many samples; needs at least 20 samples for each feature",
         "kid": "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets",
         "is": "Inception score of the extractor's logits",
         "precision": "share of samples on the manifold of real images (k = 3)",

@@ -4,8 +4,7 @@ noise, by what the rows say of their samplers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,14 +19,15 @@ from fastsample.bench.reference import reference_for
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.trajectories import Recorder, curvature, distances, states
 from fastsample.datasets.images import data_home
-from fastsample.models.catalogue import Model, open_model
-from fastsample.models.manifest import converted, made_for
-from fastsample.models.public import cards
+from fastsample.models.catalogue import Model, open_model, shipped_path
+from fastsample.models.manifest import existing, given_before
+from fastsample.models.public import Card, cards
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of
 from fastsample.results.recommend import with_seconds
 from fastsample.results.statistics import mean_interval
 from fastsample.results.store import Row, Store
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import get
 
 __all__ = ["IMAGES", "Replay", "curvature_of", "errors_of", "matrix_of", "picture"]
@@ -68,7 +68,7 @@ class Replay:
 
         Raises:
             ValueError: if it cannot be repeated here: its model is not here or another one by now, or its solver or
-                grid gives other times. Nothing is downloaded.
+                grid gives other times. Nothing is downloaded, and no word of the row is taken for a file.
         """
         row = self.store.row(cell)
         model = self._model(row)
@@ -76,12 +76,28 @@ class Replay:
             table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
             plan = table_plan(table)
         else:
-            table, plan = None, get(row.solver).plan(model.path, row.nfe_asked, row.grid, **row.options)
+            # The times of a file are in the row; the file itself is not looked for.
+            grid = Grid(row.grid, times=tuple(row.times)) if row.grid.startswith("file:") else row.grid
+            try:
+                table, plan = None, get(row.solver).plan(model.path, row.nfe_asked, grid, **row.options)
+            except TypeError as error:
+                raise ValueError(f"row {row.cell} has options that {row.solver} cannot have: {error}") from None
         same = len(plan.times) == len(row.times) and np.allclose(plan.times, row.times)
         if not same or (table and table.sha256 != row.protocol["table"]):
             raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")
         asked = row.guidance, row.samples, row.seed, row.precision, labels_of(row)
         return Cell(model, plan, row.options, *asked, (), table)
+
+    def split(self, found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """The evidence on models that are here, and for each of the others why it is left out."""
+        kept, reasons = [], []
+        for _, group in found.groupby("model", sort=False):
+            try:
+                self._model(self.store.row(group["cells"].iloc[0][0]))
+                kept.append(group)
+            except ValueError as error:
+                reasons.append(str(error))
+        return pd.concat(kept) if kept else found[:0], reasons
 
     def samples(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """The cell's samples, as images where the model makes images."""
@@ -114,18 +130,27 @@ class Replay:
     def _model(self, row: Row) -> Model:
         scale = classifier_scale_of(row)
         if (row.model, scale) not in self._models:
-            card, guide = cards().get(row.model.partition("@")[0]), row.protocol.get("classifier guidance", "")
-            needed = [(card, row.checkpoint_sha256)] if card else []
-            needed += [(cards()[name], sha256) for name, sha256 in re.findall(r"^(\S+) \((\w+)\)", guide)]
-            for one, sha256 in needed:
-                if not made_for(one, converted(one, data_home(), sha256)):
-                    raise ValueError(f"{one.id} is not here; `fastsample models fetch {one.id}` fetches it")
+            if shipped_path(row.model) is None:
+                raise ValueError(f"{row.model} is no model of the package; --checkpoint FILE names it for this command")
+            name, _, digits = row.model.partition("@")
+            for card in _needed(name, scale):
+                other = digits and card.id == name
+                if not (given_before(card, data_home(), digits) if other else existing(card, data_home())):
+                    raise ValueError(f"{card.id} is not here; `fastsample models fetch {card.id}` fetches it")
             self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
         model = self._models[row.model, scale]
         mine = model.sha256, model.conditions, model.classifier
         if mine != (row.checkpoint_sha256, *(row.protocol.get(k, "") for k in ("model card", "classifier guidance"))):
             raise ValueError(f"the {row.model} that is here is not the checkpoint of row {row.cell}")
         return model
+
+
+def _needed(model: str, classifier_scale: float) -> list[Card]:
+    """The cards of what has to be here for a model: itself, its first stage, and the classifier that guides it."""
+    if (card := cards().get(model)) is None:
+        return []
+    names = [card.first_stage, card.classifier if classifier_scale else None]
+    return [card, *(cards()[name] for name in names if isinstance(name, str) and name)]
 
 
 def picture(
@@ -141,6 +166,7 @@ def picture(
     images: int | None = None,
     device: str = "auto",
     checkpoints: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Figure:
     """A figure of a store.
 
@@ -153,6 +179,7 @@ def picture(
         nfe: only these budgets; by default all, and the middle one for `error`.
         images: sampled again; by default as `IMAGES` says.
         device, checkpoints: for `Replay`.
+        say: is called with a line for each model that is left out, because it is not here.
 
     Raises:
         ValueError: where nothing is left to show, numbers cannot be compared, or a row cannot be repeated.
@@ -177,6 +204,11 @@ def picture(
         return figures.quality(with_seconds(found, rows) if against == "seconds" else found, against=against)
     found = found[found["metric"] == found["metric"].iloc[0]]
     replay, count = Replay(store, device, checkpoints), images or IMAGES[kind]
+    found, missing = replay.split(found)
+    if found.empty:
+        raise ValueError("; ".join(missing))
+    for reason in missing:
+        say(f"without a model: {reason}")
     if kind == "samples":
         return matrix_of(found, replay, count)
     if kind == "error":

@@ -296,7 +296,7 @@ class Runner:
                 if kind in ("fd", "fid"):
                     estimates[full] = statistics.Estimate(values[full], (bias.influence(features, moments),))
                 elif kind.endswith("-inf"):
-                    estimates[full] = bias.extrapolate(features, moments).estimate
+                    estimates[full] = bias.extrapolate(features, moments)
                     values[full] = estimates[full].value
         return values, estimates
 

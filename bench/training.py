@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 from torch.distributed import barrier
 
+from fastsample.bench.console import console
 from fastsample.bench.learned import table_of, table_plan
 from fastsample.datasets.dataset import data_home
 from fastsample.datasets.images import dataset_named
@@ -85,7 +85,7 @@ def make_pairs(
     """
     coupling = recipe.coupling
     assert isinstance(coupling, Pairs)
-    model = open_model(coupling.teacher, home=data_home(), console=Console())
+    model = open_model(coupling.teacher, home=data_home(), console=console)
     plan = _plan(coupling, model)
     rank, world = process
     with progress_bar(rank == 0) as progress:
@@ -129,7 +129,7 @@ def starting_weights(recipe: Recipe) -> Mapping[str, Tensor]:
     if recipe.start in cards() or recipe.start.partition("#")[0].endswith(".toml"):
         card = card_named(recipe.start)
         _compare(recipe, _meaning_of(card, wrapped))
-        tensors, _ = load_converted(fetch(card, data_home(), Console()))
+        tensors, _ = load_converted(fetch(card, data_home(), console))
     else:
         tensors, metadata = load_checkpoint(model_file(recipe.start))
         if not isinstance(metadata, DenoiserMetadata):

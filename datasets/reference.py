@@ -96,11 +96,11 @@ def shipped_reference(name: str) -> ReferenceStats:
     Raises:
         ReferenceError: for an unknown name; the message lists the known ones.
     """
-    path = _SHIPPED / f"{name}.npz"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.npz"))) or "none"
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.npz"))}
+    if name not in shipped:
+        known = ", ".join(shipped) or "none"
         raise ReferenceError(f"no reference statistics {name!r} come with the package; known: {known}")
-    return ReferenceStats.load(path)
+    return ReferenceStats.load(shipped[name])
 
 
 def check_moments(mu: NDArray[np.float64], sigma: NDArray[np.float64], told: str) -> None:

@@ -13,13 +13,20 @@ import torch
 from rich.console import Console
 
 from fastsample.models.analytic import image_mixture, ring_mixture
-from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, embedded_models, load_model
+from fastsample.models.checkpoints import (
+    CheckpointError,
+    DenoiserMetadata,
+    embedded_models,
+    load_checkpoint,
+    load_model,
+    model_file,
+)
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
 from fastsample.models.path import LinearFlow, Path, VPLinear, path_named
 from fastsample.models.public import Card, card_named, cards
 from fastsample.models.public_model import public_model
 
-__all__ = ["Model", "model_names", "open_model"]
+__all__ = ["Model", "model_names", "open_model", "shipped_path"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,21 @@ def model_names() -> dict[str, str]:
     embedded = {name: entry["title"] for name, entry in embedded_models().items() if entry["kind"] == "denoiser"}
     public = {card.id: f"{card.title} (public, {card.size_mb:,.0f} MB)" for card in cards().values() if card.path}
     return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()} | public
+
+
+def shipped_path(name: str) -> Path | None:
+    """The path of the model that ships with the package under that id; None for any other word.
+
+    Of a public model nothing is needed but its card. No word makes this open a file outside of the package.
+    """
+    if card := cards().get(name.partition("@")[0]):  # with other weights than the published ones it has the same
+        return card.path.build() if card.path else None
+    if name in _ANALYTIC:
+        return _ANALYTIC[name][1]().path
+    if name not in embedded_models():
+        return None
+    _, facts = load_checkpoint(model_file(name))
+    return path_named(facts.path) if isinstance(facts, DenoiserMetadata) else None
 
 
 def open_model(

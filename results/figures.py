@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from fastsample.results.escaping import visible
 from fastsample.results.paper import higher_is_better
 
 __all__ = ["Place", "curvature", "errors", "front", "image_matrix", "picture_bytes", "quality", "save", "series_names"]
@@ -65,7 +66,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     axis_names = {"nfe": ("made", "NFE"), "seconds": ("seconds", "seconds per image")}
     if against not in axis_names:
         raise ValueError(f"quality is drawn against {' or '.join(axis_names)}, not {against!r}")
-    cost, cost_title = axis_names[against]
+    found, (cost, cost_title) = _words(found), axis_names[against]
     models, metrics, looks = found["model"].unique(), found["metric"].unique(), _looks(found)
     figure, panels = _panels(len(metrics), len(models))
     for (metric, model), axis in zip(((m, n) for m in metrics for n in models), panels, strict=True):
@@ -128,10 +129,10 @@ def image_matrix(places: Mapping[tuple[str, str], Place | None], title: str = ""
                 axis.imshow(_block(place.images, across, down), interpolation="none", cmap="gray")
                 axis.set_xlabel(place.caption, fontsize=7, labelpad=1.5)
             if i == 0:
-                axis.set_title(column, fontsize=9)
+                axis.set_title(_shown(column), fontsize=9)
             if j == 0:
-                axis.set_ylabel(row, rotation=0, ha="right", va="center", fontsize=8.5)
-    figure.suptitle(title, fontsize=9.5)
+                axis.set_ylabel(_shown(row), rotation=0, ha="right", va="center", fontsize=8.5)
+    figure.suptitle(_shown(title), fontsize=9.5)
     return figure
 
 
@@ -143,6 +144,7 @@ def errors(points: pd.DataFrame) -> Figure:
         points: columns model, nfe, title, grid, time and error, as `bench.pictures.errors_of` measures them; those
             of a line are in the order of time, and its first, before any step is made, is left out.
     """
+    points = _words(points)
     models, budgets, looks = points["model"].unique(), sorted(points["nfe"].unique()), _looks(points)
     figure, panels = _panels(len(budgets), len(models))
     for (nfe, model), axis in zip(((n, m) for n in budgets for m in models), panels, strict=True):
@@ -161,7 +163,7 @@ def curvature(profiles: pd.DataFrame) -> Figure:
         profiles: columns model, time, value, low and high (95 % interval), and total, low_total and high_total of
             the model, as `bench.pictures.curvature_of` measures them.
     """
-    figure, [axis] = _panels(1, 1)
+    profiles, (figure, [axis]) = _words(profiles), _panels(1, 1)
     looks = _looks(profiles.assign(title=profiles["model"], grid=""))
     for model, line in profiles.groupby("model", sort=False):
         total = line.iloc[0]
@@ -198,6 +200,17 @@ def save(figure: Figure, file: Path) -> None:
 
 
 _TIME = r"time of the linear path, $\alpha / (\alpha + \sigma)$ (noise 0, data 1)"
+
+
+def _shown(text: str) -> str:
+    """Text of a store for matplotlib: no character steers, and no dollar begins a formula."""
+    return visible(text).replace("$", r"\$")
+
+
+def _words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its texts as `_shown`."""
+    names = [name for name in ("model", "title", "grid", "metric") if name in frame]
+    return frame.assign(**{name: frame[name].map(_shown) for name in names})
 
 
 def _title(metric: str) -> str:

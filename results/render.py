@@ -15,6 +15,8 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from fastsample.results.escaping import csv_text, latex, markdown, visible
+
 __all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv")
@@ -113,7 +115,7 @@ def write(sheet: Sheet, form: str) -> str:
         ValueError: for another format.
     """
     writers: dict[str, Callable[[Sheet], str]] = {
-        "markdown": _markdown, "latex": _latex, "html": _html, "csv": lambda sheet: sheet.data.to_csv(index=False),
+        "markdown": _markdown, "latex": _latex, "html": _html, "csv": lambda sheet: csv_text(sheet.data),
     }  # fmt: skip
     if form not in writers:
         raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
@@ -161,12 +163,12 @@ def _left(sheet: Sheet) -> list[bool]:
     ]
 
 
-_RICH = _Style(escape, "[bold]{}[/]", "[underline]{}[/]", " ± {}", " [dim]{}[/]")
+_RICH = _Style(lambda text: escape(visible(text)), "[bold]{}[/]", "[underline]{}[/]", " ± {}", " [dim]{}[/]")
 
 
 def to_rich(sheet: Sheet) -> Group:
     """A sheet for a rich console."""
-    table = Table(title=escape(sheet.caption) or None, title_justify="left", header_style="bold")
+    table = Table(title=_RICH.escape(sheet.caption) or None, title_justify="left", header_style="bold")
     for name, left in zip(_RICH.flat(sheet), [True] * len(sheet.stub) + _left(sheet), strict=True):
         table.add_column(name.replace(", ", "\n"), justify="left" if left else "right", overflow="fold")
     for _, group in groupby(sheet.lines, key=lambda line: line[0][:-1]):
@@ -177,9 +179,7 @@ def to_rich(sheet: Sheet) -> Group:
     return Group(table, *_RICH.notes(sheet))
 
 
-_MARKDOWN = _Style(
-    lambda text: re.sub(r"([\\|*_<`])", r"\\\1", text), "**{}**", "<ins>{}</ins>", " ± {}", "<sup>{}</sup>"
-)
+_MARKDOWN = _Style(markdown, "**{}**", "<ins>{}</ins>", " ± {}", "<sup>{}</sup>")
 
 
 def _markdown(sheet: Sheet) -> str:
@@ -192,7 +192,10 @@ def _markdown(sheet: Sheet) -> str:
     return f"{caption}{table}\n" + (f"\n{notes}\n" if notes else "")
 
 
-_HTML = _Style(html.escape, "<strong>{}</strong>", "<u>{}</u>", ' <span class="spread">± {}</span>', "<sup>{}</sup>")
+_HTML = _Style(
+    lambda text: html.escape(visible(text)), "<strong>{}</strong>", "<u>{}</u>",
+    ' <span class="spread">± {}</span>', "<sup>{}</sup>",
+)  # fmt: skip
 
 
 def _html(sheet: Sheet) -> str:
@@ -201,7 +204,7 @@ def _html(sheet: Sheet) -> str:
         out.append(f"<caption>{_HTML.escape(sheet.caption)}</caption>")
     out.append("<thead>")
     for level, line in enumerate(heads):
-        names = "" if level else "".join(f'<th scope="col" rowspan="{len(heads)}">{html.escape(n)}</th>' for n in stub)
+        names = "" if level else "".join(f'<th scope="col" rowspan="{len(heads)}">{_HTML.escape(n)}</th>' for n in stub)
         if level < len(heads) - 1:
             cells = [f'<th scope="colgroup" colspan="{n}">{_HTML.entry(entry)}</th>' for entry, n in _spans(line)]
         else:
@@ -220,20 +223,8 @@ def _html(sheet: Sheet) -> str:
     return "\n".join([*out, "</table>"]) + "\n"
 
 
-_TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$",
-} | {sign: f"\\{sign}" for sign in "&%$#_"}  # fmt: skip
-
-
-def _escape_tex(text: str) -> str:
-    """For pdflatex; a hyphen in front of a number is a minus, alone it is a dash."""
-    text = re.sub("|".join(map(re.escape, _TEX)), lambda match: _TEX[match[0]], text)
-    return "--" if text == "-" else re.sub(r"^-(?=[\d.])", "$-$", text)
-
-
 _LATEX = _Style(
-    _escape_tex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}"
+    latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}"
 )
 
 _DOCUMENT = r"""% For pdflatex. To paste it take \begin{table} to \end{table}; it needs booktabs and graphicx.
@@ -271,7 +262,7 @@ def _latex(sheet: Sheet) -> str:
             cells.append(rf"\multicolumn{{{width}}}{{c}}{{{_LATEX.entry(entry)}}}")
             rules, at = rf"{rules}\cmidrule(lr){{{at}-{at + width - 1}}}", at + width
         head += _row(cells) + rules + "\n"
-    head += _row([*map(_escape_tex, sheet.stub[-1:]), *map(_LATEX.entry, heads[-1])])
+    head += _row([*map(latex, sheet.stub[-1:]), *map(_LATEX.entry, heads[-1])])
     body = ""
     for outer, group in groupby(sheet.lines, key=lambda line: line[0][:-1]):
         if outer:
@@ -280,7 +271,7 @@ def _latex(sheet: Sheet) -> str:
             body += _row([rf"\multicolumn{{{named + len(heads[0])}}}{{l}}{{\textit{{{title}}}}}"])
         body += "".join(_row([*map(_LATEX.entry, (*key[-1:], *row))]) for key, row in group)
     parts = {
-        "CAPTION": f"\\caption{{{_escape_tex(sheet.caption)}}}\n" if sheet.caption else "",
+        "CAPTION": f"\\caption{{{latex(sheet.caption)}}}\n" if sheet.caption else "",
         "COLUMNS": "l" * named + "".join("l" if words else "c" for words in _left(sheet)), "HEAD": head, "BODY": body,
         "NOTES": "".join(f"{note}\\\\\n" for note in _LATEX.notes(sheet)),
     }  # fmt: skip

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from fastsample.results.commands import bench_command
+from fastsample.results.escaping import visible
 from fastsample.results.figures import picture_bytes
 from fastsample.results.recommend import Candidate, Recommendation, number
 from fastsample.results.render import Sheet, write
@@ -87,7 +88,10 @@ def page(
         tables, pictures: in their order on the page.
     """
     text = (files("fastsample.results") / "report.html.j2").read_text(encoding="utf-8")
-    settings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    settings = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is the page's own
+    )  # fmt: skip
     facts = {row.cell: _flat(row) for row in rows}
     shared = _common(facts.values())
     models = []

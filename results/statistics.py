@@ -21,9 +21,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 __all__ = [
     "FEWEST",
@@ -67,10 +67,13 @@ class Estimate:
         value: the number.
         parts: the influences of each independent set of samples, float64, with mean zero: [1, n], or [2, n] where
             the second line was estimated in the halves of the set.
+        seeds: what the spread of whole seeds says of the number: (variance, degrees of freedom) of each independent
+            group of them; () for a single seed.
     """
 
     value: float
     parts: tuple[np.ndarray, ...]
+    seeds: tuple[tuple[float, float], ...] = ()
 
     @property
     def samples(self) -> int:
@@ -80,17 +83,16 @@ class Estimate:
     @property
     def standard_error(self) -> float:
         """Standard deviation of the number over fresh samples; infinite for a set of one sample."""
-        return math.sqrt(sum(_variance_of_mean(_corrected(part)) for part in self.parts))
+        return max(error for error, _ in self._errors)
 
     @property
-    def freedom(self) -> float:
-        """Degrees of freedom of the standard error, after Welch and Satterthwaite."""
-        terms = [(_variance_of_mean(_corrected(part)), part.shape[1] - 1) for part in self.parts]
-        total = sum(variance for variance, _ in terms)
-        return total**2 / sum(variance**2 / degrees for variance, degrees in terms) if total else self.samples - 1
+    def _errors(self) -> list[tuple[float, float]]:
+        """(standard error, degrees of freedom) from the samples, and from the seeds where there are several."""
+        samples = [(_variance_of_mean(_corrected(part)), part.shape[1] - 1.0) for part in self.parts]
+        return [_welch(terms) for terms in (samples, self.seeds) if terms]
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Studentised bootstrap interval.
+        """Studentised bootstrap interval; over several seeds no narrower than that of Student's t between them.
 
         Raises:
             ValueError: with fewer than `FEWEST` samples, or a level outside (0, 1).
@@ -99,7 +101,7 @@ class Estimate:
             raise ValueError(f"an interval needs at least {FEWEST} samples, not {self.samples}")
         if not 0 < level < 1:
             raise ValueError(f"the level of an interval is in (0, 1), not {level}")
-        error = self.standard_error
+        error, _ = self._errors[0]
         means, variances = np.zeros(_RESAMPLES), np.zeros(_RESAMPLES)
         for index, part in enumerate(self.parts if error else ()):
             psi = _blocks(_corrected(part)) / error
@@ -108,6 +110,9 @@ class Estimate:
             variances += (square - mean**2) / (len(psi) - 1)
         t = np.divide(means, np.sqrt(variances), out=np.zeros_like(means), where=variances > 0)
         low, high = self.value - error * np.quantile(t, [(1 + level) / 2, (1 - level) / 2])
+        for spread, degrees in self._errors[1:]:
+            half = spread * stdtrit(degrees, (1 + level) / 2)
+            low, high = min(low, self.value - half), max(high, self.value + half)
         return Interval(self.value, float(low), float(high), level)
 
     def minus(self, other: Estimate, *, paired: bool) -> Estimate:
@@ -118,28 +123,28 @@ class Estimate:
         """
         value = self.value - other.value
         if not paired:
-            return Estimate(value, (*self.parts, *(-part for part in other.parts)))
+            seeds = (*self._groups, *other._groups) if self.seeds or other.seeds else ()
+            return Estimate(value, (*self.parts, *(-part for part in other.parts)), seeds)
         if [part.shape for part in self.parts] != [part.shape for part in other.parts]:
             raise ValueError("samples can be paired only where there are as many of both")
         return Estimate(value, tuple(one - two for one, two in zip(self.parts, other.parts, strict=True)))
 
-    def p_above(self, margin: float = 0.0) -> float:
-        """One-sided p value of "the number is at most `margin`": small where it is clearly above.
+    @property
+    def _groups(self) -> tuple[tuple[float, float], ...]:
+        """`seeds`; of a single seed what its samples say, which is all there is."""
+        error, degrees = self._errors[0]
+        return self.seeds or ((error**2, degrees),)
 
-        Student's t, by Wallace's normal approximation (Ann. Math. Statist. 30, 1959).
-        """
-        error, excess = self.standard_error, self.value - margin
-        if error == 0:
-            return 0.0 if excess > 0 else 1.0
-        v, t = self.freedom, excess / error
-        z = (8 * v + 1) / (8 * v + 3) * math.sqrt(v * math.log1p(t * t / v))
-        return NormalDist().cdf(-math.copysign(z, t))
+    def p_above(self, margin: float = 0.0) -> float:
+        """One-sided p value of "the number is at most `margin`", by Student's t: small where it is clearly above."""
+        excess = self.value - margin
+        return max(
+            float(stdtr(degrees, -excess / error)) if error else float(excess <= 0) for error, degrees in self._errors
+        )
 
     def reach(self, p: float) -> float:
         """How far above a margin the number is where `p_above` gives p, for p < 1/2."""
-        v = self.freedom
-        z = NormalDist().inv_cdf(1 - p) * (8 * v + 3) / (8 * v + 1)
-        return self.standard_error * math.sqrt(v * math.expm1(z * z / v))
+        return max(error * float(stdtrit(degrees, 1 - p)) for error, degrees in self._errors)
 
 
 def mean_of(values: np.ndarray) -> Estimate:
@@ -169,15 +174,13 @@ def ratio_of_means(first: np.ndarray, second: np.ndarray) -> Estimate:
 def pool(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of one number over several seeds, each a set of fresh samples.
 
-    Its error is that within the seeds, or that seen between them where it is larger: what changes from seed to seed
-    alone cannot be seen within one.
+    Its error is that within the seeds, or that seen between them where it tells less: what changes from seed to seed
+    alone cannot be seen within one, and few seeds tell little of it (Student's t with their number less one).
     """
     count = len(estimates)
     values = np.array([one.value for one in estimates])
-    within = math.sqrt(sum(one.standard_error**2 for one in estimates)) / count
-    between = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    scale = max(1.0, between / within) / count if within else 1 / count
-    return Estimate(float(values.mean()), tuple(scale * part for one in estimates for part in one.parts))
+    parts = tuple(part / count for one in estimates for part in one.parts)
+    return Estimate(float(values.mean()), parts, ((values.var(ddof=1) / count, count - 1),) if count > 1 else ())
 
 
 def difference(first: Mapping[int, Estimate], second: Mapping[int, Estimate]) -> Estimate:
@@ -220,6 +223,14 @@ def _corrected(part: np.ndarray) -> np.ndarray:
     whole, halves = part[0], part[-1]
     square = float(whole @ whole)
     return whole * math.sqrt(min(max(1.5 - 0.5 * float(halves @ halves) / square, 0.5), 1.0)) if square else whole
+
+
+def _welch(terms: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum of (variance, degrees of freedom), after Welch, Satterthwaite."""
+    total = sum(variance for variance, _ in terms)
+    if not 0 < total < math.inf:
+        return math.sqrt(total), min(degrees for _, degrees in terms)
+    return math.sqrt(total), total**2 / sum(variance**2 / degrees for variance, degrees in terms)
 
 
 def _variance_of_mean(psi: np.ndarray) -> float:

@@ -30,7 +30,7 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import (
     DamagedFileError,
@@ -43,6 +43,7 @@ from fastsample.datasets.files import (
     write_arrays,
     write_atomically,
 )
+from fastsample.results.escaping import csv_text
 
 __all__ = ["Row", "Store", "StoreError", "frame_of"]
 
@@ -77,7 +78,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    cell: str
+    cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
     model: str
     checkpoint_sha256: str
     solver: str
@@ -252,7 +253,7 @@ class Store:
                 if frame[name].map(lambda value: isinstance(value, list)).any():
                     frame[name] = frame[name].map(str)
             write_atomically(self.folder / "rows.parquet", lambda stream: frame.to_parquet(stream, index=False))
-            write_atomically(self.folder / "rows.csv", lambda stream: frame.to_csv(stream, index=False))
+            write_atomically(self.folder / "rows.csv", lambda stream: stream.write(csv_text(frame).encode()))
 
 
 def frame_of(rows: Sequence[Row]) -> pd.DataFrame:

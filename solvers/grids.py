@@ -11,9 +11,11 @@ Grids in lambda or NSR are singular where alpha = 0 (t = 0 of CondOT): there the
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -189,17 +191,20 @@ class Grid:
 
     name: str
     parameters: Mapping[str, float] = field(default_factory=dict)
+    times: tuple[float, ...] = ()  # of a file
 
     @classmethod
     def parse(cls, text: str) -> Grid:
         """Read `name` or `name:key=value,...`; `file:PATH` is a list of times.
 
+        A file's grid is named `file:NAME@HASH`, without the folder: `file:PATH@HASH` reads it if it still is that one.
+
         Raises:
-            ValueError: for an unknown grid or parameter, or a value that is no number.
+            ValueError: for an unknown grid or parameter, a value that is no number, or a file without times.
         """
         name, _, rest = text.partition(":")
         if name == "file":
-            return cls(text)
+            return cls(*_from_file(rest))
         if name not in GRIDS:
             raise ValueError(nearest(name, [*GRIDS, "file"], "grid"))
         known = [p.name for p in inspect.signature(GRIDS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -227,17 +232,31 @@ class Grid:
         if n < 1:
             raise ValueError(f"a grid needs at least one interval, not {n}")
         if self.name.startswith("file:"):
-            return _from_file(FilePath(self.name[5:]), n, t_start, t_end)
+            return _checked(self.name, self.times, n, t_start, t_end)
         return tuple(GRIDS[self.name](path, n, t_start, t_end, **self.parameters))
 
 
-def _from_file(file: FilePath, n: int, t_start: float, t_end: float) -> tuple[float, ...]:
+def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
+    """The name, no parameters and the times of the grid in a file."""
+    match = re.fullmatch(r"(.+)@([0-9a-f]{16})", text)
+    file, known = FilePath(match[1] if match else text), match[2] if match else ""
     try:
-        text = file.read_text()
-        values: Any = json.loads(text) if text.lstrip().startswith("[") else text.split()
+        data = file.read_bytes()
+        content = data.decode()
+        values: Any = json.loads(content) if content.lstrip().startswith("[") else content.split()
         times = tuple(float(value) for value in values)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"grid file {file}: {error}") from None
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    if known not in ("", digest):
+        raise ValueError(f"grid file {file} is another one by now: its sha256 begins with {digest}, not with {known}")
+    if not times:
+        raise ValueError(f"grid file {file} holds no times")
+    return f"file:{file.name}@{digest}", {}, times
+
+
+def _checked(name: str, times: tuple[float, ...], n: int, t_start: float, t_end: float) -> tuple[float, ...]:
+    file = name.removeprefix("file:")
     if len(times) != n + 1:
         raise ValueError(f"grid file {file} holds {len(times)} times; this solver and NFE need {n + 1}")
     sign = 1 if t_end > t_start else -1

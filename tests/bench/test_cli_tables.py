@@ -43,7 +43,7 @@ def test_a_table_of_a_store(store):
     code, text = run("table", store, "--format", "markdown")
     assert code == 0
     lines = text.splitlines()
-    assert lines[0] == "PSNR [dB] ↑, gmm2d, 32 samples, seed 0"
+    assert lines[0] == r"PSNR \[dB\] ↑, gmm2d, 32 samples, seed 0"
     assert lines[2] == "| Solver / NFE | 4 | 5 |"
     rows = dict(line.split(" | ", 1) for line in lines[4:7])
     assert set(rows) == {"| Heun (RK2)", "| DDIM", "| UniPC"}

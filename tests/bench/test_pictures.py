@@ -6,6 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from fastsample.bench import pictures
 from fastsample.bench.comparison import Comparison
 from fastsample.bench.pictures import Replay, curvature_of, errors_of, matrix_of, picture
 from fastsample.bench.request import Request
@@ -196,7 +197,7 @@ def test_what_is_another_by_now_is_not_sampled_again(points, images, checkpoint,
     store, cell = changed(images, tmp_path / "a", checkpoint_sha256="0" * 64)
     with pytest.raises(ValueError, match="the small that is here is not the checkpoint of row"):
         Replay(store, "cpu", [checkpoint]).cell(cell)
-    with pytest.raises(ValueError, match="unknown model 'small'"):
+    with pytest.raises(ValueError, match="small is no model of the package; --checkpoint FILE"):
         Replay(images, "cpu").cell(images.rows()[0].cell)
 
 
@@ -206,9 +207,10 @@ def test_nothing_is_downloaded_for_a_picture(points, tmp_path):
         Replay(store, "cpu").cell(cell)
 
 
-def test_a_guiding_classifier_is_not_downloaded_either(points, tmp_path):
+def test_a_guiding_classifier_is_not_downloaded_either(points, tmp_path, monkeypatch):
     guide = {"classifier guidance": f"adm-imagenet64-classifier ({'0' * 64}), scale 1.5"}
-    store, cell = changed(points, tmp_path, protocol=points.rows()[0].protocol | guide)
+    monkeypatch.setattr(pictures, "existing", lambda card, home: card.id == "adm-imagenet64")  # the other is here
+    store, cell = changed(points, tmp_path, model="adm-imagenet64", protocol=points.rows()[0].protocol | guide)
     assert classifier_scale_of(store.row(cell)) == 1.5
     assert "--classifier-scale 1.5" in bench_command(store.row(cell))
     with pytest.raises(ValueError, match="adm-imagenet64-classifier is not here; `fastsample models fetch"):

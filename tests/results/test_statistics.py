@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastsample.results import statistics
 from fastsample.results.statistics import Estimate, difference, holm, mean_interval, mean_of, paired_interval, pool
 
 
@@ -114,3 +115,44 @@ def test_holm_keeps_the_family_wise_level():
     assert holm([]) == []
     rng = np.random.default_rng(7)
     assert np.mean([any(holm(list(rng.random(20)), 0.05)) for _ in range(2000)]) == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("shared", [0.0, 0.3, 3.0], ids=["fresh samples", "a little common", "much common"])
+def test_intervals_over_few_seeds_cover(count, shared):
+    """With Student's t of as many seeds; not much too wide where the samples tell more."""
+    rng = np.random.default_rng((8, count))
+    found = [
+        pool([mean_of(shared * rng.standard_normal() + skewed(rng, 100)) for _ in range(count)]).interval()
+        for _ in range(600)
+    ]
+    assert 0.93 <= coverage(found, 0) <= (1 if count == 2 else 0.99)
+
+
+def test_few_seeds_weigh_on_differences_and_p_values():
+    rng = np.random.default_rng(9)
+    base, same = rng.standard_normal(400), {0: 0.0, 1: 0.4}
+    first = {seed: mean_of(5 + shift + base) for seed, shift in same.items()}
+    second = {seed: mean_of(4 + 0.01 * rng.standard_normal(400) + base) for seed in same}
+    paired = difference(first, second)
+    half = 12.706 * np.std([one.value - second[seed].value for seed, one in first.items()], ddof=1) / np.sqrt(2)
+    assert paired.interval().high - paired.value == pytest.approx(half, rel=1e-3)
+    assert paired.interval().low < 0 < paired.value  # two seeds that differ by 0.4 do not make 1.2 sure
+    assert paired.p_above() == pytest.approx(0.053, abs=0.005)
+    assert paired.p_above(paired.value - paired.reach(0.01)) == pytest.approx(0.01)
+    unpaired = difference(first, {7: second[0]})
+    assert unpaired.interval().high - unpaired.value > 1.5
+    assert unpaired.standard_error > pool(list(first.values())).standard_error > first[0].standard_error
+
+
+def test_an_interval_is_the_same_at_every_call_and_studentised():
+    """The numbers are those of these resamples; percentiles of the means are less skewed than t."""
+    values = np.random.default_rng(10).exponential(size=24)
+    found = mean_interval(values)
+    statistics._resamples.cache_clear()
+    assert mean_interval(values) == found
+    left, right = found.value - found.low, found.high - found.value
+    assert (left, right) == (pytest.approx(0.2854562, rel=1e-5), pytest.approx(0.4178979, rel=1e-5))
+    means = np.random.default_rng(0).choice(values, (4000, 24)).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert right / left > 1.15 * (high - found.value) / (found.value - low)

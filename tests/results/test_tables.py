@@ -239,7 +239,7 @@ def awkward():
 
 def test_markdown_and_html():
     markdown = write(awkward(), "markdown").splitlines()
-    assert markdown[2] == "| Model | Solver / NFE | psnr ↑, 5 | fd[x]@4 ↓, 5 |"
+    assert markdown[2] == r"| Model | Solver / NFE | psnr ↑, 5 | fd\[x\]\@4 ↓, 5 |"
     assert markdown[4].endswith("| **35.62** ± 0.12 | <ins>-3.10</ins> |")
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown[2:6]} == {5}
     assert r"a\_b" in markdown[4]
