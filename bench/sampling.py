@@ -69,8 +69,8 @@ class Sampler:
         path = cell.model.path
         return path.prior_std * normal(cell.seed, indices, cell.model.shape).to(self.device, dtype)
 
-    def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, int, int]:
-        """(samples, evaluations, network calls) of one batch."""
+    def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, list[int], int]:
+        """(samples, evaluations of each, network calls of one evaluation) of one batch."""
         denoiser = self.denoiser(cell, indices)
         x = self.start(cell, indices)
 
@@ -78,4 +78,4 @@ class Sampler:
             return step_noise(cell.seed, indices, cell.model.shape, step).to(x)
 
         x = cell.plan(denoiser, x, noise)
-        return x, denoiser.nfe, denoiser.nfe * denoiser.forwards
+        return x, denoiser.evaluations(len(indices)), denoiser.forwards
