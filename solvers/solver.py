@@ -147,6 +147,7 @@ class Solver:
             raise ValueError(f"solver {self.name} at NFE {nfe}: {error}") from None
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
+        arguments |= {"denoise": denoise} if "denoise" in accepted else {}
         return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs)
 
     def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +193,7 @@ class Plan:
         x = self._enter(x)
         x = self.solver.solve(model, x, self.times, **arguments)
         if self.denoise:
-            return view.x0(x, self.times[-1])
+            return x if "denoise" in arguments else view.x0(x, self.times[-1])
         scale = self._scale(self.times[-1])
         return x if scale == 1 else scale * x
 
