@@ -43,7 +43,7 @@ def distill(
     steps: Annotated[int, typer.Option(min=1, help="Gauss-Newton steps at most.")] = 24,
     minutes: Annotated[float, typer.Option(min=0.0, help="No step begins after this time, for each NFE.")] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws of training pairs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the draws of training pairs.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Learn a solver for a model at each NFE; `bench --solver KIND` finds it by name.

@@ -6,11 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 __all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
 
 DEFAULT_METRICS = ("psnr", "fd", "fid")
+
+
+_SEEDS = 2**31  # of benchmarks are below; from there on are the noises that solvers are distilled on
 
 
 class RequestError(ValueError):
@@ -50,8 +53,8 @@ class Request(BaseModel):
     grid: tuple[str, ...] = ()
     samples: int = Field(256, ge=2)
     batch_size: int = Field(64, ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)  # from 2^31 on are the noises that solvers are distilled on
-    seeds: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=_SEEDS)
+    seeds: int = Field(1, ge=1, le=_SEEDS)
     device: str = "auto"
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
@@ -69,6 +72,12 @@ class Request(BaseModel):
             if value < 1:
                 raise ValueError(f"NFE must be at least 1, not {value}")
         return values
+
+    @model_validator(mode="after")
+    def _below_those_of_distillation(self) -> Request:
+        if self.seed + self.seeds > _SEEDS:
+            raise ValueError(f"the last of {self.seeds} seeds from {self.seed} on must be below {_SEEDS}")
+        return self
 
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
@@ -98,4 +107,4 @@ def read_request(config: Path | None, **overrides: Any) -> Request:
         key = first["loc"][0] if first["loc"] else ""
         if first["type"] == "extra_forbidden":
             raise RequestError(f"unknown key {key!r} in {config}; known: {', '.join(Request.model_fields)}") from None
-        raise RequestError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise RequestError(": ".join(filter(None, (str(key), first["msg"].removeprefix("Value error, "))))) from None
