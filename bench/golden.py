@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastsample.models.altered import Thresholded
 from fastsample.models.analytic import GaussianMixture, ring_mixture
-from fastsample.models.denoiser import Denoiser, Thresholded
+from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, Path, VPLinear
 from fastsample.solvers.bespoke import ScaleTime, rk1_bespoke, rk2_bespoke
 from fastsample.solvers.grids import Grid

@@ -220,8 +220,7 @@ def picture(
 def matrix_of(found: pd.DataFrame, replay: Replay, images: int) -> Figure:
     """The same noise across solvers (rows) and budgets (columns), and in the last column the reference.
 
-    Under each place stands the mean PSNR of the images shown. They are those of the rows, but for adaptive solvers,
-    whose steps follow the whole batch.
+    Under each place stands the mean PSNR of the images shown, which are those of the rows.
 
     Args:
         found: evidence on one metric and one model.
@@ -252,7 +251,8 @@ def matrix_of(found: pd.DataFrame, replay: Replay, images: int) -> Figure:
 def errors_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFrame:
     """Distance from the fine reference trajectory where each solver evaluates the model, and at its end.
 
-    Stages inside a step count like its ends: a Runge-Kutta method is off the trajectory on purpose there.
+    Stages inside a step count like its ends: a Runge-Kutta method is off the trajectory on purpose there. The samples
+    of an adaptive solver have times of their own: as many neighbouring points as there are samples make one.
 
     Args:
         found: evidence on one metric.
@@ -267,8 +267,11 @@ def errors_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFrame:
         exact = replay.trajectory(replay.cell(group["cells"].iloc[0][0]), indices)
         for _, one in group.iterrows():
             cell = replay.cell(one["cells"][0])
-            times, z = replay.run(cell, indices)
-            error = np.sqrt(distances(times, z, exact).mean(1))
+            if cell.plan.solver.adaptive:
+                times, error = _own_times(replay, cell, indices, exact)
+            else:
+                times, z = replay.run(cell, indices)
+                error = np.sqrt(distances(times, z, exact).mean(1))
             facts = {name: one[name] for name in ("model", "nfe", "title", "grid")}
             parts.append(pd.DataFrame({"time": times, "error": error}).assign(**facts))
     return pd.concat(parts, ignore_index=True)
@@ -298,6 +301,20 @@ def curvature_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFra
             "total": total.value, "low_total": total.low, "high_total": total.high,
         }))  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+def _own_times(
+    replay: Replay, cell: Cell, indices: list[int], exact: tuple[np.ndarray, torch.Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(times, errors) of samples that were asked for at times of their own, over groups of neighbouring points."""
+    found = []
+    for place, index in enumerate(indices):
+        times, z = replay.run(cell, [index])
+        found.append(np.stack([times, distances(times, z, (exact[0], exact[1][:, place : place + 1]))[:, 0]]))
+    points = np.concatenate(found, axis=1)
+    groups = np.array_split(points[:, points[0].argsort()], points.shape[1] // len(indices), axis=1)
+    times, squares = np.stack([group.mean(1) for group in groups], axis=1)
+    return times, np.sqrt(squares)
 
 
 def _pixels(x: torch.Tensor) -> np.ndarray:

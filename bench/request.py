@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -73,17 +73,17 @@ class Request(BaseModel):
                 raise ValueError(f"NFE must be at least 1 and at most {MOST_NFE}, not {value}")
         return values
 
+    @model_validator(mode="after")
+    def _below_those_of_distillation(self) -> Request:
+        if self.seed + self.seeds > SEEDS:
+            raise ValueError(f"the last of {self.seeds} seeds from {self.seed} on must be below {SEEDS}")
+        return self
+
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         many = (value,) if isinstance(value, str | int) else value
         return tuple(dict.fromkeys(many)) if isinstance(many, list | tuple) else many  # each cell once
-
-    @model_validator(mode="after")
-    def _seeds_of_benchmarks(self) -> Self:
-        if self.seed + self.seeds > SEEDS:
-            raise ValueError(f"seeds end at 2^31 - 1, and {self.seeds} from {self.seed} on pass it")
-        return self
 
 
 def read_request(config: Path | None, **overrides: Any) -> Request:

@@ -152,6 +152,8 @@ class Runner:
             title=cell.plan.solver.title, options=cell.options, grid=str(cell.plan.grid), times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
             nfe=round(sums["nfe"] / cell.samples),
+            nfe_mean=sums["nfe"] / cell.samples if cell.plan.solver.adaptive else None,
+            nfe_max=int(arrays["evaluations"].max()) if cell.plan.solver.adaptive else None,
             forwards=round(sums["forwards"] / cell.samples),
             classifier_calls=round(sums["nfe"] / cell.samples) if cell.model.classifier else 0,
             guidance=cell.guidance, samples=cell.samples, seed=cell.seed, precision=cell.precision,
@@ -187,17 +189,18 @@ class Runner:
                 recorder, start = self._record(cell, indices)
                 x = cell.plan(recorder, start)
                 finite("the network or the solver returned", x)
-                nfe, forwards = recorder.nfe, recorder.nfe * recorder.forwards
+                made, forwards = recorder.evaluations(len(indices)), recorder.forwards
             else:
-                x, nfe, forwards = self.sampler.sample(cell, indices)
-            evaluations += nfe * len(indices)
-            calls += forwards * len(indices)
+                x, made, forwards = self.sampler.sample(cell, indices)
+            evaluations += sum(made)
+            calls += forwards * sum(made)
             if network is not None:
                 seconds["network"] += network.seconds()
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
             found = self._measure(cell, x, None if reference is None else reference[low : low + len(x)])
             found |= bending(*outer_states(cell.plan, start, recorder.points, x)) if bends else {}
+            found |= {"evaluations": np.array(made)} if cell.plan.solver.adaptive else {}
             for name, value in found.items():
                 finite(f"{name} of some sample is", value)
                 out.setdefault(name, []).append(value)

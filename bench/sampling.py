@@ -93,8 +93,8 @@ class Sampler:
         finite("decoding returned", images)
         return images
 
-    def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, int, int]:
-        """(samples, evaluations, network calls) of one batch.
+    def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, list[int], int]:
+        """(samples, evaluations of each, network calls of one evaluation) of one batch.
 
         Raises:
             FloatingPointError: for a sample that is not finite.
@@ -107,4 +107,4 @@ class Sampler:
 
         x = cell.plan(denoiser, x, noise)
         finite("the network or the solver returned", x)
-        return x, denoiser.nfe, denoiser.nfe * denoiser.forwards
+        return x, denoiser.evaluations(len(indices)), denoiser.forwards

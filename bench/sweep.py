@@ -158,6 +158,12 @@ def _footnotes(rows: list[Row], out: Path) -> list[str]:
         lines.append(
             "fd[...]@N is a Frechet distance in the features of the network named, from N samples; it is no FID."
         )
+    for row in rows:
+        if row.nfe_max is not None:
+            lines.append(
+                f"{row.title} on {row.model}, seed {row.seed}: {row.nfe_mean:.1f} evaluations a sample in the mean, "
+                f"{row.nfe_max} at most."
+            )
     lines.append("overhead: solver arithmetic and metrics on top of the network's own time.")
     lines.append(f"{len(rows)} rows in {out}/rows.csv and rows.parquet; `fastsample show {out}` prints them again.")
     return lines

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsample.models.denoiser import Denoiser
+from fastsample.models.denoiser import Denoiser, Point
 from fastsample.models.path import Path
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
@@ -30,7 +30,8 @@ class Recorder(Denoiser):
     """Answers like another denoiser and keeps the points at which it is asked.
 
     Attributes:
-        points: (t, x) of each evaluation on the denoiser's path, oldest first.
+        points: (t, x) of each evaluation on the denoiser's path, oldest first; x holds one sample where each has a
+            time of its own.
     """
 
     def __init__(self, base: Denoiser) -> None:
@@ -41,6 +42,10 @@ class Recorder(Denoiser):
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         self.points.append((t, x))
         return self.base.combine(x, t, p, r)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        self.points += [(t, x[i : i + 1]) for i, (t, _, _) in enumerate(points)]
+        return self.base.each(x, points, rows)
 
 
 def states(path: Path, points: Sequence[tuple[float, torch.Tensor]]) -> tuple[np.ndarray, torch.Tensor]:
@@ -61,7 +66,7 @@ def undefined(plan: Plan) -> str:
     """Why `outer_states` cannot tell the trajectory of a solver; "" if it can."""
     solver = plan.solver
     if solver.adaptive:
-        return "its steps follow the whole batch"
+        return "each sample has steps of its own"
     if solver.stochastic:
         return "its noise takes it off the ODE"
     if plan.nfe > _LONGEST:

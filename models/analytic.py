@@ -10,10 +10,12 @@ with c_k = alpha^2 v_k + sigma^2 and responsibilities g_k = softmax_k(log w_k + 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from fastsample.models.denoiser import Denoiser
+from fastsample.models.denoiser import Denoiser, Point
 from fastsample.models.path import Path
 
 __all__ = ["GaussianMixture", "image_mixture", "ring_mixture"]
@@ -43,7 +45,14 @@ class GaussianMixture(Denoiser):
         self.log_weights = torch.full((count,), -math.log(count)) if weights is None else weights.log()
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        return self._mixed(x, self.path.alpha(t), self.path.sigma(t), p, r)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        facts = [(self.path.alpha(t), self.path.sigma(t), p, r) for t, p, r in points]
+        return self._mixed(x, *torch.tensor(facts, dtype=torch.float64).to(x).T.reshape(4, -1, 1, 1))
+
+    def _mixed(self, x: torch.Tensor, alpha: Any, sigma: Any, p: Any, r: Any) -> torch.Tensor:
+        """p x0 + r eps, of numbers for all samples or [batch, 1, 1] for each."""
         means, variances = self.means.to(x), self.variances.to(x)
         total = alpha * alpha * variances + sigma * sigma
         offset = x.reshape(len(x), 1, -1) - alpha * means

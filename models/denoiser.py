@@ -16,16 +16,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from fastsample.models.path import Path
 
-__all__ = ["AnalyticFirstStep", "Denoiser", "NetworkDenoiser", "Prediction", "Thresholded", "convert", "scale_between"]
+__all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "column", "convert", "scale_between", "weights"]
 
 Prediction = Literal["x0", "eps", "velocity", "v"]
+Point = tuple[float, float, float]  # (t, p, r): p x0 + r eps at t
 
 
 def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]:
@@ -69,7 +73,8 @@ class Denoiser(ABC):
 
     Attributes:
         path: where the model lives, with the interval it is sampled on.
-        nfe: evaluations made so far. A guided evaluation is one.
+        nfe: evaluations of the whole batch made so far. A guided evaluation is one.
+        own: evaluations made beside them of single samples, by place in the batch.
         forwards: network calls that one evaluation costs (2 with classifier-free guidance).
         classifier_calls: gradients of a classifier that one evaluation costs.
     """
@@ -79,7 +84,7 @@ class Denoiser(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.nfe = 0
+        self.nfe, self.own = 0, Counter[int]()
 
     def x0(self, x: Any, t: float) -> Any:
         """Data prediction E[x_0 | x_t = x]; one evaluation."""
@@ -105,6 +110,18 @@ class Denoiser(ABC):
     @abstractmethod
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any: ...
 
+    def each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        """Samples [n, ...] of the batch, each at a point of its own; one evaluation of each. rows: their places."""
+        self.own.update(rows)
+        return self._each(x, points, rows)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        return torch.cat([self._combine(x[i : i + 1], *point) for i, point in enumerate(points)])
+
+    def evaluations(self, batch: int) -> list[int]:
+        """Evaluations of each sample of the batch so far."""
+        return [self.nfe + self.own[row] for row in range(batch)]
+
     def on(self, path: Path) -> Denoiser:
         """The same denoiser seen on another path, on the part of it where both have a lambda.
 
@@ -122,9 +139,24 @@ class _View(Denoiser):
         self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        own = t if _same_kind(self.path, self.base.path) else self.base.path.t_of_lam(self.path.lam(t))
-        scale = scale_between(self.path, t, self.base.path, own)
+        own, scale = self._place(t)
         return self.base.combine(x if scale == 1 else scale * x, own, p, r)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        owns, scales = zip(*(self._place(t) for t, _, _ in points), strict=True)
+        return self.base.each(
+            column(scales, x) * x, [(own, p, r) for own, (_, p, r) in zip(owns, points, strict=True)], rows
+        )
+
+    def _place(self, t: float) -> tuple[float, float]:
+        """The time on the denoiser's own path, and the scale of x there."""
+        own = t if _same_kind(self.path, self.base.path) else self.base.path.t_of_lam(self.path.lam(t))
+        return own, scale_between(self.path, t, self.base.path, own)
+
+
+def column(values: Sequence[float] | np.ndarray, x: torch.Tensor) -> torch.Tensor:
+    """One number for each sample of x, to multiply it with."""
+    return torch.tensor(values, dtype=torch.float64).to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _same_kind(a: Path, b: Path) -> bool:
@@ -185,70 +217,36 @@ class NetworkDenoiser(Denoiser):
         self.forwards, self.classifier_calls = 2 if guidance else 1, 1 if classifier_scale else 0
         self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
 
-    def _call(self, x: torch.Tensor, t: float, labels: torch.Tensor | None) -> torch.Tensor:
-        times = torch.full((len(x),), self.time_scale * t + self.time_shift, dtype=self._dtype, device=x.device)
+    def _call(self, x: torch.Tensor, times: torch.Tensor, given: list[Any]) -> torch.Tensor:
         context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
-        given: list[Any] = [] if labels is None else [labels]
-        if self.classifier_scale:
-            given.append(self.classifier_scale * self.path.sigma(t))
         with context:
             out = self.network(x.to(self._dtype), times, *given)
         return out.to(x.dtype)
 
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        c_x, c_f = convert(self.path, t, self.prediction, (p, r))
-        f = self._call(x, t, self.labels)
+    def _guided(self, x: torch.Tensor, times: Sequence[float], rows: list[int] | None = None) -> torch.Tensor:
+        """The network's prediction with its guidance; for all at one time, or for some rows each at its own."""
+        own, null = (one if one is None or rows is None else one[rows] for one in (self.labels, self.null_labels))
+        labels = torch.tensor([self.time_scale * t + self.time_shift for t in times], dtype=torch.float64)
+        labels = labels.expand(len(x)).to(x.device, self._dtype).contiguous()
+        given: list[Any] = [] if own is None else [own]
+        if self.classifier_scale:
+            scales = [self.classifier_scale * self.path.sigma(t) for t in times]
+            given.append(scales[0] if len(scales) == 1 else column(scales, x).to(self._dtype))
+        f = self._call(x, labels, given)
         if self.guidance:
-            change = self.guidance * (f - self._call(x, t, self.null_labels))
+            change = self.guidance * (f - self._call(x, labels, [null]))
             if self.guided_channels:
                 change[:, self.guided_channels :] = 0
             f = f + change
+        return f
+
+    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
+        c_x, c_f = convert(self.path, t, self.prediction, (p, r))
+        f = self._guided(x, [t])
         if c_x == 0:
             return f if c_f == 1 else c_f * f
         return torch.add(c_x * x, f, alpha=c_f)
 
-
-class Thresholded(Denoiser):
-    """Dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3).
-
-    s = max(quantile(|x0|, 0.995), 1) per sample; x0 is clipped to [-s, s] and divided by s. It is
-    not linear in x, so a solver on it has no coefficient table.
-    """
-
-    def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
-        super().__init__(base.path)
-        self.base, self.quantile = base, quantile
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
-
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        x0 = self.base.x0(x, t)
-        size = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1).clamp(min=1.0)
-        size = size.reshape(-1, *[1] * (x0.ndim - 1))
-        x0 = torch.minimum(torch.maximum(x0, -size), size) / size
-        return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
-
-
-class AnalyticFirstStep(Denoiser):
-    """Replaces the first evaluation by eps = x / sqrt(alpha^2 + sigma^2) and does not count it.
-
-    At the noise end x is nearly all noise, so this "analytic first step" (AFS, arXiv 2210.05475)
-    saves one evaluation; it is the exact denoiser of standard-normal data.
-    """
-
-    def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self._first = base, True
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
-
-    def combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        if not self._first:
-            self.nfe += 1
-            return self.base.combine(x, t, p, r)
-        self._first = False
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        size = math.hypot(alpha, sigma)
-        x0 = alpha / (size * (size + sigma))  # (1 - sigma / size) / alpha, finite at alpha = 0
-        return (p * x0 + r / size) * x
-
-    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        return self.base.combine(x, t, p, r)
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        c_x, c_f = zip(*(convert(self.path, t, self.prediction, (p, r)) for t, p, r in points), strict=True)
+        return column(c_x, x) * x + column(c_f, x) * self._guided(x, [t for t, _, _ in points], list(rows))

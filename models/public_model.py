@@ -72,14 +72,14 @@ class PublicNetwork(nn.Module):
         self.output, self.sign, self.time, self.data_range = card.output, card.output_sign, card.time, card.data_range
         self.scale, self.shift = card.latent_scale or (latent_scale or 1.0,), card.latent_shift
 
-    def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None, guide: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None, guide: float | Tensor = 0.0) -> Tensor:
         """The prediction, in the shape of x [batch, channels, height, width].
 
         It is for `classes` where the network is conditional; `guide` times the gradient of the classifier's
-        log p(classes | x, t) is subtracted from it.
+        log p(classes | x, t) is subtracted from it; one number for all, or [batch, 1, 1, 1].
         """
         labels = [classes] if self.conditional and classes is not None else []
-        if guide:
+        if isinstance(guide, Tensor) or guide:
             return self(x, t, classes) - guide * self._gradient(x, t, classes)
         label = t if self.time.map == "linear" else self.time.scale * t.log() + self.time.shift
         sigma = t.reshape(-1, *[1] * (x.ndim - 1))

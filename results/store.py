@@ -65,6 +65,7 @@ class Row(BaseModel):
         solver, title, options, grid: the sampler; options complete, grid as `Grid.parse` reads it.
         times: outer times on the path that the solver integrates on.
         nfe_asked, nfe: budget, and network evaluations per sample in sequence that were made.
+        nfe_mean, nfe_max: of adaptive solvers, where `nfe` is the rounded mean over samples; None of others.
         forwards: network calls per sample (guidance doubles them).
         classifier_calls: gradients of a guiding classifier per sample, which are no NFE.
         guidance, samples, seed, precision, device: as asked.
@@ -88,6 +89,8 @@ class Row(BaseModel):
     times: list[float]
     nfe_asked: int
     nfe: int
+    nfe_mean: float | None = None
+    nfe_max: int | None = None
     forwards: int
     classifier_calls: int = 0  # rows of 0.1.0 have none
     guidance: float
@@ -203,6 +206,7 @@ class Store:
         """Per-sample arrays of a finished cell: `psnr` float64 [n], `features[...]` float32 [n, d], and
         `influence[METRIC]` float64 [1 or 2, n], the effect of each sample on a metric; see `results.statistics`.
 
+        Of adaptive solvers: `evaluations` int64 [n].
         Of `curvature` and `straightness`: `curvature` and `transport` float64 [n], see `bench.trajectories.bending`.
         Of `truncation`: `truncation` float64 [n], the mean square error of each sample at the end, and along the
         way `truncation_curve` float64 [k], the root mean square distance per dimension to the reference trajectory

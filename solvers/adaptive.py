@@ -1,17 +1,22 @@
 """Adaptive integration: Dormand-Prince 5(4) on the velocity of the linear path.
 
-Steps follow the error over the whole batch, so the evaluations made depend on the batch and its
-composition; a budget has no say. Step control is that of scipy's RK45, which published rectified-flow
-results were made with (arXiv 2209.03003), so it makes the same evaluations, on the device of x.
+Every sample has its own steps, which follow its own error alone: neither they nor its result depend on what
+else is in the batch. The network is called for all samples that are still on their way, each at its own time. Step
+control is that of scipy's RK45, which published rectified-flow results were made with (arXiv 2209.03003), over
+one sample where those took the whole batch; so each makes the evaluations that scipy makes for it alone.
+A budget has no say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastsample.models.denoiser import Denoiser
+import numpy as np
+import torch
+
+from fastsample.models.denoiser import Denoiser, column, weights
 from fastsample.models.path import Path
 from fastsample.solvers.adams import combine
 from fastsample.solvers.grids import Grid
@@ -35,63 +40,89 @@ _SMALLEST = 1e-10  # step below which the problem is given up
 
 @dataclass(frozen=True)
 class Integration:
-    """An adaptive run: its result, accepted and rejected steps. It made 2 + 6 (accepted + rejected) evaluations."""
+    """An adaptive run: its results, and the accepted and rejected steps [batch] of each sample.
 
-    x: Any
-    accepted: int
-    rejected: int
+    A sample takes 2 + 6 (accepted + rejected) evaluations.
+    """
+
+    x: torch.Tensor
+    accepted: np.ndarray
+    rejected: np.ndarray
 
 
-def _rms(x: Any) -> float:
-    return float(x.pow(2).mean().sqrt())
-
-
-def integrate_adaptively(denoiser: Denoiser, x: Any, start: float, end: float, rtol: float, atol: float) -> Integration:
+def integrate_adaptively(
+    denoiser: Denoiser, x: torch.Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int = 10_000
+) -> Integration:
     """Integrate dx/dt = u(x, t) from start to end > start; local error RMS(e / (atol + rtol max|x|)) <= 1.
 
     Args:
-        x: tensor [batch, ...]; the norm runs over the whole of it.
+        x: [batch, ...]; the norm runs over one sample.
+        max_nfe: evaluations that a sample may take.
 
     Raises:
-        ValueError: for tolerances that are not positive.
-        ArithmeticError: where the step falls below 1e-10 (no finite solution to the tolerance).
+        ArithmeticError: where the step of a sample falls below 1e-10 (no finite solution to the tolerance), or
+            its evaluations exceed `max_nfe`.
     """
-    if rtol <= 0 or atol <= 0:
-        raise ValueError(f"tolerances must be positive, not rtol={rtol}, atol={atol}")
-    t, slope = start, denoiser.velocity(x, start)
-    h = _first_step(denoiser, x, slope, start, end, rtol, atol)
-    accepted = rejected = 0
-    while t < end:
-        grow = 10.0
-        while True:
-            if not h >= _SMALLEST:
-                raise ArithmeticError(f"dopri5: the step fell to {h:g} at t = {t:g}; loosen {rtol=:g}, {atol=:g}")
-            target = min(t + h, end)
-            h, slopes, fresh = target - t, [slope], x
-            for node, row in zip(_NODES, _ROWS, strict=True):
-                fresh = x + combine([h * a for a in row], slopes)
-                slopes.append(denoiser.velocity(fresh, t + node * h))
-            scale = atol + rtol * x.abs().maximum(fresh.abs())
-            error = _rms(combine([h * e for e in _ERROR], slopes) / scale)
-            if error < 1:
-                break
-            rejected, grow = rejected + 1, 1.0
-            h *= max(0.2, 0.9 * error**-0.2)
-        accepted += 1
-        x, t, slope = fresh, target, slopes[-1]
-        h *= min(grow, max(0.2, 0.9 * error**-0.2)) if error > 0 else grow
-    return Integration(x, accepted, rejected)
+
+    def velocity(x: torch.Tensor, times: np.ndarray) -> torch.Tensor:
+        points = [(t, *weights(denoiser.path, t, "velocity")) for t in times.tolist()]
+        return denoiser.each(x, points, rows.tolist())
+
+    def norm(x: torch.Tensor) -> np.ndarray:
+        # One by one: a sum over the rows of a batch may be rounded otherwise than over one row.
+        return torch.stack([row.square().mean().sqrt() for row in x]).double().cpu().numpy()
+
+    result, rows = x.clone(), np.arange(len(x))  # rows: the samples that are still on their way
+    accepted, rejected = np.zeros(len(x), int), np.zeros(len(x), int)
+    t = np.full(len(x), start)
+    slope = velocity(x, t)
+    h = _first_step(velocity, norm, x, slope, t, end, rtol, atol)
+    grow = np.full(len(x), 10.0)
+    while len(rows):
+        if not (h >= _SMALLEST).all():
+            least = h.argmin()
+            raise ArithmeticError(
+                f"dopri5: a step fell to {h[least]:g} at t = {t[least]:g}; loosen {rtol=:g}, {atol=:g}"
+            )
+        if 2 + 6 * (accepted + rejected)[rows].max() + 6 > max_nfe:
+            raise ArithmeticError(
+                f"dopri5: a sample needs more than {max_nfe} evaluations; loosen {rtol=:g}, {atol=:g} or raise max_nfe"
+            )
+        target = np.minimum(t + h, end)
+        h = target - t
+        length, slopes, fresh = column(h, x), [slope], x
+        for node, row in zip(_NODES, _ROWS, strict=True):
+            fresh = x + length * combine(row, slopes)
+            slopes.append(velocity(fresh, t + node * h))
+        scale = atol + rtol * x.abs().maximum(fresh.abs())
+        error = norm(length * combine(_ERROR, slopes) / scale)
+        good = error < 1
+        accepted[rows], rejected[rows] = accepted[rows] + good, rejected[rows] + ~good
+        with np.errstate(divide="ignore"):
+            h = h * np.minimum(np.where(good, grow, 1.0), np.fmax(0.2, 0.9 * error**-0.2))
+        grow, t = np.where(good, 10.0, 1.0), np.where(good, target, t)
+        moved = column(good, x) > 0
+        x, slope = torch.where(moved, fresh, x), torch.where(moved, slopes[-1], slope)
+        if (t >= end).any():
+            there, left = np.flatnonzero(t >= end), np.flatnonzero(t < end)
+            result[rows[there]], rows = x[there], rows[left]
+            x, slope, t, h, grow = x[left], slope[left], t[left], h[left], grow[left]
+    return Integration(result, accepted, rejected)
 
 
-def _first_step(denoiser: Denoiser, x: Any, slope: Any, start: float, end: float, rtol: float, atol: float) -> float:
-    """The starting step of Hairer, Norsett and Wanner, Solving ODEs I, section II.4; one evaluation."""
+def _first_step(
+    velocity: Callable[[torch.Tensor, np.ndarray], torch.Tensor], norm: Callable[[torch.Tensor], np.ndarray],
+    x: torch.Tensor, slope: torch.Tensor, t: np.ndarray, end: float, rtol: float, atol: float,
+) -> np.ndarray:  # fmt: skip
+    """The starting steps [batch] of Hairer, Norsett and Wanner, Solving ODEs I, section II.4; one evaluation."""
     scale = atol + rtol * x.abs()
-    size, speed = _rms(x / scale), _rms(slope / scale)
-    h0 = min(1e-6 if size < 1e-5 or speed < 1e-5 else 0.01 * size / speed, end - start)
-    bend = _rms((denoiser.velocity(x + h0 * slope, start + h0) - slope) / scale) / h0
-    steepest = max(speed, bend)
-    h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
-    return min(100 * h0, h1, end - start)
+    size, speed = norm(x / scale), norm(slope / scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h0 = np.minimum(np.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed), end - t)
+        bend = norm((velocity(x + column(h0, x) * slope, t + h0) - slope) / scale) / h0
+        steepest = np.maximum(speed, bend)
+        h1 = np.where(steepest <= 1e-15, np.maximum(1e-6, 1e-3 * h0), (0.01 / steepest) ** 0.2)
+    return np.minimum(np.minimum(100 * h0, h1), end - t)
 
 
 def _whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
@@ -101,8 +132,11 @@ def _whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedul
 @register(
     "dopri5", title="Dormand-Prince 5(4)", paper="doi:10.1016/0771-050X(80)90013-3", coordinate="velocity", order=5,
     path="flow", singular_start=True, grids=("uniform",), scheduler=_whole_interval, adaptive=True,
+    ranges={"rtol": (1e-13, 1), "atol": (1e-15, 1), "max_nfe": (8, 1_000_000)},
     note="torchdiffeq's dopri5 shares the tableau but has another step control: about a tenth more evaluations.",
 )  # fmt: skip
-def dopri5(denoiser: Denoiser, x: Any, times: Sequence[float], *, rtol: float = 1e-5, atol: float = 1e-5) -> Any:
+def dopri5(
+    denoiser: Denoiser, x: Any, times: Sequence[float], *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000
+) -> Any:
     """The fifth-order solution with error control by the embedded fourth-order one; see `integrate_adaptively`."""
-    return integrate_adaptively(denoiser, x, times[0], times[-1], rtol, atol).x
+    return integrate_adaptively(denoiser, x, times[0], times[-1], rtol, atol, max_nfe).x

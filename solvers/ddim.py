@@ -39,7 +39,7 @@ def ddim(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool =
     return x
 
 
-@register("ddpm", title="DDPM", paper="2006.11239", stochastic=True, **_COMMON)
+@register("ddpm", title="DDPM", paper="2006.11239", stochastic=True, ranges={"eta": (0, 1)}, **_COMMON)
 def ddpm(
     denoiser: Denoiser, x: Any, times: Sequence[float], *, noise: Callable[[int], Any], eta: float = 1.0
 ) -> Any:

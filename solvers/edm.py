@@ -42,7 +42,9 @@ def edm_heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     return x
 
 
-@register("edm-dpm2", title="DPM-Solver-2 in sigma", order=2, scheduler=steps(2), **_EDM)
+@register(
+    "edm-dpm2", title="DPM-Solver-2 in sigma", order=2, scheduler=steps(2), ranges={"r": (0.05, 1)}, **_EDM
+)
 def edm_dpm2(denoiser: Denoiser, x: Any, times: Sequence[float], *, r: float = 0.5) -> Any:
     """Midpoint at sigma'^r sigma^(1-r) (table 1 of arXiv 2312.00094). Second order; two evaluations a step.
 
@@ -57,7 +59,10 @@ def edm_dpm2(denoiser: Denoiser, x: Any, times: Sequence[float], *, r: float = 0
     return x
 
 
-@register("edm-sde", title="EDM stochastic", order=1, scheduler=steps(2), stochastic=True, **_EDM)
+@register(
+    "edm-sde", title="EDM stochastic", order=1, scheduler=steps(2), stochastic=True,
+    ranges={"S_churn": (0, 1e6), "S_min": (0, 1e6), "S_max": (0, math.inf), "S_noise": (0, 10)}, **_EDM,
+)  # fmt: skip
 def edm_sde(
     denoiser: Denoiser,
     x: Any,
@@ -68,6 +73,7 @@ def edm_sde(
     S_min: float = 0.01,
     S_max: float = 1.0,
     S_noise: float = 1.007,
+    denoise: bool = False,
 ) -> Any:
     """Algorithm 2: each step first raises sigma to (1 + gamma) sigma with fresh noise, then makes a Heun step.
 
@@ -76,11 +82,15 @@ def edm_sde(
 
     Args:
         noise: the standard normal vector of step i.
+        denoise: make the last step, which is raised like the others: the data prediction there.
     """
-    for i, (s, t) in enumerate(pairwise(times)):
+
+    def churned(x: Any, i: int) -> tuple[Any, float]:
+        s = times[i]
         gamma = min(S_churn / len(times), math.sqrt(2) - 1) if S_min <= s <= S_max else 0.0
         raised = s * (1 + gamma)
-        if gamma > 0:
-            x = x + math.sqrt(raised**2 - s**2) * S_noise * noise(i)
-        x = _heun_step(denoiser, x, raised, t)
-    return x
+        return (x + math.sqrt(raised**2 - s**2) * S_noise * noise(i), raised) if gamma > 0 else (x, s)
+
+    for i, t in enumerate(times[1:]):
+        x = _heun_step(denoiser, *churned(x, i), t)
+    return denoiser.x0(*churned(x, len(times) - 1)) if denoise else x

@@ -2,7 +2,8 @@
 
 A grid is a function `grid(path, n, t_start, t_end, **parameters)`. It knows nothing of solvers.
 `Grid.parse("karras:rho=5")` names one with parameters; a file of times (one per line, or a JSON
-list) is `file:PATH`.
+list) is `file:PATH`. What a `Grid` returns is a grid: its times run strictly from one end of the
+interval to the other, or it is refused.
 
 Grids in lambda or NSR are singular where alpha = 0 (t = 0 of CondOT): there they start at
 `path.t_finite` instead.
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import inspect
 import json
 import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -26,14 +27,22 @@ import numpy as np
 
 from fastsample.models.path import Path
 
-__all__ = ["GRIDS", "Grid", "nearest"]
+__all__ = ["GRIDS", "Grid", "GridError", "nearest"]
 
-GRIDS: dict[str, Callable[..., list[float]]] = {}
+_Times = Callable[..., list[float]]
+GRIDS: dict[str, _Times] = {}
+_RANGES: dict[str, dict[str, tuple[float, float]]] = {}  # of the parameters of each grid, ends included
 
 
-def _grid(name: str) -> Callable[[Callable[..., list[float]]], Callable[..., list[float]]]:
-    def register(function: Callable[..., list[float]]) -> Callable[..., list[float]]:
-        GRIDS[name] = function
+class GridError(ValueError):
+    """A grid that does not exist on this path or interval, or with these parameters."""
+
+
+def _grid(name: str, **ranges: tuple[float, float]) -> Callable[[_Times], _Times]:
+    """Register a grid with the ranges of its parameters, within which its times are good to 1e-7."""
+
+    def register(function: _Times) -> _Times:
+        GRIDS[name], _RANGES[name] = function, ranges
         return function
 
     return register
@@ -71,7 +80,7 @@ def logsnr(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     return [path.t_of_lam(lam) for lam in _linspace(path.lam(_finite(path, t_start)), path.lam(t_end), n)]
 
 
-@_grid("nsr")
+@_grid("nsr", k=(0, 1e6))
 def nsr(path: Path, n: int, t_start: float, t_end: float, *, k: float = 3.1) -> list[float]:
     """SciRE's NSR trajectory (arXiv 2308.07896, code): log(nsr + k nsr_end) uniform.
 
@@ -82,20 +91,20 @@ def nsr(path: Path, n: int, t_start: float, t_end: float, *, k: float = 3.1) -> 
     return [path.t_of_nsr(math.exp(-u) - k * last) for u in logs]
 
 
-@_grid("karras")
+@_grid("karras", rho=(1, 1000))
 def karras(path: Path, n: int, t_start: float, t_end: float, *, rho: float = 7.0) -> list[float]:
     """nsr^(1/rho) uniform (arXiv 2206.00364, eq. 5, whose sigma is our NSR)."""
     first, last = path.nsr(_finite(path, t_start)), path.nsr(t_end)
     return [path.t_of_nsr(root**rho) for root in _linspace(first ** (1 / rho), last ** (1 / rho), n)]
 
 
-@_grid("shift")
+@_grid("shift", s=(0.001, 1000))
 def shift(path: Path, n: int, t_start: float, t_end: float, *, s: float = 3.0) -> list[float]:
     """Shifted uniform grid r / (r + s (1 - r)): small steps at the noise end for s > 1 (SD3's shift)."""
     return [t_start + (t_end - t_start) * r / (r + s * (1 - r)) for r in (i / n for i in range(n + 1))]
 
 
-@_grid("sigmoid")
+@_grid("sigmoid", width=(0.01, 20))
 def sigmoid(path: Path, n: int, t_start: float, t_end: float, *, width: float = 3.0) -> list[float]:
     """lambda = centre + half-range * S(u), with S an inverse-sigmoid spacing: dense in the middle of lambda.
 
@@ -108,7 +117,7 @@ def sigmoid(path: Path, n: int, t_start: float, t_end: float, *, width: float = 
     return [path.t_of_lam(first + (last - first) * 0.5 * (1 + z)) for z in spacing]
 
 
-@_grid("vp-time")
+@_grid("vp-time", rho=(1, 100), eps=(1e-4, 0.1), sigma_min=(1e-6, 0.02), sigma_max=(10, 1e6))
 def vp_time(
     path: Path,
     n: int,
@@ -122,13 +131,20 @@ def vp_time(
 ) -> list[float]:
     """diff-sampler's `time_uniform(rho)`: uniform in v^(1/rho), v the time of a VP schedule fitted to sigma.
 
-    sigma = sqrt(exp(beta_d v^2/2 + beta_m v) - 1) with the fixed fit to [sigma_min, sigma_max]; the fit
-    does not follow t_start and t_end, as in the original.
+    sigma = sqrt(exp(beta_d v^2/2 + beta_m v) - 1) with sigma(eps) = sigma_min and sigma(1) = sigma_max; v runs
+    from that of the interval's start to that of its end, which are 1 and eps where the fit is to the interval.
     """
     low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (low / eps - high) / (eps - 1)
     beta_m = high - 0.5 * beta_d
-    times = [(1 + i / n * (eps ** (1 / rho) - 1)) ** rho for i in range(n + 1)]
+
+    def v(nsr: float) -> float:
+        q = math.log1p(nsr * nsr)
+        root = math.sqrt(beta_m**2 + 2 * beta_d * q)
+        return 2 * q / (beta_m + root) if beta_m > 0 else (root - beta_m) / beta_d
+
+    first, last = v(path.nsr(_finite(path, t_start))), v(path.nsr(t_end))
+    times = [root**rho for root in _linspace(first ** (1 / rho), last ** (1 / rho), n)]
     return [path.t_of_nsr(math.sqrt(math.expm1(0.5 * beta_d * v * v + beta_m * v))) for v in times]
 
 
@@ -144,7 +160,7 @@ def integer_uniform(path: Path, n: int, t_start: float, t_end: float) -> list[fl
 @_grid("integer-uniform-official")
 def integer_uniform_official(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     """DDIM's and PNDM's "uniform": every floor(1000 / n)-th entry, which may be more than n (then it warns)."""
-    entries = list(range(0, 1000, 1000 // n))
+    entries = list(range(0, 1000, max(1, 1000 // n)))
     if len(entries) > n:
         warnings.warn(f"integer-uniform-official has {len(entries)} intervals instead of {n}", stacklevel=4)
     return _entries(path, entries)
@@ -172,9 +188,11 @@ def _quadratic_entries(n: int) -> list[int]:
 def _entries(path: Path, entries: list[int]) -> list[float]:
     """The times of a rising list of table entries, noise first, and t = 0."""
     if not path.name.startswith("vp"):
-        raise ValueError(f"integer grids belong to VP paths, not to {path.name}")
+        raise GridError(f"integer grids belong to VP paths, not to {path.name}")
     if len(entries) < 2:
-        raise ValueError("an integer grid needs at least 2 intervals: with one it would start at entry 0, all but data")
+        raise GridError("an integer grid needs at least 2 intervals: with one it would start at entry 0, all but data")
+    if entries[-1] > 999:
+        raise GridError(f"an integer grid has at most 1000 intervals, not {len(entries)}")
     return [*((j + 1) / 1000 for j in reversed(entries)), 0.0]
 
 
@@ -200,40 +218,82 @@ class Grid:
         A file's grid is named `file:NAME@HASH`, without the folder: `file:PATH@HASH` reads it if it still is that one.
 
         Raises:
-            ValueError: for an unknown grid or parameter, a value that is no number, or a file without times.
+            GridError: for an unknown grid or parameter, a value that is no number or out of its range, a file without
+                times.
         """
         name, _, rest = text.partition(":")
         if name == "file":
             return cls(*_from_file(rest))
         if name not in GRIDS:
-            raise ValueError(nearest(name, [*GRIDS, "file"], "grid"))
-        known = [p.name for p in inspect.signature(GRIDS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        parameters = {}
+            raise GridError(nearest(name, [*GRIDS, "file"], "grid"))
+        ranges, parameters = _RANGES[name], {}
         for item in filter(None, rest.split(",")):
             key, _, value = item.partition("=")
-            if key not in known:
-                raise ValueError(nearest(key, known, f"parameter of grid {name}"))
+            if key not in ranges:
+                raise GridError(nearest(key, list(ranges), f"parameter of grid {name}"))
             try:
                 parameters[key] = float(value)
             except ValueError:
-                raise ValueError(f"grid {name}: {key}={value!r} is not a number") from None
+                raise GridError(f"grid {name}: {key}={value!r} is not a number; {_range(name, key)}") from None
+            low, high = ranges[key]
+            if not low <= parameters[key] <= high:
+                raise GridError(f"grid {name}: {key}={value} is out of range; {_range(name, key)}")
         return cls(name, parameters)
 
     def __str__(self) -> str:
-        items = ",".join(f"{key}={value:g}" for key, value in sorted(self.parameters.items()))
+        items = ",".join(f"{key}={_shortest(value)}" for key, value in sorted(self.parameters.items()))
         return f"{self.name}:{items}" if items else self.name
 
     def __call__(self, path: Path, n: int, t_start: float, t_end: float) -> tuple[float, ...]:
-        """The n + 1 times from t_start to t_end.
+        """The n + 1 times from t_start (or `path.t_finite`, where alpha(t_start) = 0) to t_end, strictly monotone.
+
+        Those of an integer grid are of a whole run: they end at clean data, t = 0.
 
         Raises:
-            ValueError: if n < 1, or if the times of a file are not n + 1 monotone times of the interval.
+            GridError: if n < 1, or if the grid or the file has no such times here.
         """
         if n < 1:
-            raise ValueError(f"a grid needs at least one interval, not {n}")
+            raise GridError(f"a grid needs at least one interval, not {n}")
         if self.name.startswith("file:"):
-            return _checked(self.name, self.times, n, t_start, t_end)
-        return tuple(GRIDS[self.name](path, n, t_start, t_end, **self.parameters))
+            if len(self.times) != n + 1:
+                raise GridError(f"grid {self.name} holds {len(self.times)} times; this solver and NFE need {n + 1}")
+            times = self.times
+        else:
+            try:
+                times = tuple(GRIDS[self.name](path, n, t_start, t_end, **self.parameters))
+            except GridError:
+                raise
+            except (ArithmeticError, ValueError):  # of a logarithm or a power
+                times = (math.nan, math.nan)
+        if self.name.startswith("integer-"):
+            whole = times[0] <= t_start and t_end <= path.t_data and times[-1] == 0
+        else:
+            start = min(t_start, _finite(path, t_start), key=lambda start: abs(start - times[0]))
+            whole = _near(times[0], start) and _near(times[-1], t_end)
+            if self.name.startswith("file:") and whole:
+                times = (start, *times[1:-1], t_end)
+        steps = [b - a if t_end > t_start else a - b for a, b in pairwise(times)]
+        if not whole or not all(step > 0 or (step == 0 and self.name == "integer-quad-official") for step in steps):
+            told = "".join(f"; {_range(self.name, key)}" for key in _RANGES.get(self.name, ()))
+            raise GridError(
+                f"the times of grid {self} do not run strictly from {t_start:.9g} to {t_end:.9g}, the interval on the "
+                f"{path.name} path{told}"
+            )
+        return times
+
+
+def _near(t: float, end: float) -> bool:
+    return math.isclose(t, end, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _range(name: str, key: str) -> str:
+    low, high = _RANGES[name][key]
+    return f"{key} is a number from {low:g} to {high:g}"
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the value."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
@@ -246,26 +306,10 @@ def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
         values: Any = json.loads(content) if content.lstrip().startswith("[") else content.split()
         times = tuple(float(value) for value in values)
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"grid file {file}: {error}") from None
+        raise GridError(f"grid file {file}: {error}") from None
     digest = hashlib.sha256(data).hexdigest()[:16]
     if known not in ("", digest):
-        raise ValueError(f"grid file {file} is another one by now: its sha256 begins with {digest}, not with {known}")
+        raise GridError(f"grid file {file} is another one by now: its sha256 begins with {digest}, not with {known}")
     if not times:
-        raise ValueError(f"grid file {file} holds no times")
+        raise GridError(f"grid file {file} holds no times")
     return f"file:{file.name}@{digest}", {}, times
-
-
-def _checked(name: str, times: tuple[float, ...], n: int, t_start: float, t_end: float) -> tuple[float, ...]:
-    file = name.removeprefix("file:")
-    if len(times) != n + 1:
-        raise ValueError(f"grid file {file} holds {len(times)} times; this solver and NFE need {n + 1}")
-    sign = 1 if t_end > t_start else -1
-    if any(sign * (b - a) <= 0 for a, b in zip(times, times[1:], strict=False)):
-        raise ValueError(f"grid file {file}: times must run strictly from noise ({t_start:g}) to data ({t_end:g})")
-    if (
-        not all(math.isfinite(t) for t in times)
-        or sign * (times[0] - t_start) < -1e-9
-        or sign * (t_end - times[-1]) < -1e-9
-    ):
-        raise ValueError(f"grid file {file}: times leave the interval from {t_start:g} to {t_end:g}")
-    return times

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastsample.models.denoiser import AnalyticFirstStep, Denoiser, Prediction, scale_between
+from fastsample.models.altered import AnalyticFirstStep
+from fastsample.models.denoiser import Denoiser, Prediction, scale_between
 from fastsample.models.path import Path, path_named
 from fastsample.solvers.grids import Grid, nearest
 
@@ -75,6 +76,7 @@ class Solver:
     note: str
     stochastic: bool
     adaptive: bool
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def known_options(self) -> dict[str, Any]:
@@ -145,6 +147,7 @@ class Solver:
             raise ValueError(f"solver {self.name} at NFE {nfe}: {error}") from None
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
+        arguments |= {"denoise": denoise} if "denoise" in accepted else {}
         return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs)
 
     def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +155,11 @@ class Solver:
         for key in options:
             if key not in known:
                 raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
-        return known | dict(options)
+        complete = known | dict(options)
+        for key, (low, high) in self.ranges.items():
+            if not low <= complete[key] <= high:
+                raise ValueError(f"solver {self.name}: {key} is from {low:g} to {high:g}, not {complete[key]}")
+        return complete
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ class Plan:
         x = self._enter(x)
         x = self.solver.solve(model, x, self.times, **arguments)
         if self.denoise:
-            return view.x0(x, self.times[-1])
+            return x if "denoise" in arguments else view.x0(x, self.times[-1])
         scale = self._scale(self.times[-1])
         return x if scale == 1 else scale * x
 
@@ -223,6 +230,7 @@ def register(
     note: str = "",
     stochastic: bool = False,
     adaptive: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Callable[[Solve], Solve]:
     """Register a solve function under a name; one function may be registered several times.
 
@@ -242,6 +250,7 @@ def register(
         variants: option sets, beside others, that tests and `verify` prove.
         note: one sentence on how official code differs.
         stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
+        ranges: of options that are numbers, ends included.
     """
 
     def decorate(solve: Solve) -> Solve:
@@ -265,6 +274,7 @@ def register(
             note,
             stochastic,
             adaptive,
+            dict(ranges or {}),
         )
         return solve
 

@@ -80,7 +80,7 @@ class Pairs(_Table):
     nfe: int = Field(default=23, gt=0)
     grid: str | None = None
     count: int = Field(gt=0)
-    seed: int = 1000
+    seed: int = Field(default=1000, ge=0, lt=2**31)
     real: float = Field(default=0.0, ge=0, le=1)
     real_count: int = Field(default=0, ge=0)
 
@@ -149,7 +149,7 @@ class Recipe(_Table):
     ema_ramp: float = Field(default=0.05, ge=0)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     flip: bool = True
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -169,19 +168,27 @@ def test_a_damaged_table_harms_no_other_solver(tmp_path):
 
 
 def test_a_killed_distillation_goes_on(tmp_path):
-    """Kill -9 after a step, then the same command again: the table of an uninterrupted run."""
+    """Kill -9 once a step is on the disk, then the same command again: the table of an uninterrupted run."""
     home = tmp_path / "killed"
-    words = [sys.executable, "-c", "from fastsample.bench.cli import main; main()", "distill", "bns"]
-    words += ["--model", "gmm2d-flow", "--nfe", "10", "--train", "64", "--validation", "64", "--steps", "4"]
+    killed = """
+import os, signal
+from fastsample.bench import distillation
+write = distillation._Kept.write
+def killing(kept, start, state, cost):
+    write(kept, start, state, cost)
+    if state.iteration == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+distillation._Kept.write = killing
+"""
+    code = "from fastsample.bench.cli import main; main()"
+    words = ["distill", "bns", "--model", "gmm2d-flow", "--nfe", "10", "--train", "64", "--validation", "64"]
+    words += ["--steps", "4"]
     environment = os.environ | {"FASTSAMPLE_HOME": str(home)}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list((home / "distill").glob("*.json")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    end = subprocess.run([sys.executable, "-c", killed + code, *words], env=environment, stdout=subprocess.DEVNULL)
+    assert end.returncode == -signal.SIGKILL
     assert list((home / "distill").glob("*.json"))
     assert not list(home.glob("tables/*"))
-    subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
     (resumed,) = (read_table(file) for file in home.glob("tables/*.json"))
     whole = Distillation(open_model("gmm2d-flow"), Sampler(choose_device("cpu")), train=64, validation=64)
     expected = whole.run("bns", 10, steps=4)

@@ -3,13 +3,12 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,9 @@ from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
-from fastsample.models.training import pairs
+from fastsample.models.training import pairs, state
 from fastsample.models.training.config import RecipeError, changed, command_of, read_recipe, recipes
+from fastsample.models.training.state import State
 from fastsample.models.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -224,30 +224,41 @@ def test_weights_that_mean_something_else_are_refused(name, start, told):
         starting_weights(recipe)
 
 
-def killed(words, folder, steps):
-    """The command in a process of its own, killed at a random moment after `steps` more steps; False if it ended."""
-    before, child = len(log(folder)) if (folder / "log.csv").is_file() else 0, os.fork()
+# Where a run is killed: right after so many calls. A fourth of the steps is saved.
+KILLS = {
+    "between a step and its row in the log": (State, "update", 18),
+    "before the new state has its name": (torch, "save", 3),
+    "before the weights are those of the state": (state, "save_checkpoint", 5),
+}
+
+
+def killed(words, owner, name, calls):
+    """The command in a process of its own, killed right after so many calls of `owner.name`; False if it ended."""
+    child = os.fork()
     if child == 0:
+        called, save, counted = getattr(owner, name), State.save, itertools.count(1)
+
+        def call(*given, **named):
+            value = called(*given, **named)
+            if next(counted) == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
+
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            train.__kwdefaults__["save_minutes"] = 1e-3
+            train.__kwdefaults__["save_minutes"] = 0.0
+            State.save = lambda run: save(run) if run.step % 4 == 0 else None
+            setattr(owner, name, call)
             sys.argv = ["fastsample", *map(str, words)]
             main()
         finally:
             os._exit(0)
-    wait = random.uniform(0, 0.2)
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if (folder / "log.csv").is_file() and len(log(folder)) >= before + steps:
-            time.sleep(wait)
-            os.kill(child, signal.SIGKILL)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        time.sleep(0.02)
-    return False
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kind", ["flow", "curvature", "reflow"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path, monkeypatch):
-    """SIGKILL at random moments, then the same command again: the losses and the weights of the unbroken run."""
+    """SIGKILL at three places, each time the same command again: the losses and the weights of the unbroken run."""
     monkeypatch.setattr(pairs, "SHARD", 8)
     teacher = tmp_path / "teacher"
     if kind == "reflow":
@@ -257,9 +268,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path, monkeyp
     file = written(tmp_path, text.replace("TEACHER", str(teacher / "teacher.safetensors")))
     words = ["train", kind, file, "--out"]
     assert command(monkeypatch, *words, tmp_path / "whole") == 0
-    pieces = tmp_path / "pieces"
-    kills = sum(killed([*words, pieces], pieces, steps=10) for _ in range(3))
-    assert kills >= 2
+    pieces, reached = tmp_path / "pieces", [0]
+    for place, kill in KILLS.items():
+        assert killed([*words, pieces], *kill), place
+        reached.append(torch.load(pieces / "state.pt")["step"])
+    assert reached == [0, 16, 24, 36]
     assert command(monkeypatch, *words, pieces) == 0
     assert len(log(tmp_path / "whole")) == 100
     assert log(pieces) == log(tmp_path / "whole")
@@ -298,7 +311,7 @@ def test_two_processes_train_as_one(coupling, tmp_path):
     words = ["-m", "fastsample.bench", "train", "curvature" if coupling else "flow", file, "--device", "cpu", "--out"]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, start in (("one", [sys.executable]), ("two", several)):
-        subprocess.run([*map(str, [*start, *words, tmp_path / name])], check=True, timeout=900)
+        subprocess.run([*map(str, [*start, *words, tmp_path / name])], check=True)
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert len(one) == len(two) == 6
     for a, b in zip(one, two, strict=True):

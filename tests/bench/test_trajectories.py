@@ -135,7 +135,7 @@ def test_trajectories_that_cannot_be_told_have_a_reason():
     table = next(file for file in learned_tables() if file.model == "cifar10-tiny-flow")
     reasons = [undefined(get(name).plan(path, 8)) for name in ("dopri5", "ddpm", "euler-rf")]
     reasons.append(undefined(table_plan(table)))
-    for reason, words in zip(reasons, ("whole batch", "noise", "other times", "table"), strict=True):
+    for reason, words in zip(reasons, ("steps of its own", "noise", "other times", "table"), strict=True):
         assert words in reason
     assert undefined(get("euler").plan(path, 8)) == ""
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from fastsample.models.altered import Thresholded
 from fastsample.models.analytic import image_mixture, ring_mixture
-from fastsample.models.denoiser import NetworkDenoiser, Thresholded, convert, weights
+from fastsample.models.denoiser import NetworkDenoiser, convert, weights
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, SubVPLinear, VPLinear
 
 PATHS = [VPLinear(), SubVPLinear(), DiscreteVP.ddpm(), Edm(), LinearFlow()]
@@ -87,6 +88,11 @@ def test_network_denoiser_time_scale_dtype_and_guidance():
         NetworkDenoiser(network, VPLinear(), "eps", guidance=1.0)
 
 
+class Plain(torch.nn.Module):
+    def forward(self, x, times, labels):
+        return 0.1 * times.reshape(-1, 1, 1, 1) * x + labels
+
+
 class Guided(torch.nn.Module):
     """Returns what it is called with, as eps = x - guide labels."""
 
@@ -104,6 +110,28 @@ def test_a_classifier_guides_by_sigma_times_the_scale():
     for wrong in (dict(labels=None), dict(guidance=1.0, null_labels=labels), dict(prediction="x0")):
         with pytest.raises(ValueError, match="classifier guidance needs"):
             NetworkDenoiser(Guided(), path, **dict(prediction="eps", labels=labels, classifier_scale=1.0) | wrong)
+
+
+@pytest.mark.parametrize("guide", [{}, {"guidance": 1.5, "guided_channels": 2}, {"classifier_scale": 3.0}], ids=str)
+def test_samples_at_points_of_their_own_are_answered_as_alone(guide):
+    """Some samples of a batch, each with its own time, prediction, label and guidance, through a view."""
+
+    def denoiser(rows):
+        labels = torch.arange(6.0).reshape(6, 1, 1, 1)[rows]
+        network = Guided() if "classifier_scale" in guide else Plain()
+        null = {"null_labels": 0 * labels} if "guidance" in guide else {}
+        return NetworkDenoiser(network, VPLinear(), "eps", time_scale=9.0, labels=labels, **guide, **null)
+
+    image, rows = torch.randn(3, 3, 4, 4), [4, 0, 5]
+    points = [(0.2, 1.0, 0.0), (0.5, 0.0, 1.0), (0.7, 1.0, -1.0)]
+    whole = denoiser(list(range(6)))
+    view = whole.on(LinearFlow())
+    found = view.each(image, points, rows)
+    for i, (row, point) in enumerate(zip(rows, points, strict=True)):
+        alone = denoiser([row]).on(LinearFlow())
+        torch.testing.assert_close(found[i], alone.combine(image[i : i + 1], *point)[0], rtol=1e-5, atol=1e-5)
+    view.eps(torch.randn(6, 3, 4, 4), 0.5)
+    assert whole.evaluations(6) == view.evaluations(6) == [2, 1, 1, 1, 2, 2]
 
 
 def test_eps_says_nothing_at_pure_noise():

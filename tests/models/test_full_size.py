@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fastsample.bench.training import changed
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model
@@ -13,10 +12,11 @@ from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
 from fastsample.models.training import pairs
-from fastsample.models.training.config import Learned, recipes
+from fastsample.models.training.config import Learned, changed, recipes
 from fastsample.models.training.state import State, describe
 from fastsample.models.training.trainer import draw
 from fastsample.solvers.solver import get
+from fastsample.solvers.table import trace
 
 # As counted from the official code: the network, and the encoder.
 PARAMETERS = {
@@ -58,9 +58,12 @@ def test_the_teachers_weights_fit_the_network(name):
             ours = build_network(recipe.network, recipe.network_args).state_dict()
         assert {key: t.shape for key, t in theirs.items()} == {key: t.shape for key, t in ours.items()}
         assert card.labels.classes == recipe.classes
-    if recipe.coupling.solver == "edm-heun":
+    if recipe.coupling.solver.startswith("edm-heun"):
+        name, _, options = recipe.coupling.solver.partition(":")
         path = card_named(recipe.coupling.teacher).path.build()
-        assert get("edm-heun").plan(path, recipe.coupling.nfe).nfe == recipe.coupling.nfe
+        plan = get(name).plan(path, recipe.coupling.nfe, **get(name).parse(options))
+        assert trace(plan, "x0").nfe == recipe.coupling.nfe  # the published 35 and 79
+        assert plan.denoise
 
 
 def data_for(recipe, side, folder, monkeypatch):

@@ -200,8 +200,8 @@ class Browser:
 
     def _read(self):
         while b"\0" not in self._rest:
-            if not select.select([self._answers], [], [], 60)[0]:
-                raise TimeoutError("Chromium says nothing for a minute")
+            if not select.select([self._answers], [], [], 600)[0]:
+                raise TimeoutError("Chromium says nothing for ten minutes")
             if not (more := os.read(self._answers, 1 << 20)):
                 raise EOFError("Chromium is gone")
             self._rest += more

@@ -218,9 +218,7 @@ def test_a_killed_writer_leaves_a_clean_store(tmp_path):
             store.finish(row(f"c{{i:06}}"), {{"x": np.zeros(20000)}})
     """)
     process = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 60
     while len(list((tmp_path / "rows").glob("*.json")) if (tmp_path / "rows").exists() else []) < 4:
-        assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
