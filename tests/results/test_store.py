@@ -172,13 +172,14 @@ def test_a_row_that_would_not_be_read_back_is_not_committed(tmp_path):
     assert not list(tmp_path.rglob(".fastsample-*"))
 
 
-def test_arrays_are_there_before_their_row(tmp_path, monkeypatch):
-    """A process that dies between the two leaves no row without its arrays."""
+def test_files_take_their_places_whole_and_arrays_before_their_row(tmp_path, monkeypatch):
+    """Nothing is written in place, and a process that dies between the two leaves no row without its arrays."""
     store, written = Store(tmp_path), []
     replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.parent.name) or replace(self, to))
+    monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.name) or replace(self, to))
+    store.add_shard("abc", 0, {"psnr": np.arange(4.0)})
     store.finish(row(), {"psnr": np.arange(4.0)})
-    assert written[:2] == ["per_sample", "rows"]
+    assert written == ["0.npz", "abc.npz", "abc.json", "rows.parquet", "rows.csv"]
 
 
 def test_a_store_is_swept_when_it_is_opened(tmp_path):
