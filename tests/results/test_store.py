@@ -106,7 +106,7 @@ def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, flips, tmp_pa
         (lambda text: text.replace(b'"cell"', b'"colour": 1, "cell"'), "was written by a newer version of fastsample"),
         (lambda text: text.replace(b'"abc"', b'"other"'), "is damaged"),
     ],
-    ids="empty cut nested array number nan null overflow key newer name".split(),
+    ids=["empty", "cut", "nested", "array", "number", "nan", "null", "overflow", "key", "newer", "name"],
 )
 def test_an_unreadable_row_is_set_aside_and_its_cell_is_missing(change, said, tmp_path, capsys):
     store = Store(tmp_path)
@@ -201,6 +201,7 @@ def test_shards_of_a_cell_that_another_process_finishes(tmp_path):
     one.add_shard("abc", 0, {"psnr": np.arange(4.0)})
     other.finish(row(), {})
     one.add_shard("abc", 1, {"psnr": np.arange(4.0)})
+    assert one.shards("abc") == {}
     one.finish(row(), {})
     assert one.rows() == [row()]
     assert not list((tmp_path / "partial").iterdir())
