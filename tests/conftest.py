@@ -1,7 +1,22 @@
+import os
+import stat
+from pathlib import Path
+
 import pytest
 import torch
 
 torch.set_num_threads(1)  # small tensors: threads only get in each other's way, most of all under pytest-xdist
+
+
+@pytest.fixture
+def full_device(tmp_path):
+    """A device that is always full; one of the test's own where it may make one, since root can replace /dev/full."""
+    node = tmp_path / "full"
+    try:
+        os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    except PermissionError:
+        return Path("/dev/full")
+    return node
 
 
 @pytest.fixture

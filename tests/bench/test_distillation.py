@@ -158,7 +158,8 @@ def test_a_damaged_table_harms_no_other_solver(tmp_path):
     assert run(*words, "euler").exit_code == 0
     learned = learn()
     add_table(learned)
-    (tmp_path / "home" / "tables" / "null.json").write_text(learned.to_json().replace('"guidance": 0.0', '"guidance": null'))
+    text = learned.to_json().replace('"guidance": 0.0', '"guidance": null')
+    (tmp_path / "home" / "tables" / "null.json").write_text(text)
     told = run(*words, "bns")
     assert told.exit_code == 0
     for name in ("mine", "null"):

