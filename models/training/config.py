@@ -243,7 +243,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 def _read(file: FilePath) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not a TOML file: {error}") from error
 
 
