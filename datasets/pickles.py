@@ -88,7 +88,7 @@ class InertUnpickler(pickle._Unpickler):
         self.append = self.stack.append
         try:
             for _ in range(self._most_opcodes):
-                _OPCODES[self.read(1)[0]](self)
+                _OPCODES[self.read(1)[0]](self)  # type: ignore[arg-type]
             raise _RefusedError(f"it has more than {self._most_opcodes:,} opcodes")
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
