@@ -135,18 +135,17 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None)
 
 
 def _reference(name: str, network: torch.nn.Module, device: torch.device, weights: Path | None) -> ReferenceStats:
-    """Shipped moments, else cached ones, else computed and cached."""
+    """Shipped moments, else cached ones, else computed and cached; those that are damaged or of others do not count."""
     dataset, split = REFERENCES[name][0]
     title, sha256 = f"{dataset}-{split}@{name}", weights_sha256(network)
-    try:
-        stats = shipped_reference(title)
-        if stats.extractor_sha256 == sha256:
-            return stats
-    except ReferenceError:
-        pass
     cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
-    if cached.is_file():
-        return ReferenceStats.load(cached)
+    for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
+        try:
+            stats = read()
+        except ReferenceError:  # not there, or damaged
+            continue
+        if (stats.name, stats.extractor_sha256) == (title, sha256):
+            return stats
     stats = compute_reference(_dataset(dataset, split), name, device=device, weights=weights)
     cached.parent.mkdir(parents=True, exist_ok=True)
     stats.save(cached)

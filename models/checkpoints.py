@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -23,13 +24,16 @@ from fastsample.datasets.files import write_atomically
 from fastsample.models.networks import registry
 
 __all__ = [
+    "MOST_CLASSES",
     "CheckpointError",
     "ClassifierMetadata",
     "DenoiserMetadata",
     "Metadata",
     "check_fit",
+    "check_shape",
     "embed_checkpoint",
     "embedded_models",
+    "faults_of",
     "load_checkpoint",
     "load_model",
     "model_file",
@@ -37,11 +41,25 @@ __all__ = [
     "sha256_of",
 ]
 
+MOST_CLASSES = 100_000  # of labels; ImageNet-21k has 21,841
+_MOST_VALUES = 2**24  # of a sample; 3 x 2048 x 2048 are fewer
 _EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or does not fit its own description."""
+
+
+def faults_of(error: ValidationError) -> str:
+    """What is wrong with the fields of a block, in one line."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+
+
+def check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a sample, or a ValueError where it is none or has more than `_MOST_VALUES` values."""
+    if not all(0 < n <= _MOST_VALUES for n in shape) or math.prod(shape) > _MOST_VALUES or len(shape) > 4:
+        raise ValueError(f"a sample has positive sizes, four at most, and at most {_MOST_VALUES:,} values")
+    return shape
 
 
 class _Common(BaseModel):
@@ -52,8 +70,8 @@ class _Common(BaseModel):
     title: str
     network: str
     network_args: dict[str, Any]
-    image_shape: tuple[int, ...]
-    num_classes: int = Field(default=0, ge=0, description="classes the network can be conditioned on, or tells apart")
+    image_shape: Annotated[tuple[int, ...], AfterValidator(check_shape)]
+    num_classes: int = Field(default=0, ge=0, le=MOST_CLASSES, description="that it is conditioned on, or tells apart")
     data: str = Field(description="data set and split")
     data_sha256: str = Field(description="of the training pixels, N x H x W x 3 uint8")
     images_seen: int = Field(ge=0)
@@ -132,7 +150,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:
     try:
         metadata = _METADATA.validate_json(described)
     except ValidationError as error:
-        raise CheckpointError(f"{path}: its metadata is not valid: {error}") from error
+        raise CheckpointError(f"{path}: its metadata is not valid: {faults_of(error)}") from error
     _check_finite(tensors, str(path))
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, metadata
 
@@ -181,8 +199,12 @@ def load_model(id_or_path: str | Path, device: str | torch.device = "cpu") -> tu
     if entry and sha256 != entry["sha256"]:
         raise CheckpointError(f"{path} has changed: its sha256 is {sha256}, the index says {entry['sha256']}")
     tensors, metadata = load_checkpoint(path)
-    with torch.device("meta"):  # a network that the file does not fill costs nothing
-        check_fit(build_network(metadata), tensors, str(path))
+    try:
+        with torch.device("meta"):  # a network that the file does not fill costs nothing
+            empty = build_network(metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    check_fit(empty, tensors, str(path))
     network = build_network(metadata)
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False).to(device), metadata, sha256

@@ -12,18 +12,19 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.models import path as paths
-from fastsample.models.checkpoints import CheckpointError, embedded_models
+from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.networks.registry import network_names
 from fastsample.models.readers import Layout
 
 __all__ = ["Card", "Fid", "Labels", "Network", "NoisePath", "Time", "card_named", "cards", "is_shipped"]
 
 _SHIPPED = Path(__file__).parent / "cards"
+_MOST_BYTES = 2**20  # of a file of cards; the longest that ships has 13,000
 _OWN = ("title", "urls", "page", "file", "member", "md5", "sha256", "size_mb", "fid", "note")
 
 
@@ -68,7 +69,7 @@ class NoisePath(_Table):
 
     name: Literal["vp-linear", "sub-vp", "vp-discrete", "edm", "flow"]
     schedule: Literal["linear", "scaled-linear", "cosine"] = Field(default="linear", description="of vp-discrete")
-    steps: int = Field(default=1000, ge=2, description="of vp-discrete")
+    steps: int = Field(default=1000, ge=2, le=100_000, description="of vp-discrete")
     beta_first: float = Field(default=1e-4, gt=0, lt=1)
     beta_last: float = Field(default=0.02, gt=0, lt=1)
     sigma_min: float = Field(default=0.002, gt=0, description="of edm")
@@ -107,7 +108,7 @@ class Labels(_Table):
     """How a class is given to the network."""
 
     kind: Literal["none", "one-hot", "index"] = "none"
-    classes: int = Field(default=0, ge=0)
+    classes: int = Field(default=0, ge=0, le=MOST_CLASSES)
     null: bool = Field(default=False, description="index `classes` stands for no class")
 
 
@@ -162,8 +163,8 @@ class Card(_Table):
     first_stage: Network | str | None = None
     latent_shift: tuple[float, ...] = (0.0,)
     latent_scale: tuple[float, ...] = (1.0,)
-    image_shape: tuple[int, int, int]
-    latent_shape: tuple[int, int, int] | None = None
+    image_shape: Annotated[tuple[int, int, int], AfterValidator(check_shape)]
+    latent_shape: Annotated[tuple[int, int, int], AfterValidator(check_shape)] | None = None
     path: NoisePath | None = None
     time: Time = Time()
     output: Literal["x0", "eps", "velocity", "score", "edm-F", "image", "logits"]
@@ -199,8 +200,10 @@ class Card(_Table):
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
+        if (size := file.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"{size:,} bytes, where at most {_MOST_BYTES:,} are read")
         found = tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a TOML file of cards: {error}") from error
     if not all(isinstance(table, dict) for table in found.values()):
         raise CheckpointError(f"{file}: every key at the top must be a table, the card of one model")
@@ -227,8 +230,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def _card(name: str, tables: Mapping[str, dict[str, Any]], origin: str) -> Card:
     try:
         return Card(id=name, **_resolved(name, tables))
-    except (ValidationError, TypeError) as error:
-        raise CheckpointError(f"the card {name!r} of {origin} is not valid: {error}") from error
+    except (ValidationError, TypeError, RecursionError) as error:
+        told = faults_of(error) if isinstance(error, ValidationError) else str(error)
+        raise CheckpointError(f"the card {name!r} of {origin} is not valid: {told}") from error
 
 
 @cache

@@ -229,9 +229,9 @@ def _tensors(content: Any, origin: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{origin} is not a state dict, but a {type(content).__name__}")
     if len(content) > _MOST_TENSORS:
         raise CheckpointError(f"{origin} has {len(content)} entries")
-    bad = [name for name in content if not isinstance(name, str)]
+    bad = [name for name in content if not isinstance(name, str) or len(name) > _LONGEST_NAME]
     if bad:
-        raise CheckpointError(f"{origin} has names that are no text, as {bad[0]!r:.80}")
+        raise CheckpointError(f"{origin} has names that are no text, or too long, as {bad[0]!r:.80}")
     return {name: _tensor(stored, name) for name, stored in content.items()}
 
 

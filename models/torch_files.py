@@ -141,6 +141,7 @@ TENSORS: Table = {
     ("collections", "OrderedDict"): Dict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
 }
 
 _TORCH: Table = {
@@ -158,14 +159,9 @@ class TableUnpickler(InertUnpickler):
     error = CheckpointError
 
     def __init__(
-        self,
-        file: IO[bytes],
-        size: int,
-        table: Table,
-        other: Callable[[str, str], Any],
-        storage: Callable[[Any], Storage] | None = None,
-        most_opcodes: int = MOST_OPCODES,
-    ) -> None:
+        self, file: IO[bytes], size: int, table: Table, other: Callable[[str, str], Any],
+        storage: Callable[[Any], Storage] | None = None, most_opcodes: int = MOST_OPCODES,
+    ) -> None:  # fmt: skip
         super().__init__(file, size, most_opcodes)
         self._table, self._other, self._storage = table, other, storage
 
@@ -200,10 +196,8 @@ def load_torch(path: Path, *, foreign: bool = False) -> Any:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             return _zipped(path, data, other) if data[:4] == b"PK\x03\x04" else read_legacy(file, data, other)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a file of torch.save: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> Any:
@@ -227,7 +221,7 @@ def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> An
         raise CheckpointError(f"it is a damaged file of torch.save: {error}") from error
 
     @cache
-    def flat(key: str, dtype: torch.dtype, count: int) -> Tensor:
+    def flat(dtype: torch.dtype, key: str, count: int) -> Tensor:
         record = records.get(f"{roots[0]}data/{key}")
         if record is None or record.file_size != count * dtype.itemsize:
             raise CheckpointError(f"it has no record of {count} values under {key!r:.40}")
@@ -239,8 +233,8 @@ def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> An
         return _values(data, start, count, dtype)
 
     def storage(identity: Any) -> Storage:
-        dtype, key, count = _named(identity)
-        return Storage(lambda: flat(key, dtype, count))
+        named = _named(identity)
+        return Storage(lambda: flat(*named))
 
     return TableUnpickler(io.BytesIO(program), len(program), _TORCH, other, storage).load()
 

@@ -110,7 +110,7 @@ class Recipe(_Table):
         span: training times are between these two shares of the path's time, 0 being its data end.
         loss: see `fastsample.models.training.losses`.
         perceptual: features of the LPIPS losses: the id of an embedded classifier, or "lpips", VGG-16 with the
-            published weights, which are downloaded.
+            published weights, which are looked for in torch's hub cache.
         accumulate: micro-batches that a batch is split into.
         ema_halflife_images: one average of the weights each; the first is the model.
         ema_ramp: half-lives are at most this share of the images seen; 0 for no such bound.
@@ -243,7 +243,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 def _read(file: FilePath) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not a TOML file: {error}") from error
 
 

@@ -1,5 +1,7 @@
 """Our extractor inside torch-fidelity, and statistics against torch-fidelity's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from fastsample.bench import features
 from fastsample.bench.extractors import compute_reference, extractor_named, refusal, weights_sha256
 from fastsample.bench.features import open_extractor
 from fastsample.datasets.images import ImageDataset, dataset_named
-from fastsample.datasets.reference import ReferenceError, shipped_reference
+from fastsample.datasets.reference import ReferenceError, ReferenceStats, shipped_reference
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,19 @@ def test_metrics_of_bench_are_those_of_torch_fidelity(name, count, photographs, 
     streamed = compute_reference(made, name, batch=50, weights=weights), extractor.reference
     distance = fid_statistics_to_metric(*({"mu": one.mu, "sigma": one.sigma} for one in streamed), False)
     assert distance["frechet_inception_distance"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_cached_moments_that_are_damaged_or_of_others_are_made_anew(photographs, monkeypatch, tmp_path):
+    few = ImageDataset("cifar10-jpeg", "train", photographs.images[:8], photographs.labels[:8])
+    monkeypatch.setattr(features, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(features, "shipped_reference", lambda title: ReferenceStats.load(tmp_path / title))
+    right = open_extractor("cifar10-resnet", torch.device("cpu")).reference
+    (file,) = (tmp_path / "home" / "reference").glob("*.npz")
+    other = replace(right, mu=right.mu + 1, extractor_sha256="0" * 64)
+    for spoil in (lambda: file.write_bytes(file.read_bytes()[:-100]), lambda: other.save(file)):
+        spoil()
+        np.testing.assert_array_equal(open_extractor("cifar10-resnet", torch.device("cpu")).reference.mu, right.mu)
+        np.testing.assert_array_equal(ReferenceStats.load(file).mu, right.mu)
 
 
 def test_features_come_in_the_order_asked_for(photographs):

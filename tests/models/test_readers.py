@@ -140,6 +140,36 @@ def test_state_dict_plain_wrapped_and_in_either_format(tmp_path, zipped, entry):
     assert_is_state(read_weights(tmp_path / "file.pt", "state-dict", entry))
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_every_kind_of_tensor_has_the_values_that_torch_reads(tmp_path, zipped):
+    whole = torch.arange(60.0).reshape(5, 12)
+    named = torch.nn.Parameter(torch.ones(3))
+    named.tag = "kept with it"
+    state = {
+        "rows": whole[1:4], "columns": whole[:, ::3], "turned": whole.T, "scalar": torch.tensor(3.5), "named": named,
+        "none": torch.zeros(0, 4), "bytes": torch.arange(7, dtype=torch.uint8), "flags": torch.tensor([True, False]),
+        "bf16": torch.randn(3).bfloat16(), "wide": torch.arange(5), "double": torch.ones(2, 2, dtype=torch.float64),
+    }  # fmt: skip
+    content = {"m": collections.OrderedDict(state), "size": whole.shape}
+    torch.save(content, tmp_path / "f", _use_new_zipfile_serialization=zipped)
+    found = read_weights(tmp_path / "f", "state-dict", "m").tensors
+    theirs = torch.load(tmp_path / "f", weights_only=True)["m"]
+    assert list(found) == list(theirs)
+    for name, tensor in theirs.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+        assert found[name].stride() == tensor.stride()
+
+
+def test_a_flipped_bit_of_a_record_is_told(tmp_path):
+    torch.save(STATE, tmp_path / "file.pt")
+    data = bytearray((tmp_path / "file.pt").read_bytes())
+    data[data.index(torch.tensor([4.0, 5.0]).numpy().tobytes())] ^= 1
+    (tmp_path / "file.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="record 0 is damaged"):
+        read_weights(tmp_path / "file.pt", "state-dict")
+
+
 def test_safetensors_is_told_by_its_content(tmp_path):
     save_file(STATE, tmp_path / "file.pt")
     weights = read_weights(tmp_path / "file.pt", "state-dict")
