@@ -114,7 +114,7 @@ class Replay:
     def _model(self, row: Row) -> Model:
         scale = classifier_scale_of(row)
         if (row.model, scale) not in self._models:
-            card, guide = cards().get(row.model.partition("@")[0]), row.protocol.get("classifier guidance", "")
+            card, guide = cards().get(row.model), row.protocol.get("classifier guidance", "")
             needed = [(card, row.checkpoint_sha256)] if card else []
             needed += [(cards()[name], sha256) for name, sha256 in re.findall(r"^(\S+) \((\w+)\)", guide)]
             for one, sha256 in needed:
