@@ -126,6 +126,8 @@ def open_model(
     card_name, digits = given.groups() if given else (name, "")
     if card_name in cards() or card_name.partition("#")[0].endswith(".toml"):
         card = card_named(card_name)
+        if checkpoint and digits:
+            raise ValueError(f"{name} names its weights already, which excludes a checkpoint file")
         if card.id in _ANALYTIC:
             raise CheckpointError(f"{card_name}: {card.id!r} is a model of the package; the card needs another id")
         home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")

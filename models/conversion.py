@@ -198,8 +198,8 @@ def _save(target: Path, card: Card, sha256: str, weights: Weights) -> None:
         stored[_SCALE] = tensors[_SCALE]
     manifest = Manifest(
         id=card.id, urls=card.urls or (card.page,), source_sha256=sha256, layout=card.layout, entry=card.entry,
-        member=card.member, rename=card.rename, network=card.network, first_stage=first, licence=card.licence,
-        notice=card.notice,
+        member=card.member, rename=card.rename, latent_scale=card.latent_scale, network=card.network, first_stage=first,
+        licence=card.licence, notice=card.notice,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )  # fmt: skip
     # Tensors may share memory or lie in a mapped file; safetensors wants each in its own.

@@ -72,9 +72,11 @@ def verify_file(card: Card, path: Path, home: Path) -> str:
     """The sha256 of a file that was downloaded, or put in the place of a download.
 
     Raises:
-        DownloadError: when it is not what the card says, or for a card of the package not the first one seen.
+        DownloadError: when it is not what the card says, or for a card of the package without a published hash not the
+            first one seen.
     """
-    sha256, first = sha256_of(path), "" if card.sha256 or not is_shipped(card.id) else _lock(home).get(card.id, "")
+    first_counts = is_shipped(card.id) and not (card.sha256 or card.md5)
+    sha256, first = sha256_of(path), _lock(home).get(card.id, "") if first_counts else ""
     told = _mismatch(card, path, sha256)
     if first not in ("", sha256):
         told.append(

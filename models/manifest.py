@@ -31,6 +31,7 @@ class Manifest(BaseModel):
     entry: str | None = Field(default=None, description="None in files of versions up to 0.1.0")
     member: str | None = None
     rename: dict[str, str] | None = None
+    latent_scale: tuple[float, ...] | None = Field(default=None, description="() where the file has it")
     network: Network
     first_stage: Network | None
     licence: str
@@ -79,7 +80,7 @@ def made_for(card: Card, file: Path) -> bool:
             manifest = Manifest.model_validate_json((opened.metadata() or {})["fastsample-public"])
     except (KeyError, SafetensorError, OSError, ValidationError):
         return False
-    told = {name: getattr(manifest, name) for name in ("entry", "member", "rename")}
+    told = {name: getattr(manifest, name) for name in ("entry", "member", "rename", "latent_scale")}
     same = {name for name, value in told.items() if value in (None, getattr(card, name))}
     networks = card.layout, card.network, own_first_stage(card)
     return len(same) == len(told) and (manifest.layout, manifest.network, manifest.first_stage) == networks

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastsample.bench.cli import main
-from fastsample.bench.comparison import Comparison, own_grid
+from fastsample.bench.comparison import own_grid
 from fastsample.bench.pictures import Replay
 from fastsample.datasets.dataset import data_home
 from fastsample.models.catalogue import open_model
@@ -131,9 +131,13 @@ def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench,
     assert f"Weights of {other}: not the known file" in told
     _, told = command("models", "info", card)
     assert f"{sha256(GOOD)} (first seen here; no hash is published)" in " ".join(told.split())
-    code, told = command("bench", "--model", f"{card}@01234567", "--out", tmp_path / "store")
-    assert code == 2
-    assert "mine@01234567 is not here: give its file once" in told
+    for words, why in (
+        ((f"{card}@01234567",), "mine@01234567 is not here: give its file once"),
+        ((f"{card}@01234567", "--checkpoint", tmp_path / "good.pt"), "names its weights already"),
+    ):
+        code, told = command("bench", "--out", tmp_path / "store", "--model", *words)
+        assert code == 2
+        assert why in told
 
 
 @pytest.mark.parametrize("known", ["sha256", "md5"])
@@ -218,22 +222,26 @@ def test_a_checkpoint_with_a_shipped_name_has_a_name_of_its_own(tmp_path):
     assert open_model(str(file)).id == "my-own"
 
 
-def test_given_weights_of_a_shipped_model_have_no_published_numbers_but_its_grid(bench, command, tmp_path, monkeypatch):
+def test_given_weights_of_a_shipped_model_have_no_published_numbers(bench, command, tmp_path, monkeypatch):
     """The whole way with the name of a shipped model, whose network is made small."""
     shipped = card_named("edm-cifar10-uncond-vp")
     own = card_named(str(write_card(tmp_path)))
     facts = {"network": own.network, "output": "edm-F", "layout": own.layout, "image_shape": own.image_shape}
     small = shipped.model_copy(update=facts)
     monkeypatch.setattr("fastsample.models.catalogue.card_named", lambda name: small)
-    monkeypatch.setattr("fastsample.bench.pictures.cards", lambda: {small.id: small})
     (row,) = bench("edm-cifar10-uncond-vp", "--checkpoint", tmp_path / "good.pt")
     assert row.model == f"edm-cifar10-uncond-vp@{sha256(GOOD)[:8]}"
     _, told = command("table", tmp_path / "store", "--published")
     assert f"No published numbers are known for {row.model}." in told
-    assert own_grid(row.model, "euler") == own_grid("edm-cifar10-uncond-vp", "euler") is not None
     store = Store(tmp_path / "store", create=False)
     assert Replay(store, "cpu").cell(row.cell).model.id == row.model
-    assert Comparison(store).rows()["model"].tolist() == [row.model]
+    (data_home() / "checkpoints" / f"edm-cifar10-uncond-vp-{sha256(GOOD)[:12]}.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"{row.model} is not here: give its file once"):
+        Replay(store, "cpu").cell(row.cell)
+
+
+def test_the_grid_of_a_model_needs_no_weights():
+    assert own_grid("edm-cifar10-uncond-vp@01234567", "euler") == own_grid("edm-cifar10-uncond-vp", "euler") is not None
 
 
 def test_many_processes_record_what_they_found(tmp_path):

@@ -22,7 +22,7 @@ from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.conversion import fetch, load_converted, open_converted
 from fastsample.models.description import describe
 from fastsample.models.download import download
-from fastsample.models.known import DownloadError, current_sha256, target_of
+from fastsample.models.known import DownloadError, current_sha256, identity, target_of
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.models.readers import read_weights
@@ -388,7 +388,9 @@ def test_conversion_of_a_latent_model_in_a_zip(server, tmp_path):
     with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.ckpt", inner.getvalue())
     server.files["/file"] = outer.getvalue()
-    path = fetch(card, tmp_path)
+    path = fetch(card.model_copy(update={"latent_scale": (2.0,)}), tmp_path)
+    assert open_converted(path).latent_scale is None
+    assert fetch(card, tmp_path) == path  # made anew
     expected = {**unet, **{f"first_stage.{name}": t for name, t in stage.items()}}
     assert_same(path, {**expected, "scale_factor": torch.tensor(0.2276)})
     opened = open_converted(path)
@@ -499,6 +501,18 @@ def test_a_later_other_download_of_a_shipped_model_is_refused_and_says_what_to_r
     assert fetch(card, tmp_path).is_file()
 
 
+def test_a_published_hash_counts_more_than_what_was_seen_first(server, tmp_path):
+    card, server.files["/file"] = small(server)
+    lock = tmp_path / "checkpoints" / "lock.json"
+    lock.parent.mkdir()
+    lock.write_text(json.dumps({card.id: "0" * 64}))
+    card = card.model_copy(update={"md5": hashlib.md5(server.files["/file"]).hexdigest()})
+    sha256 = hashlib.sha256(server.files["/file"]).hexdigest()
+    assert identity(card, sha256, tmp_path)[0] == f"{card.id}@{sha256[:8]}"
+    fetch(card, tmp_path)
+    assert identity(card, sha256, tmp_path) == (card.id, "published, by its hash")
+
+
 def test_two_that_want_one_file_make_one_download(server, tmp_path):
     card, server.files["/file"] = small(server)
     server.open.clear()
@@ -506,7 +520,9 @@ def test_two_that_want_one_file_make_one_download(server, tmp_path):
     threads = [threading.Thread(target=lambda: found.append(fetch(card, tmp_path, console))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while console.file.getvalue().count("waiting for it") < 2:
+    for _ in range(500):
+        if console.file.getvalue().count("waiting for it") == 2:
+            break
         threads[0].join(0.01)
     server.open.set()
     for thread in threads:
