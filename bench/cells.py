@@ -64,7 +64,7 @@ class Cell:
 
     @cached_property
     def unbent(self) -> str:
-        """Why there is no curvature of its trajectories; "" if there is, or if the solver fails, which the run tells."""
+        """Why there is no curvature of its trajectories; "" if there is, or if the solver fails: its run tells."""
         try:
             return undefined(self.plan)
         except Exception:

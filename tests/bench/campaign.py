@@ -8,9 +8,11 @@ from pathlib import Path
 
 __all__ = ["World", "lines"]
 
-NUMBERS = ["0", "-1", "1", "2", "nan", "inf", "-inf", "1e400", "9223372036854775808", "1000000000", "", " ", "x", "1.5", "٣",
+NUMBERS = ["0", "-1", "1", "2", "nan", "inf", "-inf", "1e400", "9223372036854775808", "1000000000", "", " ", "x",
+           "1.5", "٣",
            "0x10", "1_0", "--", "1,2"]  # fmt: skip
-WORDS = ["", " ", "x", "..", "/", "none", "NaN", "é", "\U0001f40d", "a\nb", "\x1b[31m", "a" * 300, "%s{0}", "--help", "-", ",",
+WORDS = ["", " ", "x", "..", "/", "none", "NaN", "é", "\U0001f40d", "a\nb", "\x1b[31m", "a" * 300, "%s{0}", "--help",
+         "-", ",",
          ",,", "=", ":", "[red]", "[/]", "'", '"', "*", "~", "$HOME", "\udcff"]  # fmt: skip
 
 
@@ -24,7 +26,7 @@ class World:
         (folder / "file.txt").write_text("neither one nor the other\n")
         (folder / "empty").write_text("")
         (folder / "bytes").write_bytes(bytes(range(256)))
-        (folder / "sweep.toml").write_text('model = "gmm2d"\nsolver = "euler"\nnfe = 2\nsamples = 4\nmetrics = "curvature"')
+        (folder / "sweep.toml").write_text('model = "gmm2d"\nsolver = "euler"\nnfe = 2\nmetrics = "curvature"')
         (folder / "bad.toml").write_text("nfe = [")
         (folder / "keys.toml").write_text("nfes = 3")
         (folder / "times.txt").write_text("1.0\n0.5\n0.001\n")
@@ -61,7 +63,8 @@ def _line(rng: random.Random, world: World) -> list[str]:
         if good is not None:
             words.append(_LIMITS[name] if name in _LIMITS and rng.random() < 0.9 else _value(rng, world, good))
     if rng.random() < 0.05:
-        words.insert(rng.randrange(1, len(words) + 1), rng.choice(["--nfe", "--where", "--bogus", "-z", "bench", *WORDS]))
+        words.insert(rng.randrange(1, len(words) + 1), rng.choice(["--nfe", "--where", "--bogus", "-z", "bench",
+        *WORDS]))
     return words
 
 
@@ -79,12 +82,16 @@ def _value(rng: random.Random, world: World, good: list[str] | str) -> str:
 
 
 _MODEL = ["gmm2d", "gmm2d-flow", "gmm2d,gmm2d-flow", "gmm2d,gmm2d", "gmm2", "x.safetensors", "x.toml", "x.toml#y"]
-_SOLVER = ["euler", "heun", "ddim", "scire", "unipc:order=2", "dpmpp-2m,euler", "heun:order=9", "dopri5", "rk4", "bns", "eular",
-           "ddpm:eta=2", "edm-dpm2:r=0", "euler:afs=true", "euler:denoise=maybe", "euler:", ":", "euler,euler"]  # fmt: skip
+_SOLVER = ["euler", "heun", "ddim", "scire", "unipc:order=2", "dpmpp-2m,euler", "heun:order=9", "dopri5", "rk4",
+           "bns", "eular",
+           "ddpm:eta=2", "edm-dpm2:r=0", "euler:afs=true", "euler:denoise=maybe", "euler:", ":",
+           "euler,euler"]  # fmt: skip
 _NFE = ["2", "3", "4", "2,4", "1"]
-_GRID = ["uniform", "logsnr", "karras:rho=5", "karras:rho=0", "nsr:k=nan", "integer-uniform", "file:times.txt", "file:absent",
+_GRID = ["uniform", "logsnr", "karras:rho=5", "karras:rho=0", "nsr:k=nan", "integer-uniform", "file:times.txt",
+         "file:absent",
          "file:folder", "unifrom", "karras:rh=1", "karras:rho=", "uniform,logsnr"]  # fmt: skip
-_METRICS = ["curvature", "straightness", "fd", "fid", "kid", "psnr,psnr", "curvatur", "fd[x]", "fd[", "precision,curvature"]
+_METRICS = ["curvature", "straightness", "fd", "fid", "kid", "psnr,psnr", "curvatur", "fd[x]", "fd[",
+            "precision,curvature"]
 _WHERE = ["samples=4", "nfe_asked=2", "x=1", "samples", "=", "samples=x"]
 _NAMES = ["psnr", "curvature", "fd", "x", "psnr,curvature", "model"]
 _FORM = ["rich", "markdown", "latex", "html", "csv", "pdf"]
@@ -94,7 +101,8 @@ _SAMPLED = {
     "--transfer": None, "--device": ["cpu", "cuda:9", "meta", "tpu", "cpu:1"], "--seed": ["0", "7", "2147483648"],
 }  # fmt: skip
 _TRAIN = {
-    "--out": ["run"], "--dataset": ["gauss8", "checker", "cifar11", "folder:folder"], "--data": "PATH", "--images": ["64"],
+    "--out": ["run"], "--dataset": ["gauss8", "checker", "cifar11", "folder:folder"], "--data": "PATH",
+    "--images": ["64"],
     "--batch": ["32", "7"], "--accumulate": ["2", "3"], "--precision": ["float32", "fp8"], "--seed": ["0", "3"],
     "--start": ["gmm2d", "cifar10-tiny-vp"], "--max-minutes": ["0.001", "-1"], "--device": ["cpu", "tpu"],
 }  # fmt: skip
@@ -112,7 +120,8 @@ _COMMANDS: dict[str, tuple[list[list[str] | str], dict[str, list[str] | str | No
         "--config": "PATH", "--inception-weights": "PATH",
     }),
     "sample": ([], _SAMPLED | {"--samples": ["4"], "--out": "PATH"}),
-    "list": ([["solvers", "models", "recipes", "datasets", "references", "grids", "metrics", "solver"]], {"--long": None}),
+    "list": ([["solvers", "models", "recipes", "datasets", "references", "grids", "metrics", "solver"]],
+    {"--long": None}),
     "show": (["STORE"], {"--format": _FORM, "--out": "PATH"}),
     "table": (["STORE"], _READ | {
         "--rows": ["solver", "model,solver", "x"], "--columns": ["nfe", "metric", "solver"], "--metric": _NAMES,

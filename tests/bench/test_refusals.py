@@ -155,7 +155,7 @@ def test_a_precision_that_the_device_does_not_compute_in_is_refused(tmp_path, mo
 
     sampling.check_precision("bf16", torch.device("cpu"))
     monkeypatch.setattr(torch, "autocast", warn)
-    with pytest.raises(ValueError, match="bf16 is not available on cpu: .*not supported"):
+    with pytest.raises(ValueError, match=r"bf16 is not available on cpu: .*not supported"):
         sweep(tmp_path / "s", model="cifar10-tiny-vp", precision="bf16")
 
 
@@ -181,7 +181,8 @@ def published_row(cell, model, reference):
     return Row(
         cell=cell, model=model, checkpoint_sha256="f" * 64, solver="ddim", title="DDIM", options={}, grid="uniform",
         times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=50_000, seed=0, precision="float32",
-        device="cuda", metrics={"fid@50000": 20.0}, seconds={"network": 9.0, "solver": 0.1, "metrics": 0.1, "total": 9.2},
+        device="cuda", metrics={"fid@50000": 20.0}, seconds={"network": 9.0, "solver": 0.1, "metrics": 0.1,
+        "total": 9.2},
         protocol={"reference[inception-v3-compat]": f"{reference}-train@inception-v3-compat n=50000"},
         versions={"fastsample": "0"}, created=cell,
     )  # fmt: skip
