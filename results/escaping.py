@@ -69,7 +69,7 @@ def _tex(character: str) -> str:
         return _TEX[character]
     if character.isascii():
         return character
-    letter, *accents = unicodedata.normalize("NFD", character)
+    letter, *accents = list(unicodedata.normalize("NFD", character))
     if letter.isascii() and letter.isalpha() and len(accents) == 1 and accents[0] in _ACCENTS:
         return f"\\{_ACCENTS[accents[0]]}{{{letter}}}"
     return "".join(_TEX.get(c, c) for c in _coded(character))
