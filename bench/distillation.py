@@ -30,6 +30,7 @@ from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.artefact import TableFile, Training
 from fastsample.solvers.distill import Fit, Pairs, fit, mean_psnr, parameters_of, starts
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.parameters import Parameters
 
 __all__ = ["TRAIN_SEED", "VALIDATION_SEED", "Distillation", "distill"]
@@ -150,8 +151,8 @@ class Distillation:
         table = parameters.table(state.best)
         title, paper, _ = LEARNED[kind]
         training = Training(
-            initial=name + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
-            tried={one: fitted.validation for one, _, fitted in found},
+            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
+            tried={_told(one): fitted.validation for one, _, fitted in found},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
             train_pairs=self.train, train_seed=TRAIN_SEED, validation_pairs=self.validation,
@@ -161,7 +162,7 @@ class Distillation:
             history=_finite(state.history),
             versions={name: version(name) for name in ("fastsample", "torch")},
         )  # fmt: skip
-        options = {"initial": initial, "sigma0": sigma0, "steps": steps, "seed": seed}
+        options = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
         file = TableFile.of(
             table, path, solver=kind, title=title, paper=paper, model=self.model.id,
             model_sha256=self.model.sha256, guidance=self.guidance, options=options, training=training,
@@ -231,6 +232,11 @@ class _Cost:
 def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, float | None, float], ...]:
     """With None for the training PSNR that is not measured."""
     return tuple((i, None if np.isnan(a) else a, b) for i, a, b in history)
+
+def _told(initial: str) -> str:
+    """A starting point as a table file tells it: a file's grid by its name and hash."""
+    solver, _, grid = initial.partition("@")
+    return f"{solver}@{Grid.parse(grid)}" if grid.startswith("file:") else initial
 
 
 class _Kept:

@@ -88,7 +88,8 @@ def image_folder(name: str, split: str) -> StreamedImages:
     path, at, recipe = name.removeprefix("folder:").rpartition("@")
     if not at or recipe not in RECIPES:
         path, recipe = name.removeprefix("folder:"), "as-is"
-    return _streamed(name, split, recipe, lambda: _classes(Path(path), ""), "Give a folder of images or a zip file.")
+    title = f"folder:{Path(path).name}{f'@{recipe}' if at else ''}"  # rows and checkpoints are told no folder above it
+    return _streamed(title, split, recipe, lambda: _classes(Path(path), ""), "Give a folder of images or a zip file.")
 
 
 def _streamed(name: str, split: str, recipe: str, files: Callable[[], Files], advice: str) -> StreamedImages:

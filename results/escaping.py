@@ -69,7 +69,7 @@ def _tex(character: str) -> str:
         return _TEX[character]
     if character.isascii():
         return character
-    letter, *accents = unicodedata.normalize("NFD", character)
+    letter, *accents = list(unicodedata.normalize("NFD", character))
     if letter.isascii() and letter.isalpha() and len(accents) == 1 and accents[0] in _ACCENTS:
         return f"\\{_ACCENTS[accents[0]]}{{{letter}}}"
     return "".join(_TEX.get(c, c) for c in _coded(character))
@@ -78,7 +78,8 @@ def _tex(character: str) -> str:
 def csv_text(frame: pd.DataFrame) -> str:
     """A frame as CSV that a spreadsheet reads as it is: text that would be a formula gets an apostrophe in front.
 
-    That is text that begins with one of = + - @, a tab or a line end, and is no number. Numbers are not touched.
+    That is text that begins with one of = + - @, a tab or a line end, and is neither a number nor a dash. Numbers are
+    not touched.
     """
     names = [_cell(str(name)) for name in frame]
     return frame.apply(_column).set_axis(names, axis=1).to_csv(index=False)
@@ -92,5 +93,5 @@ def _column(values: pd.Series) -> pd.Series:
 
 def _cell(text: str) -> str:
     first = unicodedata.normalize("NFKC", text[:1])  # full-width signs begin formulas as well
-    formula = first in tuple("=+-@\t\r\n") and not re.fullmatch(r"[+-]?\d*\.?\d+([eE][+-]?\d+)?", text)
+    formula = first in tuple("=+-@\t\r\n") and not re.fullmatch(r"-|[+-]?\d*\.?\d+([eE][+-]?\d+)?", text)
     return "'" * formula + visible(text)

@@ -90,7 +90,7 @@ def page(
     text = (files("fastsample.results") / "report.html.j2").read_text(encoding="utf-8")
     settings = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is the page's own
+        finalize=_visible,
     )  # fmt: skip
     facts = {row.cell: _flat(row) for row in rows}
     shared = _common(facts.values())
@@ -103,6 +103,12 @@ def page(
         tables=tables, pictures=pictures, command=bench_command, number=number, count=len(rows),
         first=min(row.created for row in rows)[:10], last=max(row.created for row in rows)[:10],
     )  # fmt: skip
+
+
+def _visible(value: object) -> object:
+    """A value as text, also such as is HTML already, without characters that steer."""
+    text = value if isinstance(value, str) else str(value)
+    return type(text)("\n".join(map(visible, text.split("\n"))))
 
 
 def summary(verdicts: Iterable[Recommendation]) -> list[tuple[str, list[str]]]:

@@ -12,7 +12,9 @@ a Frechet distance is V2, its interval would be 1.4 times too wide without that.
 
 Intervals are studentised bootstrap intervals (Efron 1981; Hall, Ann. Statist. 16, 1988): the quantiles of t over
 resamples of psi take the place of those of the normal distribution, so that skewed samples are covered on both sides.
-All solvers are resampled with the same indices.
+All solvers are resampled with the same indices. Over several seeds an interval is no narrower than Student's t
+between them, which covers whatever they have in common and is wide for two; a test of a difference takes Student's t
+with the degrees of freedom of Welch and Satterthwaite.
 """
 
 from __future__ import annotations
@@ -83,7 +85,14 @@ class Estimate:
     @property
     def standard_error(self) -> float:
         """Standard deviation of the number over fresh samples; infinite for a set of one sample."""
-        return max(error for error, _ in self._errors)
+        return self._error[0]
+
+    @property
+    def _error(self) -> tuple[float, float]:
+        """Standard error and degrees of freedom, where what seeds show beyond their samples has those of the seeds."""
+        (error, degrees), *seeds = self._errors
+        extra = [(spread**2 - error**2, few) for spread, few in seeds if spread > error]
+        return _welch([(error**2, degrees), *extra])
 
     @property
     def _errors(self) -> list[tuple[float, float]]:
@@ -108,7 +117,7 @@ class Estimate:
             mean, square = (_resamples(len(psi), index) @ np.stack([psi, psi**2], axis=1, dtype=np.float32)).T
             means += mean
             variances += (square - mean**2) / (len(psi) - 1)
-        t = np.divide(means, np.sqrt(variances), out=np.zeros_like(means), where=variances > 0)
+        t = np.divide(means, np.sqrt(variances.clip(0)), out=np.zeros_like(means), where=variances > 0)
         low, high = self.value - error * np.quantile(t, [(1 + level) / 2, (1 - level) / 2])
         for spread, degrees in self._errors[1:]:
             half = spread * stdtrit(degrees, (1 + level) / 2)
@@ -137,14 +146,13 @@ class Estimate:
 
     def p_above(self, margin: float = 0.0) -> float:
         """One-sided p value of "the number is at most `margin`", by Student's t: small where it is clearly above."""
-        excess = self.value - margin
-        return max(
-            float(stdtr(degrees, -excess / error)) if error else float(excess <= 0) for error, degrees in self._errors
-        )
+        (error, degrees), excess = self._error, self.value - margin
+        return float(stdtr(degrees, -excess / error)) if error else float(excess <= 0)
 
     def reach(self, p: float) -> float:
         """How far above a margin the number is where `p_above` gives p, for p < 1/2."""
-        return max(error * float(stdtrit(degrees, 1 - p)) for error, degrees in self._errors)
+        error, degrees = self._error
+        return error * float(stdtrit(degrees, 1 - p))
 
 
 def mean_of(values: np.ndarray) -> Estimate:
@@ -174,7 +182,7 @@ def ratio_of_means(first: np.ndarray, second: np.ndarray) -> Estimate:
 def pool(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of one number over several seeds, each a set of fresh samples.
 
-    Its error is that within the seeds, or that seen between them where it tells less: what changes from seed to seed
+    Its error is that within the seeds, or that seen between them where it is larger: what changes from seed to seed
     alone cannot be seen within one, and few seeds tell little of it (Student's t with their number less one).
     """
     count = len(estimates)

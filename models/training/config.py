@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastsample.models.checkpoints import sha256_of
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
 from fastsample.models.training.times import AtNoise, Times, Uniform
@@ -168,6 +169,15 @@ class Recipe(_Table):
         """The path the network is trained on."""
         return path_named(self.path)
 
+    def published(self) -> dict[str, Any]:
+        """All fields, as a checkpoint tells them: files and folders by their names, files with their hashes too."""
+        fields = self.model_dump(mode="json")
+        for table, key in ((fields, "start"), (fields, "dataset"), (fields["coupling"], "teacher"),
+                           (fields["coupling"], "grid")):  # fmt: skip
+            if table.get(key):
+                table[key] = _without_folder(table[key])
+        return fields
+
     def draw_times(self, count: int) -> list[float]:
         """`count` times of the path; randomness is from PyTorch's default generator on the host."""
         path, (low, high) = self.noise_path, self.span
@@ -195,6 +205,15 @@ class Recipe(_Table):
         """Weight of the old average in the step after `seen` images."""
         bounded = min(halflife, self.ema_ramp * seen) if self.ema_ramp else halflife
         return 0.5 ** (self.batch / bounded) if bounded else 0.0
+
+
+def _without_folder(word: str) -> str:
+    """`NAME@HASH` of a file, with the `file:` before it and the `#ID` behind it; an id stays as it is."""
+    kind = next((kind for kind in ("file:", "folder:") if word.startswith(kind)), "")
+    path, _, part = word.removeprefix(kind).partition("#")
+    file = FilePath(path)
+    digest = f"@{sha256_of(file)[:16]}" if file.is_file() else ""
+    return f"{kind}{file.name}{digest}{'#' if part else ''}{part}"
 
 
 def command_of(recipe: Recipe) -> str:

@@ -45,7 +45,7 @@ def describe(recipe: Recipe, data: TrainingData, precision: str) -> DenoiserMeta
         loss=recipe.loss + (f", features of {recipe.perceptual}" if recipe.loss.startswith("lpips") else ""),
         precision=precision, path=recipe.path, prediction=recipe.prediction, time_scale=recipe.time_scale,
         time_shift=recipe.time_shift, times=recipe.times.kind, coupling=recipe.coupling.kind,
-        teacher_sha256=facts.get("teacher_sha256", ""), recipe=recipe.model_dump(mode="json"),
+        teacher_sha256=facts.get("teacher_sha256", ""), recipe=recipe.published(),
     )  # fmt: skip
 
 

@@ -121,6 +121,16 @@ def test_another_seed_is_an_independent_sample(run, baseline, tmp_path):
         assert one.allowed > 10 * paired.allowed
 
 
+@pytest.mark.parametrize(("shifts", "verdict"), [((0.5, 0.5), "regression"), ((0.6, 0.1), "pass")])
+def test_two_seeds_that_differ_make_nothing_sure(shifts, verdict, run, tmp_path):
+    before, now = run(tmp_path / "before", solver="dpmpp-2m", seeds=2), Store(tmp_path / "now")
+    for row, shift in zip(before.rows(), shifts, strict=True):
+        values = before.per_sample(row.cell)["psnr"] - shift - 0.01 * RNG.random(row.samples)
+        metrics = row.metrics | {"psnr": float(values.mean())}
+        now.finish(row.model_copy(update={"metrics": metrics}), {"psnr": values})
+    assert verdicts(check(now, baseline_of(before))) == {"dpmpp-2m": verdict}
+
+
 def test_what_is_not_comparable_is_named(run, store, baseline, tmp_path):
     (row, *_) = store.rows()
     for number, (facts, told) in enumerate([

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fastsample.results.paper import evidence, higher_is_better, metrics_named, sheet_of
 from fastsample.results.render import Entry, Footnotes, Sheet, plain, to_rich, write
-from fastsample.results.statistics import mean_interval, paired_interval
+from fastsample.results.statistics import Interval, mean_interval, paired_interval
 from fastsample.results.store import Row, frame_of
 from fastsample.results.tables import select
 
@@ -200,6 +200,13 @@ def test_axes_that_make_no_table(axes, message):
     lines = found([row("a"), row("b", solver="ddim"), row("c", nfe_asked=5, nfe=5)])
     with pytest.raises(ValueError, match=message):
         sheet_of(lines, **axes)
+
+
+def test_the_wider_side_of_an_interval_is_printed():
+    """A reader takes value ± half-width for an interval that holds the whole."""
+    for low, high in ((29.9, 30.5), (29.5, 30.1)):
+        lines = found([row("a", metrics={"psnr": 30.0})], interval=lambda *_, ends=(low, high): Interval(30.0, *ends))
+        assert sheet_of(lines).frame.iloc[0, 0].spread == "0.50"
 
 
 def test_select_keeps_the_order_asked_for():
