@@ -233,6 +233,7 @@ def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, flo
     """With None for the training PSNR that is not measured."""
     return tuple((i, None if np.isnan(a) else a, b) for i, a, b in history)
 
+
 def _told(initial: str) -> str:
     """A starting point as a table file tells it: a file's grid by its name and hash."""
     solver, _, grid = initial.partition("@")

@@ -15,9 +15,11 @@ from fastsample.bench.learned import add_table, find_table, learned_tables, tabl
 from fastsample.bench.request import RequestError, read_request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model
+from fastsample.models.noise import normal
 from fastsample.models.path import VPLinear
 from fastsample.results.store import Store
 from fastsample.solvers.artefact import TableFileError, read_table
+from fastsample.solvers.distill import mean_psnr
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play
 
@@ -100,6 +102,45 @@ def test_a_table_is_for_its_model_alone(tmp_path):
     assert row.protocol["trained for"] == f"another-flow ({'0' * 16})"
     with pytest.raises(ValueError, match="no table for this model"):
         find_table("bns", open_model("gmm2d"), 5, transfer=True)  # tables of its path are for NFE 4, 8, 16
+
+
+def test_other_weights_and_another_guidance_have_no_table(tmp_path):
+    file, model = learn(), open_model("gmm2d-flow")
+    for change in ({"model_sha256": "0" * 64}, {"guidance": 2.0}):
+        add_table(file.model_copy(update=change))
+    assert len(list((tmp_path / "home" / "tables").glob("*.json"))) == 2
+    words = ["bench", "--model", "gmm2d-flow", "--solver", "bns", "--nfe", "4", "--samples", "16", "--metrics", "psnr"]
+    with pytest.raises(RequestError, match="no table for this model and guidance"):
+        run(*words, "--out", str(tmp_path / "store"))
+    assert find_table("bns", model, 4, guidance=2.0).guidance == 2.0
+    with pytest.raises(ValueError, match="no table for this model and guidance"):
+        find_table("bns", model, 4, guidance=1.0)
+    add_table(file)
+    assert find_table("bns", model, 4) == file
+    (tmp_path / "home" / "tables" / "bns-gmm2d-flow-w2-4.json").unlink()
+    with pytest.raises(ValueError, match="no table for this model and guidance"):
+        find_table("bns", model, 4, guidance=2.0)  # what was learned without guidance does not fit
+
+
+def test_the_best_table_is_kept_not_the_last():
+    """Four training pairs are learned by heart: validation falls after two steps."""
+    job = Distillation(open_model("gmm2d-flow"), Sampler(choose_device("cpu")), train=4, validation=64)
+    file = job.run("bns", 6, steps=8, initial="euler@uniform")
+    scores = [score for _, _, score in file.training.history]
+    assert max(scores) > scores[-1] + 1
+    assert file.training.validation_psnr == max(scores)
+    assert mean_psnr(file.table, job.pairs(VALIDATION_SEED)) == pytest.approx(max(scores), abs=0.05)
+
+
+def test_training_validation_and_benchmarks_share_no_noise():
+    job = Distillation(open_model("gmm2d-flow"), Sampler(choose_device("cpu")), train=64, validation=64)
+    sets = [job.pairs(TRAIN_SEED).x, job.pairs(VALIDATION_SEED).x]
+    sets += [normal(seed, range(64), (2,)).double() for seed in (0, 1, 101, 102, 2**31 - 1)]
+    rows = [{tuple(row) for row in noise.tolist()} for noise in sets]
+    assert len(set.union(*rows)) == sum(map(len, rows)) == 7 * 64
+    file = job.run("bns", 4, steps=1)
+    assert file.training.train_seed != file.training.validation_seed
+    assert min(file.training.train_seed, file.training.validation_seed) >= 2**31
 
 
 @pytest.mark.parametrize(

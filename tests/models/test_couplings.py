@@ -17,8 +17,8 @@ def points(n=5, prior_std=(6.0, 1.0)):
     return Points("few", "train", torch.randn(n, 2, generator=torch.Generator().manual_seed(3)) * 4, prior_std)
 
 
-def drawn(coupling, data, flip=False):
-    torch.manual_seed(0)
+def drawn(coupling, data, seed=0, flip=False):
+    torch.manual_seed(seed)
     return coupling.draw(data, torch.arange(len(data)), flip)
 
 
@@ -47,6 +47,21 @@ def test_minibatch_transport_is_the_cheapest_permutation():
     best = min(permutations(range(5)), key=cost)
     assert torch.equal(noise, free[list(best)])
     assert best != tuple(range(5))
+
+
+def test_minibatch_transport_minimises_squares_not_distances():
+    data, differing = points(), 0
+    for seed in range(20):
+        x0, noise = drawn(MatchedCoupling(data.prior_std), data, seed)
+        _, free = drawn(Coupling(data.prior_std), data, seed)
+        distances = (x0[:, None] - free[None]).flatten(2).norm(dim=2)
+        cheapest = [
+            min(permutations(range(5)), key=lambda order, d=table: d[range(5), list(order)].sum().item())
+            for table in (distances.square(), distances)
+        ]
+        assert torch.equal(noise, free[list(cheapest[0])])
+        differing += cheapest[0] != cheapest[1]
+    assert differing > 0
 
 
 def test_the_penalty_is_the_kl_to_the_prior_per_dimension():

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from fastsample.models.noise import labels, normal, step_noise
@@ -21,3 +22,29 @@ def test_labels_are_uniform_and_fixed():
     drawn = labels(0, range(2000), 10)
     assert drawn[:5].tolist() == labels(0, range(5), 10).tolist()
     assert torch.bincount(drawn, minlength=10).min() > 140
+
+
+def test_start_labels_and_steps_of_a_sample_draw_from_streams_of_their_own(monkeypatch):
+    """No two of them, and no other sample or seed, use the same key and counter."""
+    philox, drawn = np.random.Philox, []
+
+    def recorded(key, counter):
+        drawn.append((*key, *counter))
+        return philox(key=key, counter=counter)
+
+    monkeypatch.setattr(np.random, "Philox", recorded)
+    for seed in (0, 1, 2**31 + 1):
+        normal(seed, range(4), (2,))
+        labels(seed, range(4), 10)
+        for step in range(5):
+            step_noise(seed, range(4), (2,), step)
+    assert len(drawn) == len(set(drawn)) == 3 * 4 * 7
+
+
+def test_streams_do_not_overlap():
+    """None runs into another one, however much is drawn."""
+    size = (20_000,)
+    streams = [normal(3, [5], size)[0], *(step_noise(3, [5], size, step)[0] for step in range(4)),
+               normal(3, [6], size)[0], normal(4, [5], size)[0]]  # fmt: skip
+    runs = [{tuple(run) for run in stream.unfold(0, 4, 1).tolist()} for stream in streams]
+    assert len(set.union(*runs)) == sum(map(len, runs))

@@ -4,6 +4,7 @@ import dataclasses
 from contextlib import suppress
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,10 @@ def test_what_is_stored_is_what_the_teacher_makes_of_that_noise(tmp_path):
     plan = get("heun").plan(LinearFlow(), 5)
     x = plan(image_mixture(LinearFlow(), SHAPE, components=4), noise.normal(SEED, index.tolist(), SHAPE))
     assert (store.signal(index) - x.clamp(-1, 1)).abs().max() <= 1.01 / 127.5
+    levels = (127.5 * x.double() + 128).clamp(0, 255).floor()  # EDM's rule, not the nearest level
+    stored = np.load(tmp_path / "pairs-00000.npy")[[0, 7]]
+    np.testing.assert_array_equal(stored, levels[:2].numpy())
+    np.testing.assert_array_equal(store.signal(torch.tensor([0, 7])).numpy(), (stored / np.float32(127.5) - 1))
     assert (tmp_path / "pairs-00000.npy").stat().st_size < 8 * 64 + 300
     assert store.labels.tolist() == [0] * 20
     x0, z = PairCoupling().draw(store, index, flip=False)

@@ -49,6 +49,14 @@ def test_agrees_with_the_official_schedules(kind, path):
         assert path.t_of_lam(point["lam"]) == pytest.approx(point["t_from_lam"], rel=1e-9)
 
 
+def test_the_cosine_path_starts_where_dpm_solver_starts():
+    """T = 0.9946 of LuChengTHU/dpm-solver; alpha there by the formula of arXiv 2102.09672, eq. 17."""
+    path = path_named("vp-cosine")
+    ratio = math.cos(math.pi / 2 * (0.9946 + 0.008) / 1.008) / math.cos(math.pi / 2 * 0.008 / 1.008)
+    assert path.t_noise == 0.9946
+    assert path.nsr(path.t_noise) == pytest.approx(math.sqrt(1 - ratio**2) / ratio, rel=1e-12)
+
+
 def test_sub_vp_is_the_sde_of_its_paper():
     """dx = -beta/2 x dt + sqrt(beta (1 - exp(-2 int beta))) dw (arXiv 2011.13456, eq. 12): d sigma^2/dt follows."""
     path = SubVPLinear()

@@ -117,6 +117,39 @@ def test_training_begins_with_the_weights_that_are_given(toy, images, tmp_path):
     assert max(float((tensors[name] - start[name]).abs().max()) for name in start) < 2e-3  # they are stored as float16
 
 
+def test_averages_keep_the_old_weights_for_their_half_life(toy, images, tmp_path):
+    """Of a half-life far beyond the run the average stays at the start, of one far below it is the last step's."""
+    torch.manual_seed(5)
+    start = build_network("ResidualMLP", toy().network_args).state_dict()
+    recipe = toy(images=32, lr=0.05, warmup_images=0, ema_ramp=0.0, ema_halflife_images=(1e-3, 1e12, 8.0))
+    train(recipe, images, tmp_path, start=start)
+    last = torch.load(tmp_path / "state.pt", weights_only=True)["objective"]
+    moved = max(float((last[f"network.{name}"] - start[name]).abs().max()) for name in start)
+    assert moved > 0.05
+    averages = [load_checkpoint(tmp_path / f"toy{end}.safetensors")[0] for end in ("", "-ema2", "-ema3")]
+    for name, tensor in start.items():
+        torch.testing.assert_close(averages[0][name].float(), last[f"network.{name}"], rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(averages[1][name].float(), tensor, rtol=2e-3, atol=2e-3)
+    assert any(
+        (averages[2][name] - other).abs().max() > 0.01 for name in start for other in (start[name], averages[0][name])
+    )
+
+
+def test_each_epoch_is_a_new_permutation(toy, images, tmp_path, monkeypatch):
+    signal_of, drawn = ImageDataset.signal, []
+
+    def recorded(self, index):
+        drawn.append(index.tolist())
+        return signal_of(self, index)
+
+    monkeypatch.setattr(ImageDataset, "signal", recorded)
+    train(toy(images=8 * 12), images, tmp_path)
+    epochs = [[k for batch in drawn[i : i + 3] for k in batch] for i in range(0, 12, 3)]  # 3 batches of 28 images
+    assert all(len(set(epoch)) == 24 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert {i for epoch in epochs for i in epoch} == set(range(28))  # what one epoch leaves out, others draw
+
+
 def test_micro_batches_make_the_batch(toy, images, tmp_path):
     for parts in (1, 4):
         train(toy(accumulate=parts, images=24), images, tmp_path / str(parts))

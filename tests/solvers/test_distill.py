@@ -56,6 +56,19 @@ def families(nfe):
     }
 
 
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_the_evaluations_of_sensitivities_are_those_of_the_documentation(n):
+    denoiser = ring_mixture(PATH)
+    counted = []
+
+    def make(index):
+        counted.append(len(index))
+        return denoiser
+
+    sensitivities(trace(get("euler").plan(PATH, n), "velocity"), make, range(3), torch.randn(3, 2, dtype=torch.float64))
+    assert sum(counted) == 3 * (n**3 + 6 * n**2 + 5 * n - 6) / 6
+
+
 @pytest.mark.parametrize("path", [LinearFlow(), VPLinear()], ids=lambda p: p.name)
 def test_sensitivities_are_the_derivatives_by_every_entry(path):
     denoiser = ring_mixture(path)
