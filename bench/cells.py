@@ -17,6 +17,7 @@ from fastsample.datasets.dataset import data_home
 from fastsample.models.catalogue import Model, open_model
 from fastsample.solvers.artefact import TableFile
 from fastsample.solvers.grids import nearest
+from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
 
@@ -57,7 +58,7 @@ class Cell:
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
         facts = {
-            "version": version("fastsample"), "model": self.model.id, "checkpoint": self.model.sha256,
+            "version": version("fastsample"), "numerics": NUMERICS, "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.options, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": self.guidance, "samples": self.samples, "seed": self.seed,
             "precision": self.precision, "metrics": list(self.metrics), "protocol": protocol,

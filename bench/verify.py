@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.golden import NotASolver, cases, compare
+from fastsample.bench.trajectories import Recorder
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import normal
@@ -146,14 +147,16 @@ def converges(claim: Claim, order: float) -> bool:
 
 
 def table_error(plan: Plan, denoiser: Denoiser) -> float:
-    """Max abs difference between a plan and its table, relative to the largest coefficient if above 1.
+    """Max abs difference between a plan and its table, relative to the largest sum of a row's terms if above 1.
 
     A noise prediction on CondOT starts with 1/alpha = 1000, so its table sums terms of that size: what two
     orders of summation can agree to in float64 is relative to them.
     """
     x = plan.path.prior_std * start()
-    table, result = trace(plan), plan(denoiser, x)
-    size = max(1.0, plan.path.prior_std, float(result.abs().max()), float(np.abs(table.b).max(initial=0.0)))
+    asked = Recorder(denoiser)
+    table, result = trace(plan), plan(asked, x)
+    answers = [float(denoiser.predict(point, t, table.coordinate).abs().max()) for t, point in asked.points]
+    size = max(1.0, float((np.abs(table.a) * float(x.abs().max()) + np.abs(table.b) @ answers).max()))
     return float((play(table, denoiser, x) - result).abs().max()) / size
 
 

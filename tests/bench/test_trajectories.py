@@ -26,7 +26,7 @@ def eight_gaussians(path):
 def walk(plan, model, start):
     recorder = Recorder(model)
     result = plan(recorder, start)
-    return (*outer_states(plan, start, recorder.points, result), result)
+    return (*outer_states(plan, start, recorder, result), result)
 
 
 def normal(count, seed=0):
