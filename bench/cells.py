@@ -58,7 +58,8 @@ class Cell:
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
         facts = {
-            "version": version("fastsample"), "numerics": NUMERICS, "model": self.model.id, "checkpoint": self.model.sha256,
+            "version": version("fastsample"), "numerics": NUMERICS,
+            "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.options, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": self.guidance, "samples": self.samples, "seed": self.seed,
             "precision": self.precision, "metrics": list(self.metrics), "protocol": protocol,

@@ -41,7 +41,7 @@ __all__ = [
     "table_error",
 ]
 
-# CondOT starts at 0.001: methods in lambda start there in any case, and what they leave out (2e-7 here) is no
+# CondOT starts at 0.001: methods in lambda start there in any case, and what their way there is off by (1e-7) is no
 # part of their order.
 PROBLEMS: dict[str, Callable[[], Path]] = {"gmm2d": VPLinear, "gmm2d-flow": lambda: LinearFlow(t_noise=1e-3)}
 BUDGETS = (192, 288, 432, 648)  # ratios of 1.5
