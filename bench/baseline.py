@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fastsample.bench.comparison import Comparison
 from fastsample.datasets.files import write_atomically
-from fastsample.results.comparability import CELL, incomparable, what_decides
+from fastsample.results.comparability import CELL, FINGERPRINT, incomparable, what_decides
 from fastsample.results.statistics import Estimate
 from fastsample.results.store import Store
 
@@ -147,6 +147,8 @@ def baseline_of(store: Store) -> Baseline:
         if not figures:
             continue
         facts = {field: text for name in figures for field, text in what_decides(row, name).items()}
+        if isinstance(judge := row.get(f"protocol.{FINGERPRINT}"), str):
+            facts[FINGERPRINT] = judge
         entry = Entry(**{name: row[name] for name in (*CELL, "nfe", "seed", "samples")}, facts=facts, metrics=figures)
         key = tuple(row[name] for name in (*CELL, "seed", "samples"))
         if older := entries.get(key):  # a row of the same cell that was asked for other metrics

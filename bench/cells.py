@@ -22,6 +22,7 @@ from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public import cards
 from fastsample.solvers.artefact import TableFile
 from fastsample.solvers.grids import GRIDS, Grid, nearest
+from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
 
@@ -73,7 +74,8 @@ class Cell:
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
         facts = {
-            "version": version("fastsample"), "model": self.model.id, "checkpoint": self.model.sha256,
+            "version": version("fastsample"), "numerics": NUMERICS,
+            "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.options, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": self.guidance, "samples": self.samples, "seed": self.seed,
             "precision": self.precision, "metrics": list(self.metrics), "protocol": protocol,

@@ -32,6 +32,7 @@ from fastsample.solvers.artefact import TableFile, Training
 from fastsample.solvers.distill import Fit, Pairs, fit, mean_psnr, parameters_of, starts
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.parameters import Parameters
+from fastsample.solvers.solver import get
 
 __all__ = ["TRAIN_SEED", "VALIDATION_SEED", "Distillation", "distill"]
 
@@ -68,14 +69,15 @@ class Distillation:
         return self._reference(TRAIN_SEED)
 
     def _reference(self, seed: int) -> Reference:
-        return reference_for(self.model, seed, self._precision, self.guidance, "random")
+        device = self.sampler.device.type
+        return reference_for(self.model, seed, self._precision, self.guidance, "random", device)
 
     @property
     def _precision(self) -> str:
         return "float32" if self.model.network is not None else "float64"
 
     def _cell(self, seed: int) -> Cell:
-        plan = self._reference(seed).plan
+        plan = get("euler").plan(self.model.path, 1)  # any: the cell says what its noise and denoiser are
         return Cell(self.model, plan, {}, self.guidance, self.train, seed, self._precision, "random", ())
 
     def pairs(self, seed: int) -> Pairs:

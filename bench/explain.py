@@ -127,7 +127,9 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
         return file
     path = file.noise_path
     try:
-        table = trace_function(path, coordinate, lambda denoiser, x, noise: play(file.table, denoiser, x, noise))
+        table = trace_function(
+            path, coordinate, lambda denoiser, x, noise: play(file.table, denoiser, x, noise), file.end
+        )
     except ZeroDivisionError as error:
         raise ValueError(str(error)) from None
     facts = {"solver", "title", "paper", "model", "model_sha256", "guidance", "options", "training"}
@@ -153,7 +155,8 @@ def sum_rules(table: Table, path: Path) -> np.ndarray:
         psi, chi = alpha - path.alpha(first) * phi, alpha * (u - 1) + path.alpha(first) * phi
     order0 = np.stack([table.a - phi, table.b.sum(1) - psi])
     order0 = np.take_along_axis(order0, np.abs(order0).argmax(0)[None], 0)[0]
-    return np.stack([order0, table.b @ u[:-1] - chi], axis=1)
+    order1 = np.where(np.isfinite(u), table.b @ u[:-1] - chi, 0.0)  # at lambda = inf the rule says nothing
+    return np.stack([order0, order1], axis=1)
 
 
 def _order(file: TableFile, path: Path) -> tuple[float | None, str]:

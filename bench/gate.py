@@ -4,6 +4,9 @@ Each (cell, metric) is one test of "worse by no more than its margin", sample by
 the baseline, and Holm's correction holds the chance of even one false alarm in a check at 1 %. The margin is a tenth
 of the number's own standard error: less than that nobody could have seen, and the float32 rounding of another machine
 stays below it. Nothing is a fixed per cent.
+
+PSNR and truncation error are distances from reference solutions. Where these are not those of the baseline, as a
+fingerprint in both tells, no solver is judged: the reference moved.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import pandas as pd
 
 from fastsample.bench.baseline import Baseline, Entry
 from fastsample.bench.comparison import Comparison
-from fastsample.results.comparability import CELL, cell_text, shortened, what_decides
+from fastsample.results.comparability import CELL, FINGERPRINT, cell_text, judged, moved, shortened, what_decides
 from fastsample.results.escaping import visible
 from fastsample.results.paper import higher_is_better
 from fastsample.results.render import Sheet, plain
@@ -31,7 +34,7 @@ __all__ = ["LEVEL", "MARGIN", "Finding", "Verdict", "check", "exit_code", "outco
 LEVEL = 0.01  # chance of even one false alarm in a check
 MARGIN = 0.1  # of the baseline's standard error
 
-Verdict = Literal["pass", "regression", "change", "improvement", "not comparable"]
+Verdict = Literal["pass", "regression", "change", "improvement", "reference moved", "not comparable"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Fin
         id(test): "regression" if bad else ("change" if strict else "improvement") if good else "pass"
         for test, bad, good in zip(made, worse, better, strict=True)
     }
-    return [test.finding(verdicts.get(id(test), "not comparable"), level / max(len(made), 1)) for test in tests]
+    return [test.finding(verdicts.get(id(test), test.verdict), level / max(len(made), 1)) for test in tests]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class _Test:
     now: Estimate | None = None
     change: Estimate | None = None
     limit: float = math.inf
+    verdict: Verdict = "not comparable"  # where there is no change
 
     @property
     def _margin(self) -> float:
@@ -130,15 +134,17 @@ def _test(
 ) -> _Test:  # fmt: skip
     """The newest comparable rows of the baseline's seeds, or of all seeds where one of these is not there."""
     before = {seed: entry.metrics[metric].estimate(entry.samples) for seed, entry in entries.items()}
-    why, usable = "the store has no such cell", {}
+    why, usable, verdict = "the store has no such cell", {}, _NOT_COMPARABLE
     for row in rows:
-        why = _obstacle(row, metric, next(iter(entries.values())), comparison)
+        why, verdict = _obstacle(row, metric, next(iter(entries.values())), comparison), _NOT_COMPARABLE
+        if not why and (why := _moved(row, metric, entries)):
+            verdict = "reference moved"
         if not why:
             usable[int(row["seed"])] = row
     if before.keys() <= usable.keys():
         usable = {seed: usable[seed] for seed in before}
     if not usable:
-        return _Test(cell_text(key), metric, why, pool(list(before.values())))
+        return _Test(cell_text(key), metric, why, pool(list(before.values())), verdict=verdict)
     now = comparison.by_seed([row["cell"] for row in usable.values()], metric)
     limit = min(row["metrics.psnr_reference"] for row in usable.values()) if metric == "psnr" else math.inf
     change = difference(now, before)
@@ -157,10 +163,19 @@ def _obstacle(row: Mapping[Any, Any], metric: str, entry: Entry, comparison: Com
     return "" if comparison.by_seed(row["cell"], metric) else "the store has no data for each sample of it"
 
 
+def _moved(row: Mapping[Any, Any], metric: str, entries: Mapping[int, Entry]) -> str:
+    """How the reference solutions of a row differ from those of the baseline; "" if they do not."""
+    now, seed = row.get(f"protocol.{FINGERPRINT}"), int(row["seed"])
+    if not judged(metric) or not isinstance(now, str):
+        return ""
+    entry = entries.get(seed, next(iter(entries.values())))
+    return moved(entry.facts.get(FINGERPRINT, ""), now, same_noise=seed in entries)
+
+
 def exit_code(findings: Sequence[Finding]) -> int:
-    """1 for a regression or a change, else 2 where something is not comparable, else 0."""
+    """1 for a regression or a change, else 2 where the reference moved or something is not comparable, else 0."""
     verdicts = {finding.verdict for finding in findings}
-    return 1 if verdicts & _FAILING else 2 if "not comparable" in verdicts else 0
+    return 1 if verdicts & _FAILING else 2 if verdicts & _UNJUDGED else 0
 
 
 def sheet_of(findings: Sequence[Finding]) -> Sheet:
@@ -188,9 +203,12 @@ def outcome(findings: Sequence[Finding]) -> str:
 
 
 _FAILING: set[Verdict] = {"regression", "change"}
+_NOT_COMPARABLE: Verdict = "not comparable"
+_UNJUDGED: set[Verdict] = {"reference moved", _NOT_COMPARABLE}
 _OUTCOMES = ("Passed", "Failed", "Not comparable")
 _TOLD: dict[Verdict, str] = {
-    "regression": "worse", "change": "better against the rule", "not comparable": "not comparable",
+    "regression": "worse", "change": "better against the rule",
+    "reference moved": "not judged because the reference moved", "not comparable": "not comparable",
     "improvement": "better", "pass": "unchanged",
 }  # fmt: skip
 
@@ -204,12 +222,12 @@ def _change(change: Interval | None) -> str:
 
 
 def to_junit(findings: Sequence[Finding]) -> bytes:
-    """JUnit XML: a test case for each cell and metric; not comparable is an error, what fails a failure."""
+    """JUnit XML: a test case for each cell and metric; what was not judged is an error, what fails a failure."""
     verdicts = Counter(finding.verdict for finding in findings)
     failures = sum(verdicts[verdict] for verdict in _FAILING)
     suite = ElementTree.Element(
         "testsuite", name="fastsample check", tests=str(len(findings)), failures=str(failures),
-        errors=str(verdicts["not comparable"]), skipped="0",
+        errors=str(sum(verdicts[verdict] for verdict in _UNJUDGED)), skipped="0",
     )  # fmt: skip
     for found in findings:
         case = ElementTree.SubElement(suite, "testcase", classname=visible(found.cell), name=visible(found.metric))
@@ -217,8 +235,8 @@ def to_junit(findings: Sequence[Finding]) -> bytes:
         if found.verdict in _FAILING:
             message = f"moved by more than the {_digits(found.allowed)} that is allowed: {text}"
             ElementTree.SubElement(case, "failure", type=found.verdict, message=message)
-        elif found.verdict == "not comparable":
-            ElementTree.SubElement(case, "error", type="not comparable", message=visible(found.why))
+        elif found.verdict in _UNJUDGED:
+            ElementTree.SubElement(case, "error", type=found.verdict, message=visible(found.why))
         else:
             ElementTree.SubElement(case, "system-out").text = f"{found.verdict}: {text}"
     return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)

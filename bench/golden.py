@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -96,7 +96,7 @@ def problem(case: Case) -> Denoiser:
         case "gmm2d_ddpm1000":
             return ring_mixture(DiscreteVP.ddpm().between(start, end))
         case "gmm2d_ddpm1000_int":
-            return ring_mixture(DiscreteVP.ddpm().between((case["model_input_times"][0] + 1) / 1000, 0.0))
+            return ring_mixture(DiscreteVP.ddpm())
         case "gmm2d-flow":
             return ring_mixture(LinearFlow())
         case "gmm64-flow":
@@ -166,7 +166,8 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
     name, nfe, options = recipe
     denoise = bool(given.get("denoise_to_zero"))  # one evaluation more than asked for
     common = {"denoise": denoise, "afs": bool(given.get("afs"))}
-    return denoiser, get(name).plan(denoiser.path, nfe + denoise, _grid(case), **common | options)
+    plan = get(name).plan(denoiser.path, nfe + denoise, _grid(case), **common | options)
+    return denoiser, replace(plan, noise_start=True)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def table_plan(file: TableFile) -> Plan:
     )  # fmt: skip
     path = file.noise_path
     # The first point, with its own time and scale, is row 0 of the table; the plan itself starts where the noise is.
-    times = (path.t_noise, *file.times[1:], path.t_data)
+    times = (path.t_noise, *file.times[1:], file.end)
     return Plan(solver, path, path, Grid("learned"), file.nfe, times, {})
 
 

@@ -5,6 +5,7 @@ noise, by what the rows say of their samplers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.comparison import Comparison
 from fastsample.bench.learned import find_table, table_plan
 from fastsample.bench.metrics import psnr_values, to_uint8
-from fastsample.bench.reference import reference_for
+from fastsample.bench.reference import Reference, reference_for, solution_at
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.trajectories import Recorder, curvature, distances, states
 from fastsample.datasets.images import data_home
@@ -61,7 +62,7 @@ class Replay:
         self.store, self.sampler = store, _RecordingSampler(choose_device(device))
         opened = (open_model(file, home=data_home()) for file in checkpoints or ())
         self._models = {(model.id, 0.0): model for model in opened}  # by name and scale of classifier guidance
-        self._solved: tuple[tuple[object, ...], Recorder, torch.Tensor] | None = None  # the last reference solution
+        self._solved: tuple[tuple[object, ...], tuple[np.ndarray, torch.Tensor]] | None = None  # the last reference
 
     def cell(self, cell: str) -> Cell:
         """The cell of a finished row, to be sampled.
@@ -106,26 +107,30 @@ class Replay:
     def run(self, cell: Cell, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
         """The points at which the cell's solver evaluates the model, and its result, on the linear path."""
         x, _, _ = self.sampler.sample(cell, indices)
-        ends = [] if cell.plan.denoise else [(cell.plan.path.t_data, x)]  # else x is none of the trajectory's points
+        ends = [] if cell.plan.denoise else [(cell.plan.end, x)]  # else x is none of the trajectory's points
         return states(cell.plan.path, [*self.sampler.last.points, *ends])
 
     def reference(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """The reference solutions that the cell's samples are measured against, as images."""
-        solver, x = self._solve(cell, indices)
-        return self.sampler.images(cell, solver.base.x0(x, cell.plan.path.t_data) if cell.plan.denoise else x)
+        path, (_, z) = cell.plan.path, self.trajectory(cell, indices)
+        x = (path.alpha(path.t_data) + path.sigma(path.t_data)) * z[-1]
+        denoised = self.sampler.denoiser(self._exact(cell)[0], indices).x0(x, path.t_data)
+        return self.sampler.images(cell, solution_at(cell.plan.end, path, x, denoised))
 
     def trajectory(self, cell: Cell, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
         """The trajectory of the reference solution, on the linear path."""
-        solver, x = self._solve(cell, indices)
-        return states(cell.plan.path, [*solver.points, (cell.plan.path.t_data, x)])
-
-    def _solve(self, cell: Cell, indices: list[int]) -> tuple[Recorder, torch.Tensor]:
-        reference = reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels)
+        exact, reference = self._exact(cell)
         key = (reference.id, *indices)
         if self._solved is None or self._solved[0] != key:
-            recorder = self.sampler.denoiser(cell, indices)
-            self._solved = key, recorder, reference.plan(recorder, self.sampler.start(cell, indices))
-        return self._solved[1:]
+            denoiser, start = self.sampler.denoiser(exact, indices), self.sampler.start(exact, indices)
+            self._solved = key, reference.trajectory(denoiser, start)
+        return self._solved[1]
+
+    def _exact(self, cell: Cell) -> tuple[Cell, Reference]:
+        """The cell in the precision of its reference, and this."""
+        device = self.sampler.device.type
+        reference = reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device)
+        return replace(cell, precision=reference.precision), reference
 
     def _model(self, row: Row) -> Model:
         scale = classifier_scale_of(row)

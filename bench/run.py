@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -23,13 +23,14 @@ from fastsample.bench import metrics as measures
 from fastsample.bench.cells import Cell
 from fastsample.bench.features import Extractor
 from fastsample.bench.metrics import Metric, finite
-from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
+from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for, solution_at
 from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.trajectories import Recorder, bending, distances, outer_states
+from fastsample.models.denoiser import Denoiser
 from fastsample.results import statistics
+from fastsample.results.comparability import FINGERPRINT
 from fastsample.results.store import Row, Store
-from fastsample.solvers.solver import Plan
 
 __all__ = ["SHARD", "CellError", "Runner"]
 
@@ -107,7 +108,18 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference solution that this cell's PSNR and truncation error are measured against."""
-        return reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels)
+        device = self.sampler.device.type
+        return reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device)
+
+    def _solved(self, cell: Cell, indices: list[int]) -> tuple[Denoiser, torch.Tensor]:
+        """What the reference solutions of these samples are made with: denoiser and start, in its precision."""
+        exact = replace(cell, precision=self.reference(cell).precision)
+        return self.sampler.denoiser(exact, indices), self.sampler.start(exact, indices)
+
+    @torch.inference_mode()
+    def fingerprint(self, cell: Cell) -> str:
+        """That of the cell's reference; see `Reference.fingerprint`."""
+        return self.reference(cell).fingerprint(*self._solved(cell, list(range(BATCH))))
 
     def run(self, cell: Cell) -> Row:
         """The row of a cell: from the store if it is finished, else computed and committed.
@@ -139,6 +151,7 @@ class Runner:
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
         # The reference's cost is no metric's.
         bound = self.accuracy(cell) if self._wants(cell, "psnr", "truncation") else None
+        judge = {} if bound is None else {FINGERPRINT: self.fingerprint(cell)}
         curve = self.truncation_curve(cell) if self._wants(cell, "truncation") and not cell.unbent else {}
         begin = time.perf_counter()
         values, estimates = self._summarise(cell, arrays)
@@ -163,7 +176,8 @@ class Runner:
                 "network": sums["network"], "solver": sums["sampling"] - sums["network"], "metrics": sums["metrics"],
                 "total": sums["sampling"] + sums["metrics"],
             },
-            protocol=protocol, versions=_versions(), created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            protocol=protocol | judge, versions=_versions(),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )  # fmt: skip
         influences = {f"influence[{name}]": one.parts[0] for name, one in estimates.items() if name != "psnr"}
         self.store.finish(row, arrays | influences | curve)
@@ -199,7 +213,7 @@ class Runner:
             middle = time.perf_counter()
             seconds["sampling"] += middle - begin
             found = self._measure(cell, x, None if reference is None else reference[low : low + len(x)])
-            found |= bending(*outer_states(cell.plan, start, recorder.points, x)) if bends else {}
+            found |= bending(*outer_states(cell.plan, start, recorder, x)) if bends else {}
             found |= {"evaluations": np.array(made)} if cell.plan.solver.adaptive else {}
             for name, value in found.items():
                 finite(f"{name} of some sample is", value)
@@ -234,9 +248,8 @@ class Runner:
         parts = []
         for batch in range(first, first + -(-count // BATCH)):
             indices = list(range(batch * BATCH, (batch + 1) * BATCH))
-            denoiser = self.sampler.denoiser(cell, indices)
-            arrays = reference.batch(batch, denoiser, self.sampler.start(cell, indices))
-            parts.append(arrays["denoised" if cell.plan.denoise else "x"].to(self.sampler.device))
+            arrays = reference.batch(batch, *self._solved(cell, indices))
+            parts.append(solution_at(cell.plan.end, cell.plan.path, **arrays).to(self.sampler.device))
         found = torch.cat(parts)[:count]
         finite("the reference solution holds", found)
         return found
@@ -244,9 +257,7 @@ class Runner:
     @torch.inference_mode()
     def accuracy(self, cell: Cell) -> float:
         """PSNR in dB between the reference and a run with half its steps; see `bench.reference`."""
-        indices = list(range(PROBES))
-        denoiser, start = self.sampler.denoiser(cell, indices), self.sampler.start(cell, indices)
-        return self.reference(cell).accuracy(denoiser, start, cell.model.decode)
+        return self.reference(cell).accuracy(*self._solved(cell, list(range(PROBES))), cell.model.decode)
 
     @torch.inference_mode()
     def truncation_curve(self, cell: Cell) -> dict[str, np.ndarray]:
@@ -257,18 +268,13 @@ class Runner:
         of that path. Over all samples it would cost the reference again for each cell: of it only ends are cached.
         """
         indices = list(range(PROBES))
-        plan = self.reference(cell).plan
-        key = self.reference(cell).id
-        if key not in self._exact:
-            self._exact = {key: self._trajectory(cell, plan, indices)}
-        times, z = self._trajectory(cell, cell.plan, indices)
-        errors = distances(times, z, self._exact[key])
-        return {"truncation_times": times, "truncation_curve": np.sqrt(errors.mean(1))}
-
-    def _trajectory(self, cell: Cell, plan: Plan, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
+        reference = self.reference(cell)
+        if reference.id not in self._exact:
+            self._exact = {reference.id: reference.trajectory(*self._solved(cell, indices))}
         recorder, start = self._record(cell, indices)
-        x = plan(recorder, start)
-        return outer_states(plan, start, recorder.points, x)
+        times, z = outer_states(cell.plan, start, recorder, cell.plan(recorder, start))
+        errors = distances(times, z, self._exact[reference.id])
+        return {"truncation_times": times, "truncation_curve": np.sqrt(errors.mean(1))}
 
     def _record(self, cell: Cell, indices: list[int]) -> tuple[Recorder, torch.Tensor]:
         return Recorder(self.sampler.denoiser(cell, indices)), self.sampler.start(cell, indices)

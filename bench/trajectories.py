@@ -17,6 +17,7 @@ import torch
 from fastsample.models.denoiser import Denoiser, Point
 from fastsample.models.path import Path
 from fastsample.solvers.solver import Plan
+from fastsample.solvers.start import data_prediction
 from fastsample.solvers.table import trace
 
 __all__ = ["Recorder", "bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
@@ -32,16 +33,21 @@ class Recorder(Denoiser):
     Attributes:
         points: (t, x) of each evaluation on the denoiser's path, oldest first; x holds one sample where each has a
             time of its own.
+        first: the data prediction of the first evaluation; None where alpha is 0.
     """
 
     def __init__(self, base: Denoiser) -> None:
         super().__init__(base.path)
         self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
         self.points: list[tuple[float, torch.Tensor]] = []
+        self.first: torch.Tensor | None = None
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         self.points.append((t, x))
-        return self.base.combine(x, t, p, r)
+        answer: torch.Tensor = self.base.combine(x, t, p, r)
+        if len(self.points) == 1:
+            self.first = data_prediction(self.path, t, x, answer, p, r) if self.path.alpha(t) > 0 else None
+        return answer
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
         self.points += [(t, x[i : i + 1]) for i, (t, _, _) in enumerate(points)]
@@ -81,28 +87,31 @@ def undefined(plan: Plan) -> str:
 
 
 def outer_states(
-    plan: Plan, start: torch.Tensor, points: Sequence[tuple[float, torch.Tensor]], result: torch.Tensor
+    plan: Plan, start: torch.Tensor, asked: Recorder, result: torch.Tensor
 ) -> tuple[np.ndarray, torch.Tensor]:
     """The states of a solver at its outer times, on the linear path: (tau [n] rising, float64; z [n, batch, ...]).
 
-    The first is the noise, the last the result at t_data, or with `denoise` the state there. Between them it is the
-    last point of that time at which the solver asked the model: the state itself for Runge-Kutta and multistep
+    The first is where it starts, the last the result at its end, or with `denoise` the state at t_data. Between them it
+    is the last point of that time at which the solver asked the model: the state itself for Runge-Kutta and multistep
     methods, the predicted point for correctors that do not ask again. Stages inside a step do not count.
 
     Args:
         plan: of which `undefined` says nothing.
-        start, points, result: what it started from, where it asked (a `Recorder`'s), what it returned; on its path.
+        start, asked, result: what it started from, who answered it, what it returned; on its path.
     """
-    own, path = plan.own, plan.path
-    times = _linear_times(own, plan.times)
-    first = own.sigma(plan.times[0]) / path.sigma(path.t_noise) / _total(own, plan.times[0])
-    found = {0: first * start}  # which an analytic first step does not ask at
+    times, path = _linear_times(plan.own, plan.times), plan.path
+    factor, shift = plan.entry
+    state, points = factor * start, asked.points
+    if shift and not plan.afs:  # the first answer is the data prediction that completes the state
+        assert asked.first is not None
+        state, points = state + shift * asked.first, points[1:]
+    found = {0: state / _total(plan.own, plan.times[0])}
     for t, x in points:
         distance = np.abs(times - path.alpha(t) / _total(path, t))
         if distance.min() < _SAME:
             found[int(distance.argmin())] = x / _total(path, t)
     if not plan.denoise:
-        found[len(times) - 1] = result / _total(path, path.t_data)
+        found[len(times) - 1] = result / _total(path, plan.end)
     return times, torch.stack([found[i] for i in range(len(times))])
 
 

@@ -69,10 +69,10 @@ class GaussianMixture(Denoiser):
         return (self.means[which] + self.variances[which].sqrt() * noise).reshape(n, *self.shape)
 
 
-def ring_mixture(path: Path) -> GaussianMixture:
+def ring_mixture(path: Path, centre: tuple[float, float] = (0.0, 0.0)) -> GaussianMixture:
     """gmm2d: 8 Gaussians of standard deviation 0.15 on a circle of radius 2."""
     angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-    means = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    means = 2 * torch.stack([angles.cos(), angles.sin()], dim=1) + torch.tensor(centre, dtype=torch.float64)
     return GaussianMixture(path, means, torch.full((8,), 0.15**2, dtype=torch.float64))
 
 

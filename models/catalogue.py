@@ -69,6 +69,11 @@ class Model:
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
     "gmm2d": ("exact mixture of 8 Gaussians in the plane, VP-linear", lambda: ring_mixture(VPLinear()), (2,)),
     "gmm2d-flow": ("exact mixture of 8 Gaussians in the plane, CondOT", lambda: ring_mixture(LinearFlow()), (2,)),
+    "gmm2d-flow-mean": (
+        "exact mixture of 8 Gaussians around (2, -1) in the plane, CondOT",
+        lambda: ring_mixture(LinearFlow(), (2.0, -1.0)),
+        (2,),
+    ),
     "gmm-image": (
         "exact mixture of 8 smooth images 3x32x32, VP-linear",
         lambda: image_mixture(VPLinear()),

@@ -10,7 +10,8 @@ never evaluated on a device.
 
 The linear path (CondOT) has alpha(0) = 0, so lambda(0) = -inf: solvers that
 compute in lambda or in NSR cannot start there and start at `t_finite` instead
-(1e-3, the start used by the rectified-flow code); see `Path.t_finite`.
+(1e-3, the start used by the rectified-flow code), at the state that one DDIM step
+from the noise leads to; see `Path.t_finite` and `solvers.start`.
 """
 
 from __future__ import annotations
@@ -288,8 +289,7 @@ class LinearFlow(Path):
 
     lambda(0) = -inf and lambda(1) = inf. Sampling stops at t_data = 0.999, where the noise left
     is 0.001, far below one grey level; velocity and data-prediction multistep solvers start at 0,
-    solvers in lambda or NSR at `t_finite` = 0.001, with x scaled by sigma: the step left out
-    moves x by 0.001 times the mean of the data.
+    solvers in lambda or NSR at `t_finite` = 0.001, with x = sigma z + alpha D, D their first data prediction.
     """
 
     t_noise: float = 0.0

@@ -10,11 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-__all__ = ["CELL", "cell_text", "incomparable", "shortened", "what_decides"]
+__all__ = ["CELL", "FINGERPRINT", "cell_text", "incomparable", "judged", "moved", "shortened", "what_decides"]
 
 CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
+FINGERPRINT = "psnr reference fingerprint"  # of a row's protocol: signature of the integrator and eight projections
+MOVED = 2e-4  # root mean square move of reference solutions: float32 on other kernels moves them by some 1e-6
 _ALWAYS = (
     "samples", "precision", "guidance", "protocol.classifier guidance", "protocol.noise", "protocol.labels",
     "protocol.tf32",
@@ -42,6 +45,28 @@ def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
             "protocol.resize", "protocol.distance",
         )  # fmt: skip
     return {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+
+
+def judged(metric: str) -> bool:
+    """Whether a metric is a distance from the reference solutions."""
+    return metric.startswith(("psnr", "truncation"))
+
+
+def moved(then: str, now: str, *, same_noise: bool) -> str:
+    """How two fingerprints of reference solutions differ beyond rounding; "" where they do not, or one is not given.
+
+    Args:
+        same_noise: the solutions are of one seed; of others only the integrators can be compared.
+    """
+    (before, *old), (after, *new) = (text.split() or [""] for text in (then, now))
+    if not before or not after:
+        return ""
+    if before != after:
+        return f"the integrator of the reference solutions is {after} in the store and {before} in the baseline"
+    size = float(np.sqrt(np.mean(np.square(np.array(new, float) - np.array(old, float)))))
+    if same_noise and not size <= MOVED:
+        return f"the reference solutions are {size:.1g} (root mean square) from those of the baseline"
+    return ""
 
 
 def incomparable(rows: pd.DataFrame, metric: str) -> str:

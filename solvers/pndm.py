@@ -23,8 +23,8 @@ def _uniform_weights(points: int) -> list[float]:
     return adams_weights([-float(j) for j in range(points)], 0.0, 1.0)
 
 
-def _transfer(path: Path, official: bool) -> Callable[[Any, Any, float, float], Any]:
-    """phi(x, e, s, t), the DDIM step (eq. 11).
+def _place(path: Path, official: bool, t: float) -> float:
+    """The time whose alpha and sigma stand for t.
 
     The official code truncates a half-integer index and reads its table of abar one entry late, so the
     run ends at abar_0.
@@ -32,15 +32,18 @@ def _transfer(path: Path, official: bool) -> Callable[[Any, Any, float, float], 
     Raises:
         ValueError: for official on a path without a table.
     """
-    entries = len(path.betas) if isinstance(path, DiscreteVP) else 0
-    if official and not entries:
+    if not official:
+        return t
+    if not isinstance(path, DiscreteVP):
         raise ValueError("official=true reads a table of betas: it needs a discrete-time model")
+    return (math.trunc(round(t * len(path.betas) - 1, 6)) + 2) / len(path.betas)
 
-    def place(t: float) -> float:
-        return (math.trunc(round(t * entries - 1, 6)) + 2) / entries if official else t
+
+def _transfer(path: Path, official: bool) -> Callable[[Any, Any, float, float], Any]:
+    """phi(x, e, s, t), the DDIM step (eq. 11)."""
 
     def step(x: Any, e: Any, s: float, t: float) -> Any:
-        s, t = place(s), place(t)
+        s, t = _place(path, official, s), _place(path, official, t)
         ratio = path.alpha(t) / path.alpha(s)
         return ratio * x + (path.sigma(t) - ratio * path.sigma(s)) * e
 
@@ -48,19 +51,21 @@ def _transfer(path: Path, official: bool) -> Callable[[Any, Any, float, float], 
 
 
 def _f_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, official: bool = False) -> Schedule:
-    _transfer(path, official)
     # The first three steps cost four evaluations.
     count = nfe - 9 if nfe >= 12 else nfe // 4
     if count < 1:
         raise ValueError(f"needs at least 4 evaluations, not {nfe}")
-    return Schedule(grid(path, count, t_start, path.t_data))
+    return _schedule(path, grid(path, count, t_start, path.t_data), official)
 
 
 def _s_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, official: bool = False) -> Schedule:
-    _transfer(path, official)
     if nfe < 2:
         raise ValueError(f"needs at least 2 evaluations, not {nfe}")
-    return Schedule(grid(path, nfe - 1, t_start, path.t_data))
+    return _schedule(path, grid(path, nfe - 1, t_start, path.t_data), official)
+
+
+def _schedule(path: Path, times: tuple[float, ...], official: bool) -> Schedule:
+    return Schedule(times, end=_place(path, official, times[-1]))
 
 
 _INTEGER: dict[str, Any] = {

@@ -4,8 +4,8 @@ A solver is `solve(denoiser, x, times, **options) -> x`. It uses only additions 
 products with Python floats, computes its coefficients in float64 on the host, and asks
 `denoiser.path` for alpha, sigma and lambda. `times` runs from noise to data.
 
-`register` states what a reader of a results table needs to know. A `Plan` binds a solver to a
-path, a budget and a grid; calling it samples:
+`register` states what a reader of a results table needs to know. A `Plan` (see `solvers.plan`) binds a
+solver to a path, a budget and a grid; calling it samples:
 
     plan = get("scire").plan(denoiser.path, nfe=10, order=3)
     samples = plan(denoiser, noise)
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastsample.models.altered import AnalyticFirstStep
-from fastsample.models.denoiser import Denoiser, Prediction, scale_between
+from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
 from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.plan import Plan
 
 __all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
 
@@ -30,10 +30,14 @@ Solve = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The outer times of a run and what else the solve function must be told (orders, ratios)."""
+    """The outer times of a run and what else the solve function must be told (orders, ratios).
+
+    `end` is the time of the result where it is not the last of them.
+    """
 
     times: tuple[float, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    end: float | None = None
 
 
 # scheduler(path, t_start, grid, nfe, **options) -> Schedule that makes at most nfe evaluations
@@ -148,7 +152,7 @@ class Solver:
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs)
+        return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
 
     def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
         known = self.known_options
@@ -160,54 +164,6 @@ class Solver:
             if not low <= complete[key] <= high:
                 raise ValueError(f"solver {self.name}: {key} is from {low:g} to {high:g}, not {complete[key]}")
         return complete
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A solver on a path, with its times: everything but the model and the noise."""
-
-    solver: Solver
-    path: Path
-    own: Path
-    grid: Grid
-    nfe: int
-    times: tuple[float, ...]
-    arguments: Mapping[str, Any]
-    denoise: bool = False
-    afs: bool = False
-
-    def __call__(self, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:
-        """Sample.
-
-        Args:
-            denoiser: a model on this plan's path.
-            x: the starting point at `path.t_noise`, that is prior_std times standard normal noise; any vector.
-            noise: for stochastic solvers, the standard normal vector of step i, i = 0, 1, ...
-
-        Returns:
-            The solution at `path.t_data`; with `denoise`, the data prediction there.
-        """
-        arguments = dict(self.arguments) | ({"noise": noise} if self.solver.stochastic else {})
-        view = denoiser.on(self.own)
-        model = AnalyticFirstStep(view) if self.afs else view
-        x = self._enter(x)
-        x = self.solver.solve(model, x, self.times, **arguments)
-        if self.denoise:
-            return x if "denoise" in arguments else view.x0(x, self.times[-1])
-        scale = self._scale(self.times[-1])
-        return x if scale == 1 else scale * x
-
-    def _scale(self, t: float) -> float:
-        """Carries x at t of the integration path to the model's path."""
-        if self.own == self.path:
-            return 1.0
-        return scale_between(self.own, t, self.path, self.path.t_of_lam(self.own.lam(t)))
-
-    def _enter(self, x: Any) -> Any:
-        """x at the first time of the integration path: only its noise part, which is all but exact there."""
-        sigma = self.path.sigma(self.path.t_noise)
-        factor = self.own.sigma(self.times[0]) / sigma
-        return x if abs(factor - 1) < 1e-15 else factor * x
 
 
 _SOLVERS: dict[str, Solver] = {}

@@ -80,7 +80,8 @@ class Table:
 
     Attributes:
         coordinate: prediction that the f_j are.
-        times: [n] evaluation times on the model's path; end: the time of the result.
+        times: [n] evaluation times on the model's path; end: the time of the result, that of clean data for a data
+            prediction.
         a: [n + 1] coefficients of x_T; the last is the result's.
         b: [n + 1, n] coefficients of f_j, strictly lower triangular but for the last row.
         w: [n + 1, m] coefficients of the noises of a stochastic solver; m = 0 otherwise.
@@ -114,11 +115,14 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
     """
     if plan.solver.adaptive:
         raise ValueError(f"solver {plan.solver.name} is adaptive: it has no coefficient table")
-    return trace_function(plan.path, coordinate or plan.solver.coordinate, plan)
+    return trace_function(plan.path, coordinate or plan.solver.coordinate, plan, plan.end)
 
 
-def trace_function(path: Path, coordinate: Prediction, solve: Callable[..., Any]) -> Table:
-    """The table of `solve(denoiser, x, noise)`, a fixed sequence of vector operations on a model's path."""
+def trace_function(path: Path, coordinate: Prediction, solve: Callable[..., Any], end: float) -> Table:
+    """The table of `solve(denoiser, x, noise)`, a fixed sequence of vector operations on a model's path.
+
+    `end` is the time of its result.
+    """
     recorder = _Recorder(path, coordinate)
     noises: set[int] = set()
 
@@ -135,7 +139,7 @@ def trace_function(path: Path, coordinate: Prediction, solve: Callable[..., Any]
                 a[i] = value
             else:
                 (b if kind == "f" else w)[i, j] = value
-    return Table(coordinate, np.array([t for t, _ in recorder.rows]), a, b, w, path.t_data)
+    return Table(coordinate, np.array([t for t, _ in recorder.rows]), a, b, w, end)
 
 
 def play(table: Table, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:

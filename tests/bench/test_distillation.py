@@ -55,7 +55,7 @@ def test_from_the_command_line_to_a_row(tmp_path):
     assert row.grid == "learned"
     assert row.protocol["table"] == files[4].sha256
     assert row.protocol["trained for"].startswith("gmm2d-flow")
-    assert "flow-solver:order=3" in row.protocol["trained against"]
+    assert "Adams-Bashforth-Moulton 3, version" in row.protocol["trained against"]
     assert row.metrics["psnr"] > rows["midpoint", 4].metrics["psnr"] + 10
 
 

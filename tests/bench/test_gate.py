@@ -4,18 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
+from fastsample.bench import integrator
 from fastsample.bench.baseline import Baseline, BaselineError, baseline_of
 from fastsample.bench.gate import check, exit_code, outcome, sheet_of, to_junit
+from fastsample.bench.reference import reference_for
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
+from fastsample.results.comparability import FINGERPRINT, moved
 from fastsample.results.render import write
 from fastsample.results.store import Store
 from fastsample.solvers import dpm_solver_multistep
@@ -156,6 +161,58 @@ def test_a_regression_counts_more_than_what_is_not_comparable(store, baseline, t
     assert verdicts(findings) == {"heun": "not comparable", "dpmpp-2m": "regression", "unipc": "pass"}
     assert exit_code(findings) == 1
     assert outcome(findings) == "Failed: 1 worse, 1 not comparable, 1 unchanged."
+
+
+def test_a_moved_reference_is_told_from_a_worse_solver(run, baseline, tmp_path, monkeypatch):
+    monkeypatch.setattr(integrator, "CORRECTOR", integrator.CORRECTOR | {2: (0.505, 0.5)})
+    findings = check(run(tmp_path / "store"), baseline)
+    assert verdicts(findings) == dict.fromkeys(SOLVERS, "reference moved")
+    assert exit_code(findings) == 2
+    assert outcome(findings) == "Not comparable: 0 worse, 3 not judged because the reference moved."
+    assert all("the integrator of the reference solutions is" in one.why for one in findings)
+    (case, *_) = ElementTree.fromstring(to_junit(findings)).iter("error")
+    assert case.get("type") == "reference moved"
+
+
+def test_solutions_that_moved_with_the_same_integrator_are_told_too(store, baseline, tmp_path):
+    row = store.rows()[0]
+    name, *numbers = row.protocol[FINGERPRINT].split()
+
+    def gate(folder, shift):
+        text = " ".join([name, *(f"{float(value) + shift:.5f}" for value in numbers)])
+        return check(changed(store, tmp_path / folder, protocol=row.protocol | {FINGERPRINT: text}), baseline)
+
+    assert exit_code(gate("rounding", 2e-5)) == 0
+    findings = gate("moved", 1e-3)
+    assert verdicts(findings) == dict.fromkeys(SOLVERS, "reference moved")
+    assert "0.001 (root mean square) from those of the baseline" in findings[0].why
+    assert exit_code(findings) == 2
+
+
+def test_a_fingerprint_moves_as_the_solutions_do(tmp_path):
+    mine = reference_for(open_model("gmm2d"), 0, "float64", 0.0, "random", "cpu")
+    x = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    prints = []
+    for size in (0.0, 1e-6, 1e-2):
+        noise = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        solved = replace(mine, folder=tmp_path / str(size))
+        solved.folder.mkdir()
+        np.savez(solved.folder / "0.npz", x=(x + size * noise).numpy(), denoised=x.numpy())
+        prints.append(solved.fingerprint(None, None))
+    assert not moved(prints[0], prints[1], same_noise=True)
+    assert moved(prints[0], prints[2], same_noise=True)
+    assert not moved(prints[0], prints[2], same_noise=False)  # of another seed nothing is known
+
+
+def test_one_solver_off_by_a_per_cent_is_the_only_verdict_that_changes(run, store, baseline, tmp_path, monkeypatch):
+    right = dpm_solver_multistep.adams_half
+    monkeypatch.setattr(dpm_solver_multistep, "adams_half", lambda b: right(lambda h: 1.01 * b(h)))
+    wrong = run(tmp_path / "store")
+    found = verdicts(check(wrong, baseline, strict=True))
+    assert found.pop("dpmpp-2m") in ("regression", "change")
+    assert set(found.values()) == {"pass"}
+    before, after = ({row.solver: row.metrics for row in one.rows()} for one in (store, wrong))
+    assert all(before[name] == after[name] for name in SOLVERS if name != "dpmpp-2m")
 
 
 def test_beyond_the_accuracy_of_the_reference_nothing_is_worse(store, tmp_path):

@@ -184,12 +184,6 @@ def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
     assert not list(asked.out.rglob("*.part"))
 
 
-def test_denoised_ends_are_compared_with_denoised_references(tmp_path):
-    asked = request(tmp_path, solver=("dpmpp-2m", "dpmpp-2m:denoise=true"), nfe=40)
-    run_sweep(asked, quiet)
-    assert all(row.metrics["psnr"] > 55 for row in rows(asked))
-
-
 BENDS = dict(
     metrics=("psnr", "curvature", "straightness", "truncation"), solver=("euler", "heun", "dopri5", "ddpm"), nfe=8,
     samples=16,

@@ -26,7 +26,7 @@ def eight_gaussians(path):
 def walk(plan, model, start):
     recorder = Recorder(model)
     result = plan(recorder, start)
-    return (*outer_states(plan, start, recorder.points, result), result)
+    return (*outer_states(plan, start, recorder, result), result)
 
 
 def normal(count, seed=0):
@@ -106,6 +106,27 @@ def test_states_are_those_between_the_steps(path, name):
         total = path.alpha(t) + path.sigma(t)
         assert times[i] == pytest.approx(path.alpha(t) / total, abs=1e-12)
         torch.testing.assert_close(z[i], shorter(model, normal(4)) / total, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["dpmpp-2m", "edm-heun", "pndm", "ddim:denoise=true"])
+def test_a_late_start_is_the_completed_state(name):
+    # All data at m: the exact trajectory is z = tau m + (1 - tau) eps.
+    m, start = torch.tensor([[3.0, -2.0]], dtype=torch.float64), normal(4)
+    model = GaussianMixture(LinearFlow(), m, torch.full((1,), 1e-12, dtype=torch.float64))
+    name, _, options = name.partition(":")
+    plan = get(name).plan(LinearFlow(), 24, "logsnr", **get(name).parse(options))
+    times, z, _ = walk(plan, model, start)
+    assert times[0] == pytest.approx(1e-3)
+    exact = torch.from_numpy(times)[:, None, None] * m + torch.from_numpy(1 - times)[:, None, None] * start
+    torch.testing.assert_close(z, exact, rtol=0, atol=1e-7)
+
+
+def test_the_last_state_is_at_the_end_of_its_grid():
+    m, start = torch.tensor([[3.0, -2.0]], dtype=torch.float64), normal(4)
+    model = GaussianMixture(VPLinear(), m, torch.full((1,), 1e-12, dtype=torch.float64))
+    times, z, _ = walk(get("ddim").plan(VPLinear(), 10, "integer-uniform"), model, start)
+    assert times[-1] == 1
+    torch.testing.assert_close(z[-1], m.expand(4, 2), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("path", [LinearFlow(), VPLinear()], ids=["flow", "vp"])

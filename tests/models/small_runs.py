@@ -132,7 +132,7 @@ def trajectory(model: Denoiser, nfe: int, noise: Tensor, rows: int) -> tuple[Ten
     plan, recorder = get("euler").plan(PATH, nfe, "uniform"), Recorder(model)
     with torch.inference_mode():
         x = plan(recorder, noise)
-        times, z = outer_states(plan, noise, recorder.points, x)
+        times, z = outer_states(plan, noise, recorder, x)
         bent = {name: float(values.mean()) for name, values in bending(times, z[:, :rows]).items()}
     return x, {f"curv{nfe}": bent["curvature"], f"relcurv{nfe}": bent["curvature"] / bent["transport"]}
 

@@ -42,7 +42,7 @@ def test_the_exact_velocity_has_the_published_curvature_and_truncation(data):
         error = small.rmse(scale * small.sampled(model, "euler", nfe, noise), scale * solution)
         assert error == pytest.approx(published[f"trunc_rmse_nfe{nfe}"], rel=within)
     plan, recorder = get("euler").plan(small.PATH, 20, "uniform"), Recorder(model)
-    times, z = outer_states(plan, noise, recorder.points, plan(recorder, noise))
+    times, z = outer_states(plan, noise, recorder, plan(recorder, noise))
     bent = {name: float(values.mean()) for name, values in bending(times, scale * z).items()}
     assert bent["curvature"] == pytest.approx(published["curv20"], rel=0.01)
     assert bent["curvature"] / bent["transport"] == pytest.approx(published["relcurv20"], rel=0.01)

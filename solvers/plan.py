@@ -1,0 +1,99 @@
+"""A solver on a path with its times: what samples, and what traces, tables and the benchmark ask about a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastsample.models.altered import AnalyticFirstStep
+from fastsample.models.denoiser import Denoiser, scale_between
+from fastsample.models.path import Path
+from fastsample.solvers.grids import Grid
+from fastsample.solvers.start import solve_from
+
+if TYPE_CHECKING:
+    from fastsample.solvers.solver import Solver
+
+__all__ = ["Plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A solver on a path, with its times: everything but the model and the noise.
+
+    Attributes:
+        path, own: the model's path, and the one that the solver integrates on.
+        times: the outer times, on `own`; own_end: the time of the state that they lead to, if not the last.
+        noise_start: begin with the noise alone as official code does, without the correction of `solvers.start`.
+    """
+
+    solver: Solver
+    path: Path
+    own: Path
+    grid: Grid
+    nfe: int
+    times: tuple[float, ...]
+    arguments: Mapping[str, Any]
+    denoise: bool = False
+    afs: bool = False
+    own_end: float | None = None
+    noise_start: bool = False
+
+    def __call__(self, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:
+        """Sample.
+
+        Args:
+            denoiser: a model on this plan's path.
+            x: the starting point at `path.t_noise`, that is prior_std times standard normal noise; any vector.
+            noise: for stochastic solvers, the standard normal vector of step i, i = 0, 1, ...
+
+        Returns:
+            The solution at `end`.
+        """
+        arguments = dict(self.arguments) | ({"noise": noise} if self.solver.stochastic else {})
+        view = denoiser.on(self.own)
+        model = AnalyticFirstStep(view) if self.afs else view
+        factor, shift = self.entry
+        x = x if factor == 1 else factor * x
+
+        def solve(asked: Denoiser, y: Any) -> Any:
+            return self.solver.solve(asked, y, self.times, **arguments)
+
+        x = solve_from(model, x, shift, self.times[0], solve) if shift else solve(model, x)
+        if self.denoise:
+            return x if "denoise" in arguments else view.x0(x, self.times[-1])
+        scale = self._scale(self.times[-1])
+        return x if scale == 1 else scale * x
+
+    @property
+    def end(self) -> float:
+        """The time of the result on the model's path; that of clean data for a data prediction."""
+        if self.denoise:
+            return self.path.t_of_lam(math.inf)
+        last = self.times[-1] if self.own_end is None else self.own_end
+        if math.isclose(last, self.own.t_data, rel_tol=1e-9):
+            return self.path.t_data
+        return last if self.own == self.path else self.path.t_of_lam(self.own.lam(last))
+
+    @property
+    def entry(self) -> tuple[float, float]:
+        """(f, c): the state at the first time is f x + c D, with x the noise and D the data prediction there.
+
+        Grids of table entries take the noise for the state at their first entry, as the official code of DDIM does.
+        """
+        if self.grid.name.startswith("integer-"):
+            return 1.0, 0.0
+        alpha, sigma = self.own.alpha(self.times[0]), self.own.sigma(self.times[0])
+        before = self.path.alpha(self.path.t_noise)
+        factor = sigma / self.path.sigma(self.path.t_noise)
+        shift = alpha - factor * before
+        exact = self.noise_start or abs(shift) < 1e-9 * math.hypot(alpha, sigma)
+        return 1.0 if abs(factor - 1) < 1e-15 else factor, 0.0 if exact else shift
+
+    def _scale(self, t: float) -> float:
+        """Carries x at t of the integration path to the model's path."""
+        if self.own == self.path:
+            return 1.0
+        return scale_between(self.own, t, self.path, self.path.t_of_lam(self.own.lam(t)))
