@@ -53,6 +53,7 @@ def check(
     """
     from fastsample.bench import gate
     from fastsample.bench.baseline import Baseline
+    from fastsample.datasets.files import write_atomically
     from fastsample.results.render import to_rich, write
     from fastsample.results.store import Store
 
@@ -60,7 +61,8 @@ def check(
     sheet = gate.sheet_of(findings)
     console.print(to_rich(sheet))
     if summary:
-        summary.write_text(f"### fastsample check\n\n{write(sheet, 'markdown')}", encoding="utf-8")
+        text = f"### fastsample check\n\n{write(sheet, 'markdown')}"
+        write_atomically(summary, lambda stream: stream.write(text.encode()))
     if junit:
-        junit.write_bytes(gate.to_junit(findings))
+        write_atomically(junit, lambda stream: stream.write(gate.to_junit(findings)))
     raise typer.Exit(gate.exit_code(findings))

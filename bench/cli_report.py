@@ -100,6 +100,7 @@ def report(
 ) -> None:
     """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
     from fastsample.bench.reporting import report_of
+    from fastsample.datasets.files import write_atomically
     from fastsample.results.store import Store
 
     with console.status(Text(f"report of {store}")):
@@ -107,7 +108,7 @@ def report(
             Store(store, create=False), models=split_words(model), solvers=solver_words(solver),
             where=split_words(where), images=images, device=device, checkpoints=split_words(checkpoint),
         )  # fmt: skip
-    out.write_text(page, encoding="utf-8")
+    write_atomically(out, lambda stream: stream.write(page.encode()))
     console.print(f"report of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from fastsample.bench.learned import add_table
+from fastsample.datasets.files import write_atomically
 from fastsample.models.denoiser import Prediction
 from fastsample.solvers.artefact import TableFile, read_table
 from fastsample.solvers.exports.python import PREDICTIONS, to_python
@@ -57,7 +58,8 @@ def export(file: TableFile, to: str, out: Path | None = None, prediction: str | 
         TableScheduler(file, prediction_type=types[wanted] if wanted else None).save_pretrained(out)
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(file.to_json() if to == "json" else to_python(file, wanted), encoding="utf-8")
+    text = file.to_json() if to == "json" else to_python(file, wanted)
+    write_atomically(out, lambda stream: stream.write(text.encode()))
     return out
 
 

@@ -181,7 +181,8 @@ def _public(
     digits: str,
 ) -> Model:
     found = public_model(card, home, console, checkpoint, classifier_scale, digits)
-    guide = f"{card.classifier} ({found.classifier_sha256}), scale {classifier_scale:g}" if classifier_scale else ""
+    scale = str(classifier_scale).removesuffix(".0")  # all digits: it is a part of a cell's identity
+    guide = f"{card.classifier} ({found.classifier_sha256}), scale {scale}" if classifier_scale else ""
     return Model(
         found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
         card.data, found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,

@@ -22,8 +22,9 @@ from huggingface_hub import hf_hub_download
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from fastsample.datasets.files import write_atomically
 from fastsample.models.checkpoints import CheckpointError, sha256_of
-from fastsample.models.known import DownloadError, from_elsewhere, record, replace_text, target_of, verify_file
+from fastsample.models.known import DownloadError, from_elsewhere, record, target_of, verify_file
 from fastsample.models.public import Card
 
 __all__ = ["download", "no_checkpoint"]
@@ -130,7 +131,7 @@ def _from_web(url: str, part: Path, console: Console, wait: float) -> None:
     origin = _origin_file(part)
     if not (part.is_file() and _origin(origin).get("url") == url):
         part.unlink(missing_ok=True)
-        replace_text(origin, json.dumps({"url": url}))
+        write_atomically(origin, lambda stream: stream.write(json.dumps({"url": url}).encode()))
     for attempt in range(1, _ATTEMPTS + 1):
         before = _size(part)
         try:
@@ -180,7 +181,8 @@ def _attempt(url: str, part: Path, origin: Path, console: Console) -> None:
                 raise ConnectionError("the server sends another part than asked for, or of another file")
         else:
             start = 0  # The server sends the whole file.
-        replace_text(origin, json.dumps({"url": url, "validator": validator}))
+        told = json.dumps({"url": url, "validator": validator})
+        write_atomically(origin, lambda stream: stream.write(told.encode()))
         length = response.headers.get("Content-Length")
         total = start + int(length) if length is not None else None
         with part.open("ab" if start else "wb") as file:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from fastsample.datasets.files import write_atomically
 from fastsample.models.checkpoints import CheckpointError, sha256_of
 from fastsample.models.public import Card, is_shipped
 
@@ -28,7 +28,6 @@ __all__ = [
     "identity",
     "record",
     "record_given",
-    "replace_text",
     "target_of",
     "verify_file",
 ]
@@ -100,7 +99,9 @@ def record(card: Card, sha256: str, home: Path) -> None:
         lock.setdefault(card.id, sha256)
         if not is_shipped(card.id):
             lock[_key(card)] = sha256
-        replace_text(_lock_file(home), json.dumps(dict(sorted(lock.items())), indent=2) + "\n")
+        text = json.dumps(dict(sorted(lock.items())), indent=2) + "\n"
+        _lock_file(home).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_lock_file(home), lambda stream: stream.write(text.encode()))
 
 
 def record_given(card: Card, path: Path, sha256: str, home: Path) -> None:
@@ -128,14 +129,6 @@ def exclusive(path: Path, console: Console | None = None) -> Iterator[None]:
                 console.print(f"another process makes {path}; waiting for it", markup=False, soft_wrap=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _mismatch(card: Card, path: Path, sha256: str) -> list[str]:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from fastsample.datasets.files import write_atomically
 from fastsample.results.escaping import visible
 from fastsample.results.paper import higher_is_better
 
@@ -194,7 +195,8 @@ def save(figure: Figure, file: Path) -> None:
     if form not in ("png", "svg"):
         raise ValueError(f"pictures are written as .png or .svg, not {file.name!r}")
     try:
-        file.write_bytes(picture_bytes(figure, form))
+        picture = picture_bytes(figure, form)
+        write_atomically(file, lambda stream: stream.write(picture))
     except OSError as error:
         raise ValueError(f"cannot write {file}: {error.strerror}") from None
 
