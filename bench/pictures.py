@@ -21,7 +21,7 @@ from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.trajectories import Recorder, curvature, distances, states
 from fastsample.datasets.images import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
-from fastsample.models.manifest import existing, given_before
+from fastsample.models.manifest import existing
 from fastsample.models.public import Card, cards
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of
@@ -139,8 +139,7 @@ class Replay:
                 raise ValueError(f"{row.model} is no model of the package; --checkpoint FILE names it for this command")
             name, _, digits = row.model.partition("@")
             for card in _needed(name, scale):
-                other = digits and card.id == name
-                if not (given_before(card, data_home(), digits) if other else existing(card, data_home())):
+                if not (digits and card.id == name) and not existing(card, data_home()):
                     raise ValueError(f"{card.id} is not here; `fastsample models fetch {card.id}` fetches it")
             self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
         model = self._models[row.model, scale]

@@ -12,6 +12,7 @@ zip readers (npz, pt) and mapped arrays (npy) do not mind. Files without one, of
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -71,6 +72,8 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], Any], check: Callab
             write(device)
         return
     target = Path(os.path.realpath(file))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     _sweep_once(target.parent)
     temporary, stream = _claimed(target.parent)
     try:

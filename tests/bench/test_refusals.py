@@ -87,7 +87,7 @@ def test_metrics_that_need_more_samples_or_images_are_left_out(checkpoint, tmp_p
     assert set(rows["own"].metrics) == {f"fd[{EMBEDDED}]@3"}
     assert "without precision and recall for 3 samples: it needs at least 4" in text
     assert "without is for 3 samples: it needs at least 10" in text
-    assert "without fd-inf: an extrapolation in 192 features needs at least 576 samples, not 3" in text
+    assert "without fd-inf: an extrapolation in 192 features needs at least 3840 samples, not 3" in text
 
     monkeypatch.setattr(features, "dataset_named", absent)
     sampled = []

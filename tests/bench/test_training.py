@@ -82,7 +82,7 @@ def test_bad_requests_are_named(tmp_path, monkeypatch, capsys):
     refused("train split of cifar10-jpeg was not found", "flow", "cifar10-tiny-vp")
     refused("is a recipe for `fastsample train curvature`", "flow", "fast-ode-cifar10")
     refused("is a recipe for `fastsample train reflow`", "curvature", "rfpp-cifar10")
-    refused("Input should be greater than 0", "flow", "cifar10-tiny-vp", "--images", "0")
+    refused("should be greater than or equal to 1", "flow", "cifar10-tiny-vp", "--images", "0")
     refused("cannot be split into 3 equal parts", "flow", "cifar10-tiny-vp", "--accumulate", "3")
     refused("'auto', 'float32', 'bf16' or 'fp16'", "flow", "cifar10-tiny-vp", "--precision", "float8")
     refused("unknown model 'nobody'", "reflow", written(tmp_path, FLOW + PAIRS.replace("TEACHER", "nobody")))

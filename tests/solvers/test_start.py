@@ -195,7 +195,7 @@ def test_integer_grids_start_from_the_noise_itself(name):
     [
         ("ddim", LinearFlow(), None, 0.999), ("ddim:denoise=true", LinearFlow(), None, 1.0),
         ("edm-heun", LinearFlow(), None, 0.999), ("edm-heun:denoise=true", VPLinear(), None, 0.0),
-        ("euler-rf", LinearFlow(), None, 1.0), ("edm-heun", LinearFlow(), "vp-time", 1 / 1.002),
+        ("euler-rf", LinearFlow(), None, 1.0), ("edm-heun", LinearFlow(), "vp-time", 0.999),
         ("pndm", DiscreteVP.ddpm(), "integer-uniform", 0.0),
         ("pndm:official=true", DiscreteVP.ddpm(), "integer-uniform", 1e-3),
     ],
