@@ -120,6 +120,9 @@ def test_other_weights_and_another_guidance_have_no_table(tmp_path):
     (tmp_path / "home" / "tables" / "bns-gmm2d-flow-w2-4.json").unlink()
     with pytest.raises(ValueError, match="no table for this model and guidance"):
         find_table("bns", model, 4, guidance=2.0)  # what was learned without guidance does not fit
+    add_table(file.model_copy(update={"guidance": 2.0}))
+    (tmp_path / "home" / "tables" / "bns-gmm2d-flow-4.json").unlink()
+    assert find_table("bns", model, 4, guidance=1.0, transfer=True).guidance == 0.0  # a shipped one of its path
 
 
 def test_the_best_table_is_kept_not_the_last():
