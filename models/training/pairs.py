@@ -20,17 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastsample.datasets.files import (
-    DamagedFileError,
-    json_bytes,
-    open_sealed,
-    read_arrays,
-    read_json,
-    warn,
-    write_arrays,
-    write_atomically,
-    write_sealed,
-)
+from fastsample.datasets import files
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.catalogue import Model
 from fastsample.models.noise import labels, normal
@@ -191,7 +181,7 @@ def generate(
             parts.append(_encoded(x.cpu()))
             progress(len(indices))
         made = np.concatenate(parts)
-        write_sealed(file, lambda stream, made=made: np.save(stream, made, allow_pickle=False))  # type: ignore[misc]
+        files.write_sealed(file, lambda stream, made=made: np.save(stream, made, allow_pickle=False))  # type: ignore[misc]
 
 
 @torch.inference_mode()
@@ -225,7 +215,7 @@ def invert(
     for index in range(process[0], -(-count // SHARD), process[1]):
         file = folder / f"real-{index:05d}.npz"
         rows = torch.arange(index * SHARD, min((index + 1) * SHARD, count))
-        if read_arrays(file):
+        if files.read_arrays(file):
             progress(len(rows))
             continue
         found = []
@@ -242,7 +232,7 @@ def invert(
                 raise FloatingPointError(f"{model.id} made NaN or infinity of the images {int(part[0])}..")
             found.append((x / path.prior_std).cpu().numpy().astype(np.float16))
             progress(len(part))
-        write_arrays(file, {"images": data.images[rows].numpy(), "noise": np.concatenate(found)})
+        files.write_arrays(file, {"images": data.images[rows].numpy(), "noise": np.concatenate(found)})
 
 
 def noise_quality(folder: Path) -> tuple[float, float]:
@@ -253,9 +243,9 @@ def noise_quality(folder: Path) -> tuple[float, float]:
 
 def _real_pairs(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """(images uint8, noise float16) of all shards."""
-    files = sorted(folder.glob("real-*.npz"))
-    parts = [part for file in files if (part := read_arrays(file, "the same command makes it again"))]
-    if not parts or len(parts) < len(files):
+    shards = sorted(folder.glob("real-*.npz"))
+    parts = [part for file in shards if (part := files.read_arrays(file, "the same command makes it again"))]
+    if not parts or len(parts) < len(shards):
         raise PairError(f"{folder} lacks pairs of real images: make them first")
     return np.concatenate([part["images"] for part in parts]), np.concatenate([part["noise"] for part in parts])
 
@@ -269,7 +259,7 @@ def _agree(manifest: Path, facts: dict[str, Any]) -> None:
         if differ:
             raise PairError(f"{manifest.parent} holds pairs made in another way: {', '.join(differ)} differ")
     else:
-        write_atomically(manifest, lambda stream: stream.write(json_bytes(facts)))
+        files.write_atomically(manifest, lambda stream: stream.write(files.json_bytes(facts)))
 
 
 def _shard(folder: Path, index: int) -> Path:
@@ -281,13 +271,13 @@ def _is_sound(file: Path) -> bool:
     try:
         return file.is_file() and len(_opened(file)) == SHARD
     except PairError as error:
-        warn(str(error))
+        files.warn(str(error))
         return False
 
 
 def _opened(file: Path) -> np.ndarray:
     try:
-        with open_sealed(file):
+        with files.open_sealed(file):
             return np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise PairError(f"{file} is damaged: {error}; remove it, or let the same command make it again") from error
@@ -295,8 +285,8 @@ def _opened(file: Path) -> np.ndarray:
 
 def _facts(manifest: Path) -> dict[str, Any]:
     try:
-        return read_json(manifest.read_bytes(), dict)
-    except (OSError, DamagedFileError) as error:
+        return files.read_json(manifest.read_bytes(), dict)
+    except (OSError, files.DamagedFileError) as error:
         raise PairError(f"{manifest} cannot be read: {error}; make the pairs in another folder") from error
 
 
