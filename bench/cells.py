@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -118,7 +119,8 @@ def plan_cells(
     if request.transfer and not learned:
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
-        if name not in {**model_names(), **cards()} and not name.partition("#")[0].endswith((".toml", ".safetensors")):
+        base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
+        if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
             open_model(name)  # says what there is
     cells: list[Cell] = []
     skipped: list[Skipped] = []

@@ -88,7 +88,10 @@ class InertUnpickler(pickle._Unpickler):
         self.append = self.stack.append
         try:
             for _ in range(self._most_opcodes):
-                _OPCODES[self.read(1)[0]](self)  # type: ignore[arg-type]
+                code = self.read(1)
+                if code and code[0] not in _OPCODES:
+                    raise _RefusedError(f"it is no pickle: byte {code[0]:#04x} is no opcode")
+                _OPCODES[code[0]](self)  # type: ignore[arg-type]
             raise _RefusedError(f"it has more than {self._most_opcodes:,} opcodes")
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value

@@ -256,7 +256,8 @@ class Grid:
             raise GridError(f"a grid needs at least one interval, not {n}")
         if self.name.startswith("file:"):
             if len(self.times) != n + 1:
-                raise GridError(f"grid file {self.name[5:]} holds {len(self.times)} times; this solver and NFE need {n + 1}")
+                told = f"grid file {self.name[5:]} holds {len(self.times)} times"
+                raise GridError(f"{told}; this solver and NFE need {n + 1}")
             times = self.times
         else:
             try:

@@ -443,7 +443,7 @@ def garbage(good):
         "an answer in XML": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
         "an empty file": b"",
         "does not fit its network": zipped.getvalue(),
-        "refused by torch.load": b"\x00" * 1000,
+        "it is no pickle: byte 0x00 is no opcode": b"\x00" * 1000,
     }
 
 

@@ -9,7 +9,7 @@ from fastsample.bench.export import export
 from fastsample.bench.verify import start
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
-from fastsample.solvers.artefact import TableFile
+from fastsample.solvers.artefact import TableFile, read_table
 from fastsample.solvers.exports.python import to_python
 from fastsample.solvers.parameters import coordinate_of
 from fastsample.solvers.solver import get
