@@ -18,10 +18,11 @@ from fastsample.bench.learned import find_table, table_plan
 from fastsample.bench.metrics import psnr_values, to_uint8
 from fastsample.bench.reference import reference_for
 from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.trajectories import Recorder, curvature, distances, states
+from fastsample.bench.trajectories import curvature, distances, states
 from fastsample.datasets.images import data_home
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.conversion import converted
+from fastsample.models.denoiser import Recorder
 from fastsample.models.public import cards
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of

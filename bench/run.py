@@ -25,7 +25,8 @@ from fastsample.bench.features import Extractor
 from fastsample.bench.metrics import Metric
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for
 from fastsample.bench.sampling import Sampler
-from fastsample.bench.trajectories import Recorder, bending, distances, outer_states, undefined
+from fastsample.bench.trajectories import bending, distances, outer_states, undefined
+from fastsample.models.denoiser import Recorder
 from fastsample.results import statistics
 from fastsample.results.store import Row, Store
 from fastsample.solvers.solver import Plan

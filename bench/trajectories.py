@@ -14,32 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 
-__all__ = ["Recorder", "bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
+__all__ = ["bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
 
 _NODES = 6  # of an interpolation
 _SAME = 1e-9  # times of the linear path nearer than this are one
-
-
-class Recorder(Denoiser):
-    """Answers like another denoiser and keeps the points at which it is asked.
-
-    Attributes:
-        points: (t, x) of each evaluation on the denoiser's path, oldest first.
-    """
-
-    def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
-        self.points: list[tuple[float, torch.Tensor]] = []
-
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        self.points.append((t, x))
-        return self.base.combine(x, t, p, r)
 
 
 def states(path: Path, points: Sequence[tuple[float, torch.Tensor]]) -> tuple[np.ndarray, torch.Tensor]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, embedded_models, load_model
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
-from fastsample.models.path import LinearFlow, Path, VPLinear, path_named
+from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public import Card, card_named, cards
 from fastsample.models.public_model import public_model
 
@@ -113,7 +113,7 @@ def open_model(
     network, facts, sha256 = load_model(name)
     if not isinstance(facts, DenoiserMetadata):
         raise CheckpointError(f"{name} holds a {facts.kind}, which cannot be sampled")
-    path = path_named(facts.path)
+    convention = facts.convention
 
     def make_denoiser(
         module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, autocast: torch.dtype | None
@@ -121,13 +121,13 @@ def open_model(
         assert module is not None
         one_hot = None if labels is None else torch.nn.functional.one_hot(labels, facts.num_classes).float()
         return NetworkDenoiser(
-            module, path, facts.prediction, time_scale=facts.time_scale, time_shift=facts.time_shift, labels=one_hot,
-            guidance=guidance, null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
+            module, convention, labels=one_hot, guidance=guidance,
+            null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
         )  # fmt: skip
 
     return Model(
-        facts.id, facts.title, sha256, path, facts.image_shape, facts.image_shape, facts.data, facts.num_classes,
-        network, make_denoiser,
+        facts.id, facts.title, sha256, convention.path, facts.image_shape, facts.image_shape, facts.data,
+        facts.num_classes, network, make_denoiser,
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fastsample.models.convention import Convention
+from fastsample.models.denoiser import Prediction
 from fastsample.models.networks import registry
 
 __all__ = [
@@ -65,20 +67,22 @@ class _Common(BaseModel):
 
 
 class DenoiserMetadata(_Common):
-    """What a diffusion or flow network predicts, and where it lives.
-
-    The network is called as network(x, time_scale * t + time_shift) with t a time of `path`, and returns `prediction`.
-    """
+    """What a diffusion or flow network predicts, and where it lives: the fields of its `Convention`."""
 
     kind: Literal["denoiser"] = "denoiser"
     path: str
-    prediction: Literal["x0", "eps", "velocity", "v"]
+    prediction: Prediction
     time_scale: float
     time_shift: float = 0.0
     times: str = Field(description="distribution of the training times")
     coupling: str = Field(default="independent", description="of data and noise in training")
     teacher_sha256: str = Field(default="", description="of the model whose pairs it was trained on")
     recipe: dict[str, Any] = Field(default={}, description="all fields of the recipe; models of 0.1.0 have none")
+
+    @property
+    def convention(self) -> Convention:
+        """The network's."""
+        return Convention.read(self.model_dump())
 
 
 class ClassifierMetadata(_Common):

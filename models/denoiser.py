@@ -21,14 +21,16 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from fastsample.models.convention import Convention
 from fastsample.models.path import Path
 
-__all__ = ["AnalyticFirstStep", "Denoiser", "NetworkDenoiser", "Prediction", "Thresholded", "convert", "scale_between"]
+__all__ = ["AnalyticFirstStep", "Denoiser", "NetworkDenoiser", "Prediction", "Recorder", "Thresholded", "convert",
+           "scale_between"]  # fmt: skip
 
 Prediction = Literal["x0", "eps", "velocity", "v"]
 
 
-def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]:
+def weights(path: Path, t: float, prediction: str) -> tuple[float, float]:
     """(p, r) such that the prediction at t is p x0 + r eps.
 
     Raises:
@@ -46,7 +48,7 @@ def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]
     raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(get_args(Prediction))}")
 
 
-def convert(path: Path, t: float, have: Prediction, want: tuple[float, float]) -> tuple[float, float]:
+def convert(path: Path, t: float, have: str, want: tuple[float, float]) -> tuple[float, float]:
     """(c_x, c_f) with  p x0 + r eps = c_x x + c_f f,  where f is the prediction `have` at (x, t).
 
     Raises:
@@ -114,12 +116,19 @@ class Denoiser(ABC):
         return self if path == self.path else _View(self, path)
 
 
-class _View(Denoiser):
-    """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
+class _Wrapped(Denoiser):
+    """Another denoiser, asked through this one: on its path or another, an evaluation costs what one of `base` does."""
 
-    def __init__(self, base: Denoiser, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, base: Denoiser, path: Path | None = None) -> None:
+        super().__init__(path or base.path)
         self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        return self.base.combine(x, t, p, r)
+
+
+class _View(_Wrapped):
+    """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         own = t if _same_kind(self.path, self.base.path) else self.base.path.t_of_lam(self.path.lam(t))
@@ -142,9 +151,7 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: called as network(x, times) or network(x, times, labels), x [batch, channels, height,
             width], times float32 [batch]; returns its prediction in the shape of x.
-        path: the path it was trained on.
-        prediction: what it returns.
-        time_scale, time_shift: the network is called with time_scale * t + time_shift.
+        convention: its path, its `Prediction`, and the times it is called with.
         labels: one-hot or integer labels [batch, ...] for the whole batch, or None.
         guidance: classifier-free guidance weight w: (1 + w) conditional - w unconditional
             (arXiv 2207.12598, eq. 6); 0 is plain conditional sampling.
@@ -161,11 +168,8 @@ class NetworkDenoiser(Denoiser):
     def __init__(
         self,
         network: torch.nn.Module,
-        path: Path,
-        prediction: Prediction,
+        convention: Convention,
         *,
-        time_scale: float = 1.0,
-        time_shift: float = 0.0,
         labels: torch.Tensor | None = None,
         guidance: float = 0.0,
         null_labels: torch.Tensor | None = None,
@@ -173,20 +177,19 @@ class NetworkDenoiser(Denoiser):
         classifier_scale: float = 0.0,
         autocast: torch.dtype | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(convention.path)
         if guidance and (labels is None or null_labels is None):
             raise ValueError("classifier-free guidance needs labels and null_labels")
-        if classifier_scale and (labels is None or guidance or prediction != "eps"):
+        if classifier_scale and (labels is None or guidance or convention.prediction != "eps"):
             raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
-        self.network, self.prediction = network, prediction
-        self.time_scale, self.time_shift, self.guided_channels = time_scale, time_shift, guided_channels
+        self.network, self.convention, self.guided_channels = network, convention, guided_channels
         self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
         self.classifier_scale = classifier_scale
         self.forwards, self.classifier_calls = 2 if guidance else 1, 1 if classifier_scale else 0
         self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
 
     def _call(self, x: torch.Tensor, t: float, labels: torch.Tensor | None) -> torch.Tensor:
-        times = torch.full((len(x),), self.time_scale * t + self.time_shift, dtype=self._dtype, device=x.device)
+        times = torch.full((len(x),), self.convention.label(t), dtype=self._dtype, device=x.device)
         context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
         given: list[Any] = [] if labels is None else [labels]
         if self.classifier_scale:
@@ -196,7 +199,7 @@ class NetworkDenoiser(Denoiser):
         return out.to(x.dtype)
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        c_x, c_f = convert(self.path, t, self.prediction, (p, r))
+        c_x, c_f = convert(self.path, t, self.convention.prediction, (p, r))
         f = self._call(x, t, self.labels)
         if self.guidance:
             change = self.guidance * (f - self._call(x, t, self.null_labels))
@@ -208,7 +211,7 @@ class NetworkDenoiser(Denoiser):
         return torch.add(c_x * x, f, alpha=c_f)
 
 
-class Thresholded(Denoiser):
+class Thresholded(_Wrapped):
     """Dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3).
 
     s = max(quantile(|x0|, 0.995), 1) per sample; x0 is clipped to [-s, s] and divided by s. It is
@@ -216,9 +219,8 @@ class Thresholded(Denoiser):
     """
 
     def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
-        super().__init__(base.path)
-        self.base, self.quantile = base, quantile
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
+        super().__init__(base)
+        self.quantile = quantile
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         x0 = self.base.x0(x, t)
@@ -228,7 +230,7 @@ class Thresholded(Denoiser):
         return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
 
 
-class AnalyticFirstStep(Denoiser):
+class AnalyticFirstStep(_Wrapped):
     """Replaces the first evaluation by eps = x / sqrt(alpha^2 + sigma^2) and does not count it.
 
     At the noise end x is nearly all noise, so this "analytic first step" (AFS, arXiv 2210.05475)
@@ -236,9 +238,8 @@ class AnalyticFirstStep(Denoiser):
     """
 
     def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self._first = base, True
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
+        super().__init__(base)
+        self._first = True
 
     def combine(self, x: Any, t: float, p: float, r: float) -> Any:
         if not self._first:
@@ -250,5 +251,18 @@ class AnalyticFirstStep(Denoiser):
         x0 = alpha / (size * (size + sigma))  # (1 - sigma / size) / alpha, finite at alpha = 0
         return (p * x0 + r / size) * x
 
-    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        return self.base.combine(x, t, p, r)
+
+class Recorder(_Wrapped):
+    """Answers like another denoiser and keeps the points at which it is asked.
+
+    Attributes:
+        points: (t, x) of each evaluation on the denoiser's path, oldest first.
+    """
+
+    def __init__(self, base: Denoiser) -> None:
+        super().__init__(base)
+        self.points: list[tuple[float, torch.Tensor]] = []
+
+    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
+        self.points.append((t, x))
+        return super()._combine(x, t, p, r)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.convention import Convention
 from fastsample.models.networks.registry import network_names
 from fastsample.models.readers import Layout
 
@@ -180,6 +181,16 @@ class Card(_Table):
         if (self.first_stage is None) != (self.data_range != "latent"):
             raise ValueError("a latent model needs a first stage, and only a latent model has one")
         return self
+
+    @property
+    def convention(self) -> Convention:
+        """Of the network as it is in the file; of a card with a path."""
+        assert self.path is not None
+        log = self.time.map == "log"
+        plain = self.output_sign == 1 and not self.extra_channels and self.labels.kind != "index"
+        plain = plain and self.data_range == "[-1,1]" and (not log or self.output == "edm-F")
+        scale = self.time.scale * (4 if log else 1)  # of c_noise = ln(sigma) / 4
+        return Convention(self.path.build(), self.output, scale, self.time.shift, plain)
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

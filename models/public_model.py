@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.convention import Convention
 from fastsample.models.conversion import Converted, fetch, open_converted
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser, Prediction
 from fastsample.models.path import DiscreteVP, Path
@@ -159,11 +160,10 @@ class PublicModel:
             null = torch.full_like(labels, card.labels.classes)
         if guidance and self.classifier_scale:
             raise CheckpointError("classifier-free and classifier guidance exclude each other")
-        linear = card.time.map == "linear"
+        time = (card.time.scale, card.time.shift) if card.time.map == "linear" else (1.0, 0.0)
         return NetworkDenoiser(
-            module or self.network, self.path, _PREDICTIONS[card.output],
-            time_scale=card.time.scale if linear else 1.0, time_shift=card.time.shift if linear else 0.0,
-            labels=given, guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
+            module or self.network, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
+            guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
             classifier_scale=self.classifier_scale, autocast=autocast,
         )  # fmt: skip
 

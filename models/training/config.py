@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
-from fastsample.models.path import Path, path_named
 from fastsample.models.training.times import AtNoise, Times, Uniform
 from fastsample.solvers.grids import nearest
 
@@ -164,13 +164,13 @@ class Recipe(_Table):
         return self
 
     @property
-    def noise_path(self) -> Path:
-        """The path the network is trained on."""
-        return path_named(self.path)
+    def convention(self) -> Convention:
+        """Of the network, with the path it is trained on."""
+        return Convention.read({key: getattr(self, key) for key in ("path", "prediction", "time_scale", "time_shift")})
 
     def draw_times(self, count: int) -> list[float]:
         """`count` times of the path; randomness is from PyTorch's default generator on the host."""
-        path, (low, high) = self.noise_path, self.span
+        path, (low, high) = self.convention.path, self.span
         drawn = self.times.sample(count)
         if self.times.of_noise_share:
             ends = sorted((path.t_data, path.t_noise))

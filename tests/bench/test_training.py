@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fastsample.bench.cli import main
-from fastsample.bench.training import starting_weights, train_features, train_recipe
+from fastsample.bench.training import train_features, train_recipe
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import CheckpointError, sha256_of
 from fastsample.models.denoiser import NetworkDenoiser
@@ -25,6 +25,7 @@ from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
 from fastsample.models.training import pairs
 from fastsample.models.training.config import RecipeError, changed, command_of, read_recipe, recipes
+from fastsample.models.training.start import starting_weights
 from fastsample.models.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -175,10 +176,7 @@ def test_a_network_begins_as_its_public_teacher(form, tmp_path, server):
     model, classes = open_model(card), torch.arange(4) % max(1, recipe.classes)
     one_hot = torch.nn.functional.one_hot(classes, recipe.classes).float() if recipe.classes else None
     teacher = model.make(model.network, classes if recipe.classes else None, 0.0, None).on(LinearFlow())
-    started = NetworkDenoiser(
-        network.eval(), LinearFlow(), recipe.prediction, time_scale=recipe.time_scale, time_shift=recipe.time_shift,
-        labels=one_hot,
-    )  # fmt: skip
+    started = NetworkDenoiser(network.eval(), recipe.convention, labels=one_hot)
     torch.manual_seed(0)
     for t in (0.05, 0.2, 0.5, 0.8, 0.95):
         z = torch.randn(4, 3, 8, 8)
@@ -212,6 +210,7 @@ def test_a_reflow_and_its_distillation_from_a_published_file(tmp_path, server, m
         ("rfpp-cifar10", "edm-baseline-cifar10-vp", "path is vp-linear there and edm here"),
         ("rfpp-cifar10", "ddpm-cifar10", "path is vp-discrete there and edm here"),
         ("rfpp-cifar10", "cifar10-resnet", "holds a classifier"),
+        ("cifar10-tiny-flow", "sd-vae-ft-ema", "returns image"),
         ("cifar10-tiny-flow", "cifar10-tiny-vp", "path is vp-linear there and flow here"),
         ("fast-ode-cifar10", "fast-ode-cifar10", "prediction is velocity in a form of its own there and velocity here"),
         ("fast-ode-cifar10", "torchcfm-cifar10-otcfm", "time_scale is 1.0 there and -1.0 here; time_shift"),

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fastsample.models.analytic import image_mixture, ring_mixture
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser, Thresholded, convert, weights
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, SubVPLinear, VPLinear
 
@@ -74,17 +75,18 @@ class Conditional(torch.nn.Module):
 def test_network_denoiser_time_scale_dtype_and_guidance():
     network = Conditional()
     image = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    plain = NetworkDenoiser(network, VPLinear(), "eps", time_scale=1000.0)
+    plain = NetworkDenoiser(network, Convention(VPLinear(), "eps", 1000.0))
     out = plain.eps(image, 0.5)
     assert out.dtype == torch.float64
     assert network.times[-1].tolist() == [500.0, 500.0]
     labels = torch.eye(2)
-    guided = NetworkDenoiser(network, VPLinear(), "eps", labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
+    eps = Convention(VPLinear(), "eps")
+    guided = NetworkDenoiser(network, eps, labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
     expected = 2.5 * (2 * image.float() + 1) - 1.5 * 2 * image.float()
     torch.testing.assert_close(guided.eps(image.float(), 0.5), expected)
     assert (guided.nfe, guided.forwards) == (1, 2)
     with pytest.raises(ValueError, match="needs labels"):
-        NetworkDenoiser(network, VPLinear(), "eps", guidance=1.0)
+        NetworkDenoiser(network, eps, guidance=1.0)
 
 
 class Guided(torch.nn.Module):
@@ -96,14 +98,14 @@ class Guided(torch.nn.Module):
 
 def test_a_classifier_guides_by_sigma_times_the_scale():
     image, labels, path = torch.randn(2, 3, 4, 4), torch.tensor(1.0), VPLinear()
-    denoiser = NetworkDenoiser(Guided(), path, "eps", labels=labels, classifier_scale=3.0)
+    denoiser = NetworkDenoiser(Guided(), Convention(path, "eps"), labels=labels, classifier_scale=3.0)
     torch.testing.assert_close(denoiser.eps(image, 0.5), image - 3.0 * path.sigma(0.5))
     view = denoiser.on(LinearFlow())
     view.x0(image, 0.5)
     assert (denoiser.nfe, denoiser.forwards, denoiser.classifier_calls, view.classifier_calls) == (2, 1, 1, 1)
-    for wrong in (dict(labels=None), dict(guidance=1.0, null_labels=labels), dict(prediction="x0")):
+    for prediction, wrong in (("eps", dict(labels=None)), ("eps", dict(guidance=1.0, null_labels=labels)), ("x0", {})):
         with pytest.raises(ValueError, match="classifier guidance needs"):
-            NetworkDenoiser(Guided(), path, **dict(prediction="eps", labels=labels, classifier_scale=1.0) | wrong)
+            NetworkDenoiser(Guided(), Convention(path, prediction), **dict(labels=labels, classifier_scale=1.0) | wrong)
 
 
 def test_eps_says_nothing_at_pure_noise():

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fastsample.bench.training import changed
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model
@@ -13,7 +12,7 @@ from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
 from fastsample.models.training import pairs
-from fastsample.models.training.config import Learned, recipes
+from fastsample.models.training.config import Learned, changed, recipes
 from fastsample.models.training.state import State, describe
 from fastsample.models.training.trainer import draw
 from fastsample.solvers.solver import get
