@@ -18,6 +18,7 @@ from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.convention import Convention
 from fastsample.models.conversion import Converted, fetch, open_converted
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser, Prediction
+from fastsample.models.networks.edm_precond import edm_coefficients
 from fastsample.models.path import DiscreteVP, Path
 from fastsample.models.public import Card, Network, Time, card_named
 
@@ -83,9 +84,8 @@ class PublicNetwork(nn.Module):
         label = t if self.time.map == "linear" else self.time.scale * t.log() + self.time.shift
         sigma = t.reshape(-1, *[1] * (x.ndim - 1))
         if self.output == "edm-F":
-            total = sigma**2 + _SIGMA_DATA**2
-            out = self.network(x / total.sqrt(), label, *labels)
-            return _SIGMA_DATA**2 / total * x + sigma * _SIGMA_DATA / total.sqrt() * out
+            c_skip, c_out, c_in, _ = edm_coefficients(sigma, _SIGMA_DATA)
+            return c_skip * x + c_out * self.network(c_in * x, label, *labels)
         if self.output == "score":
             if self.time.map == "log":
                 label = label.round()

@@ -190,13 +190,6 @@ def scire(
 ) -> Any:
     """SciRE-Solver in scaled coordinates: single-step (Algorithms 1 and 2) or, with a rule, multistep.
 
-    Single-step, h = tau(t) - tau(s), stages at tau(s) + r_j h, k_0 = f(y, s), and r = 1 for the result:
-
-        u_j = y + r_j h k_0 + r_j^power h / (2 phi r_{j-1}) (k_{j-1} - k_0),   k_j = f(u_j)
-
-    power = 1 is the published stage; power = 2 (stage=consistent) is the second-order one, which makes
-    three stages with phi = 1 and r = 1/3, 2/3 Heun's third-order method in tau.
-
     Args:
         prediction: "eps" is V1, "x0" is V2.
         orders, phis: of each step.
@@ -204,34 +197,73 @@ def scire(
         power: of r_j in a stage.
         rule: None, or which published code's second-order multistep rule to follow.
     """
-    path = denoiser.path
-    scale: Callable[[float], float] = path.alpha if prediction == "eps" else path.sigma
-    sign = 1 if prediction == "eps" else -1
+    ode = _ScaledODE(denoiser, prediction)
+    y = (1 / ode.scale(times[0])) * x
+    if rule is None:
+        y = _singlestep(ode, y, times, phis, interiors, power)
+    else:
+        y = _multistep(ode, y, times, orders, phis, rule)
+    return ode.scale(times[-1]) * y
 
-    def f(y: Any, t: float) -> Any:
-        return denoiser.predict(scale(t) * y, t, prediction)
 
-    y, past = (1 / scale(times[0])) * x, list[tuple[float, Any]]()
-    for (s, t), order, phi, interior in zip(pairwise(times), orders, phis, interiors, strict=True):
-        tau = path.nsr(s) ** sign
-        h = path.nsr(t) ** sign - tau
-        k0 = f(y, s)
-        if rule is not None:
-            past = [(path.nsr(s), k0), *past[:2]]
-            y = y + h * k0
-            if order > 1:
-                y = y + h * _difference(past[:order], path.nsr(t), phi, rule)
-            continue
-        u, k, before = y, k0, None
-        for r in (*interior, 1.0):
-            if before is not None:
-                k = f(u, path.t_of_nsr((tau + before * h) ** sign))
-            u = y + (r * h) * k0
-            if before is not None:
-                u = u + (r**power * h / (2 * phi * before)) * (k - k0)
-            before = r
+class _ScaledODE:
+    """dy/dtau = f(y, t), y = x / scale(t): V1 with the noise prediction, V2 with the data prediction."""
+
+    def __init__(self, denoiser: Denoiser, prediction: Prediction) -> None:
+        self.denoiser, self.prediction, self.path = denoiser, prediction, denoiser.path
+        self.scale: Callable[[float], float] = self.path.alpha if prediction == "eps" else self.path.sigma
+        self._sign = 1 if prediction == "eps" else -1
+
+    def tau(self, t: float) -> float:
+        return self.path.nsr(t) ** self._sign
+
+    def t_of(self, tau: float) -> float:
+        return self.path.t_of_nsr(tau**self._sign)
+
+    def f(self, y: Any, t: float) -> Any:
+        return self.denoiser.predict(self.scale(t) * y, t, self.prediction)
+
+
+def _singlestep(
+    ode: _ScaledODE,
+    y: Any,
+    times: Sequence[float],
+    phis: Sequence[float],
+    interiors: Sequence[tuple[float, ...]],
+    power: int,
+) -> Any:
+    """h = tau(t) - tau(s), k_0 = f(y, s), stages at tau(s) + r_j h, and r = 1 for the result:
+
+        u_1 = y + r_1 h k_0,   k_j = f(u_j)
+        u_j = y + r_j h k_0 + r_j^power h / (2 phi r_{j-1}) (k_{j-1} - k_0)
+
+    power = 1 is the published stage; power = 2 (stage=consistent) is the second-order one, which makes
+    three stages with phi = 1 and r = 1/3, 2/3 Heun's third-order method in tau.
+    """
+    for (s, t), phi, interior in zip(pairwise(times), phis, interiors, strict=True):
+        tau, r = ode.tau(s), (*interior, 1.0)
+        h = ode.tau(t) - tau
+        k0 = ode.f(y, s)
+        u = y + (r[0] * h) * k0
+        for before, now in pairwise(r):
+            k = ode.f(u, ode.t_of(tau + before * h))
+            u = y + (now * h) * k0 + (now**power * h / (2 * phi * before)) * (k - k0)
         y = u
-    return scale(times[-1]) * y
+    return y
+
+
+def _multistep(
+    ode: _ScaledODE, y: Any, times: Sequence[float], orders: Sequence[int], phis: Sequence[float], rule: str
+) -> Any:
+    """y' = y + h (k_0 + d), h = tau(t) - tau(s), k_0 = f(y, s), d the recursive difference over the steps before."""
+    past: list[tuple[float, Any]] = []
+    for (s, t), order, phi in zip(pairwise(times), orders, phis, strict=True):
+        h, k0 = ode.tau(t) - ode.tau(s), ode.f(y, s)
+        past = [(ode.path.nsr(s), k0), *past[:2]]
+        y = y + h * k0
+        if order > 1:
+            y = y + h * _difference(past[:order], ode.path.nsr(t), phi, rule)
+    return y
 
 
 def _difference(past: Sequence[tuple[float, Any]], n_t: float, phi: float, rule: str) -> Any:
