@@ -13,10 +13,10 @@ from rich.console import Console
 
 from fastsample.bench.learned import find_table, fits, table_plan, table_solvers
 from fastsample.bench.request import Request, RequestError
-from fastsample.datasets.dataset import data_home
+from fastsample.datasets.home import data_home
+from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, open_model
 from fastsample.solvers.artefact import TableFile
-from fastsample.solvers.grids import nearest
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
 

@@ -167,7 +167,7 @@ def models_fetch(
     checkpoint: Annotated[Path | None, typer.Option(help="Its published file, instead of a download.")] = None,
 ) -> None:
     """Download, verify and convert a public model, with the first stage that it needs."""
-    from fastsample.datasets.images import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.public import card_named
     from fastsample.models.public_model import fetch_all
 
@@ -180,7 +180,7 @@ def models_info(
     model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
 ) -> None:
     """What a public model is and where its file is; nothing is fetched."""
-    from fastsample.datasets.images import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.conversion import describe
     from fastsample.models.public import card_named
 

@@ -62,7 +62,7 @@ def parse_metric(text: str, default_extractor: str) -> Metric:
     """
     match = re.fullmatch(r"([a-z-]+)(?:\[([\w.-]+)\])?", text)
     if match is None or match[1] not in (*SOLVER_METRICS, *DISTRIBUTION_METRICS):
-        from fastsample.solvers.grids import nearest
+        from fastsample.datasets.names import nearest
 
         raise ValueError(nearest(text, [*SOLVER_METRICS, *DISTRIBUTION_METRICS], "metric"))
     kind, extractor = match[1], match[2]

@@ -19,7 +19,7 @@ from fastsample.bench.metrics import psnr_values, to_uint8
 from fastsample.bench.reference import reference_for
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.trajectories import curvature, distances, states
-from fastsample.datasets.images import data_home
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.conversion import converted
 from fastsample.models.denoiser import Recorder

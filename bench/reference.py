@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.metrics import psnr_values
-from fastsample.datasets.images import data_home
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.store import write_atomically

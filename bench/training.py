@@ -8,8 +8,9 @@ from rich.console import Console
 from torch.distributed import barrier
 
 from fastsample.bench.learned import table_of, table_plan
-from fastsample.datasets.dataset import data_home
+from fastsample.datasets.home import data_home
 from fastsample.datasets.images import dataset_named
+from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier
@@ -19,7 +20,6 @@ from fastsample.models.training.pairs import PairStore, generate, invert, noise_
 from fastsample.models.training.process import process_group, progress_bar
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.trainer import TrainingRun, train
-from fastsample.solvers.grids import nearest
 from fastsample.solvers.solver import Plan, get, solvers
 
 __all__ = ["make_pairs", "train_features", "train_recipe", "training_data"]

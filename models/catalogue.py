@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -11,6 +9,8 @@ from pathlib import Path as FilePath
 import torch
 from rich.console import Console
 
+from fastsample.datasets.home import data_home
+from fastsample.datasets.names import nearest
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, embedded_models, load_model
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
@@ -86,7 +86,7 @@ def open_model(
 
     Args:
         name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
-        home: folder of what is downloaded; by default $FASTSAMPLE_HOME, else ~/.cache/fastsample.
+        home: folder of what is downloaded; by default `data_home()`.
         console: where the licence and the progress of a download are shown.
         checkpoint: the published file of a public model, where it is there already.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
@@ -96,8 +96,7 @@ def open_model(
             cannot be had, sampled or guided.
     """
     if name in cards() or name.partition("#")[0].endswith(".toml"):
-        home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")
-        return _public(card_named(name), home, console, checkpoint, classifier_scale)
+        return _public(card_named(name), home or data_home(), console, checkpoint, classifier_scale)
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if classifier_scale:
@@ -107,9 +106,8 @@ def open_model(
         return Model(name, title, "", make().path, shape, shape, "analytic", 0, None, lambda *_: make())
     known = model_names()
     if name not in known and not name.endswith(".safetensors"):
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`fastsample list models` shows all."
-        raise ValueError(f"unknown model {name!r}; {hint} (A checkpoint file ends in .safetensors, a card in .toml.)")
+        told = nearest(name, known, "model", "`fastsample list models` shows all.")
+        raise ValueError(f"{told} (A checkpoint file ends in .safetensors, a card in .toml.)")
     network, facts, sha256 = load_model(name)
     if not isinstance(facts, DenoiserMetadata):
         raise CheckpointError(f"{name} holds a {facts.kind}, which cannot be sampled")

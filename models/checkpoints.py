@@ -7,7 +7,6 @@ half precision when the block says so; everything is float32 in memory.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fastsample.datasets.home import sha256_of
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
 from fastsample.models.networks import registry
@@ -36,7 +36,6 @@ __all__ = [
     "load_model",
     "model_file",
     "save_checkpoint",
-    "sha256_of",
 ]
 
 _EMBEDDED = Path(__file__).parent / "embedded"
@@ -95,12 +94,6 @@ class ClassifierMetadata(_Common):
 
 Metadata = Annotated[DenoiserMetadata | ClassifierMetadata, Field(discriminator="kind")]
 _METADATA: TypeAdapter[Metadata] = TypeAdapter(Metadata)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:

@@ -23,7 +23,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public import Card
 
 __all__ = ["DownloadError", "download", "locked_sha256", "target_of", "verify_file"]

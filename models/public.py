@@ -7,7 +7,6 @@ taken over.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastsample.datasets.names import nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.convention import Convention
@@ -246,11 +246,7 @@ def card_named(name: str) -> Card:
     file, _, wanted = name.partition("#")
     if not file.endswith(".toml"):
         if name not in _shipped():
-            close = difflib.get_close_matches(name, _shipped(), n=3, cutoff=0.4)
-            raise CheckpointError(
-                f"no public model is called {name!r}; "
-                + (f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(_shipped())}")
-            )
+            raise CheckpointError(nearest(name, _shipped(), "public model"))
         return _card(name, _shipped(), "the package")
     own = _read(Path(file))
     if not wanted and len(own) != 1:

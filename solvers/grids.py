@@ -10,7 +10,6 @@ Grids in lambda or NSR are singular where alpha = 0 (t = 0 of CondOT): there the
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import math
@@ -22,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from fastsample.datasets.names import nearest
 from fastsample.models.path import Path
 
-__all__ = ["GRIDS", "Grid", "nearest"]
+__all__ = ["GRIDS", "Grid"]
 
 GRIDS: dict[str, Callable[..., list[float]]] = {}
 
@@ -174,13 +174,6 @@ def _entries(path: Path, entries: list[int]) -> list[float]:
     if len(entries) < 2:
         raise ValueError("an integer grid needs at least 2 intervals: with one it would start at entry 0, all but data")
     return [*((j + 1) / 1000 for j in reversed(entries)), 0.0]
-
-
-def nearest(name: str, known: list[str], kind: str) -> str:
-    """An error message for an unknown name that offers the nearest ones."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule, register, steps
 from fastsample.solvers.tableau import Tableau
 
-
 MIDPOINT = Tableau((0, 0.5), ((), (0.5,)), (0, 1))
 HEUN = Tableau((0, 1), ((), (1,)), (0.5, 0.5))
 BOSH3 = Tableau((0, 0.5, 0.75), ((), (0.5,), (0, 0.75)), (2 / 9, 1 / 3, 4 / 9))

@@ -23,10 +23,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Denoiser, Prediction
 from fastsample.models.path import Path
 from fastsample.solvers.exponential import prediction_named
-from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.singlestep import agile_orders, fixed_orders, interior_ratios, outer_times
 from fastsample.solvers.solver import Schedule, register
 

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import AnalyticFirstStep, Denoiser, Prediction, scale_between
 from fastsample.models.path import Path, path_named
-from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.grids import Grid
 
 __all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
 

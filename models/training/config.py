@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastsample.datasets.names import nearest
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
 from fastsample.models.training.times import AtNoise, Times, Uniform
-from fastsample.solvers.grids import nearest
 
 __all__ = ["Independent", "Learned", "MinibatchOT", "Pairs", "Recipe", "RecipeError", "changed", "command_of",
            "read_recipe", "recipes"]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from torch import Tensor
 
-from fastsample.datasets.dataset import data_home
+from fastsample.datasets.home import data_home
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, load_checkpoint, model_file
 from fastsample.models.convention import Convention
 from fastsample.models.conversion import fetch, load_converted

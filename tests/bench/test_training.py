@@ -17,8 +17,9 @@ import torch
 
 from fastsample.bench.cli import main
 from fastsample.bench.training import train_features, train_recipe
+from fastsample.datasets.home import sha256_of
 from fastsample.models.catalogue import open_model
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow

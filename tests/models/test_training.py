@@ -7,8 +7,9 @@ import signal
 import pytest
 import torch
 
+from fastsample.datasets.home import sha256_of
 from fastsample.datasets.images import ImageDataset
-from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model, sha256_of
+from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.classifier import ClassifierRecipe, accuracy, train_classifier
 from fastsample.models.training.config import RecipeError, read_recipe, recipes
