@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from torch.distributed import barrier
-
-from fastsample.bench.learned import table_of, table_plan
-from fastsample.datasets.home import data_home
+from fastsample.bench.pairs import make_pairs
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named
-from fastsample.models.catalogue import Model, open_model
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier
 from fastsample.models.training.config import Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import TrainingData
-from fastsample.models.training.pairs import PairStore, generate, invert, noise_quality
-from fastsample.models.training.process import process_group, progress_bar
+from fastsample.models.training.process import process_group
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.trainer import TrainingRun, train
-from fastsample.solvers.solver import Plan, get, solvers
 
-__all__ = ["make_pairs", "train_features", "train_recipe", "training_data"]
+__all__ = ["train_features", "train_recipe", "training_data"]
 
 
 def train_recipe(
@@ -64,50 +57,6 @@ def train_recipe(
 def training_data(name: str, data: Path | None = None) -> TrainingData:
     """Images of the training split, or points of the plane, by name."""
     return points_named(name) if name in POINTS else dataset_named(name, "train", data).loaded()
-
-
-def make_pairs(
-    recipe: Recipe, folder: Path, dataset: str | None = None, data: Path | None = None, device: str = "cpu",
-    process: tuple[int, int] = (0, 1),
-) -> PairStore:  # fmt: skip
-    """The pairs of a reflow recipe in that folder; those that are not there yet are made by the teacher.
-
-    Args:
-        dataset, data: of the real images, if the recipe wants some inverted; by default the recipe's.
-        process: (rank, number of processes); each makes a part of them.
-    """
-    coupling = recipe.coupling
-    assert isinstance(coupling, Pairs)
-    model = open_model(coupling.teacher, home=data_home(), console=Console())
-    plan = _plan(coupling, model)
-    rank, world = process
-    with progress_bar(rank == 0) as progress:
-        told = f"{coupling.solver} NFE {plan.nfe}"
-        task = progress.add_task(f"pairs of {model.id}", total=coupling.count / world, told=told)
-        generate(
-            model, plan, folder, coupling.count, coupling.seed, solver=coupling.solver, device=device,
-            process=process, progress=lambda n: progress.advance(task, n),
-        )  # fmt: skip
-        if coupling.real_count:
-            images = dataset_named(dataset or recipe.dataset, "train", data).loaded()
-            task = progress.add_task("real images to noise", total=coupling.real_count / world, told="heun")
-            invert(
-                model, plan.nfe // 2 + 1, images, folder, coupling.real_count, device=device, process=process,
-                progress=lambda n: progress.advance(task, n),
-            )  # fmt: skip
-        if world > 1:
-            barrier()
-        if coupling.real_count:
-            said = "inverted noise: variance {:.3f}, neighbours' correlation {:.3f}".format(*noise_quality(folder))
-            progress.console.print(said)
-    return PairStore(folder, coupling.count)
-
-
-def _plan(coupling: Pairs, model: Model) -> Plan:
-    name, _, rest = coupling.solver.partition(":")
-    if name in solvers():
-        return get(name).plan(model.path, coupling.nfe, coupling.grid, **get(name).parse(rest))
-    return table_plan(table_of(coupling.solver, model, coupling.nfe))
 
 
 def train_features(

@@ -13,12 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fastsample.datasets.names import nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.convention import Convention
+from fastsample.models.like import resolved
 from fastsample.models.networks.registry import network_names
 from fastsample.models.readers import Layout
 
@@ -203,27 +204,10 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _resolved(name: str, tables: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The table of that id with all that it takes over."""
-    if name not in tables or name in seen:
-        what = "goes in a circle" if name in seen else "is not a card"
-        raise CheckpointError(f"`like` of {seen[-1]!r}: {name!r} {what}")
-    table = dict(tables[name])
-    if "like" not in table:
-        return table
-    inherited = _resolved(table.pop("like"), tables, (*seen, name))
-    return _merged({key: value for key, value in inherited.items() if key not in _OWN}, table)
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    both = {k for k in base.keys() & changes.keys() if isinstance(base[k], dict) and isinstance(changes[k], dict)}
-    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
-
-
 def _card(name: str, tables: Mapping[str, dict[str, Any]], origin: str) -> Card:
     try:
-        return Card(id=name, **_resolved(name, tables))
-    except (ValidationError, TypeError) as error:
+        return Card(id=name, **resolved(name, tables, "`like`: {} is not a card", own=_OWN))
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"the card {name!r} of {origin} is not valid: {error}") from error
 
 

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastsample.bench.metrics import features_distance, symmetric_root
-from fastsample.bench.training import make_pairs, training_data
+from fastsample.bench.pairs import make_pairs
+from fastsample.bench.training import training_data
 from fastsample.bench.trajectories import bending, outer_states
 from fastsample.datasets.points import POINTS
 from fastsample.models.catalogue import open_model
