@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -207,6 +208,7 @@ def verify(
 
 def main() -> None:
     """Entry point: errors become one clear message; 2 for a bad request, 1 for a failed run, 130 for Ctrl-C."""
+    logging.getLogger("torch_fidelity").setLevel(logging.ERROR)
     try:
         app()
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -125,6 +124,3 @@ def _footnotes(rows: list[Row], out: Path) -> list[str]:
     lines.append("overhead: solver arithmetic and metrics on top of the network's own time.")
     lines.append(f"{len(rows)} rows in {out}/rows.csv and rows.parquet; `fastsample show {out}` prints them again.")
     return lines
-
-
-logging.getLogger("torch_fidelity").setLevel(logging.ERROR)

@@ -235,7 +235,9 @@ def test_a_classifier_is_trained_and_measured(tmp_path, network, args):
     recipe = ClassifierRecipe(
         title="Colours", epochs=4, batch=16, lr=0.1, ema_halflife_images=32, network=network, network_args=args
     )
+    before = torch.get_rng_state()
     metadata = train_classifier("colours", recipe, data, data, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
     trained, told, _ = load_model(tmp_path / "colours.safetensors")
     assert told == metadata
     assert accuracy(trained, data) == metadata.test_accuracy > 0.7
