@@ -20,6 +20,7 @@ from fastsample.models.networks.ldm_unet import ClassTokenUNet, ldm_unet
 from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
+from fastsample.models.networks.velocity import Velocity
 
 __all__ = ["build_network", "network_names"]
 
@@ -147,8 +148,6 @@ def _first_stage(make: Callable[..., nn.Module]) -> Callable[[_Config], nn.Modul
 
 def _velocity(config: _Config) -> nn.Module:
     """A network, named as here with its own configuration, as velocity network of the linear path."""
-    from fastsample.models.networks.velocity import Velocity
-
     inner = build_network(config["network"], config["network_args"])
     return Velocity(inner, **_without(config, "network", "network_args"))
 
