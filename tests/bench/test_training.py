@@ -29,6 +29,8 @@ from fastsample.models.training.config import RecipeError, changed, command_of, 
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.trainer import train
 
+from ..command import command
+
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 FLOW = """
 title = "tiny"
@@ -57,14 +59,6 @@ count = 40
 """
 
 
-def command(monkeypatch, *words):
-    """The command's exit status."""
-    monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
 def log(folder):
     with (folder / "log.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -75,10 +69,11 @@ def written(folder, text, name="mine"):
     return folder / f"{name}.toml"
 
 
-def test_bad_requests_are_named(tmp_path, monkeypatch, capsys):
+def test_bad_requests_are_named(tmp_path):
     def refused(told, *words):
-        assert command(monkeypatch, "train", *words, "--out", tmp_path / "out") == 2
-        assert told in " ".join(capsys.readouterr().err.split())
+        ended = command("train", *words, "--out", tmp_path / "out")
+        assert ended.code == 2
+        assert told in " ".join(ended.err.split())
 
     refused("did you mean cifar10-tiny-", "flow", "cifar10-tiny")
     refused("train split of cifar10-jpeg was not found", "flow", "cifar10-tiny-vp")
@@ -91,8 +86,8 @@ def test_bad_requests_are_named(tmp_path, monkeypatch, capsys):
     refused("did you mean cifar10-resnet", "classifier", "cifar10-resne")
 
 
-def test_recipes_are_listed_with_their_commands(monkeypatch, capsys):
-    assert command(monkeypatch, "list", "recipes") == 0
+def test_recipes_are_listed_with_their_commands(capsys):
+    assert command("list", "recipes").code == 0
     said = capsys.readouterr().out
     assert all(recipe[:12] in said for recipe in recipes())
     kinds = {name: command_of(recipe) for name, recipe in recipes().items()}
@@ -252,15 +247,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path, monkeyp
     teacher = tmp_path / "teacher"
     if kind == "reflow":
         first = written(tmp_path, FLOW, "teacher")
-        assert command(monkeypatch, "train", "flow", first, "--images", 80, "--out", teacher) == 0
+        assert command("train", "flow", first, "--images", 80, "--out", teacher).code == 0
     text = FLOW + {"flow": "", "curvature": LEARNED, "reflow": PAIRS}[kind]
     file = written(tmp_path, text.replace("TEACHER", str(teacher / "teacher.safetensors")))
     words = ["train", kind, file, "--out"]
-    assert command(monkeypatch, *words, tmp_path / "whole") == 0
+    assert command(*words, tmp_path / "whole").code == 0
     pieces = tmp_path / "pieces"
     kills = sum(killed([*words, pieces], pieces, steps=10) for _ in range(3))
     assert kills >= 2
-    assert command(monkeypatch, *words, pieces) == 0
+    assert command(*words, pieces).code == 0
     assert len(log(tmp_path / "whole")) == 100
     assert log(pieces) == log(tmp_path / "whole")
     for name in ("mine.safetensors", "mine-ema2.safetensors"):
