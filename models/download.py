@@ -22,7 +22,8 @@ from huggingface_hub import hf_hub_download
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.known import DownloadError, from_elsewhere, record, replace_text, target_of, verify_file
 from fastsample.models.public import Card
 
