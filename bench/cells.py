@@ -18,11 +18,12 @@ from fastsample.bench.console import told
 from fastsample.bench.learned import find_table, fits, table_plan, table_solvers
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.trajectories import undefined
-from fastsample.datasets.dataset import data_home
+from fastsample.datasets.home import data_home
+from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public import cards
 from fastsample.solvers.artefact import TableFile
-from fastsample.solvers.grids import GRIDS, Grid, nearest
+from fastsample.solvers.grids import GRIDS, Grid
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -182,7 +183,7 @@ def models_fetch(
     checkpoint: Annotated[Path | None, typer.Option(help="A file with its weights, instead of a download.")] = None,
 ) -> None:
     """Download, verify and convert a public model, with the first stage that it needs."""
-    from fastsample.datasets.images import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.public import card_named
     from fastsample.models.public_model import fetch_all
 
@@ -195,7 +196,7 @@ def models_info(
     model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
 ) -> None:
     """What a public model is and where its file is; nothing is fetched."""
-    from fastsample.datasets.images import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.description import describe
     from fastsample.models.public import card_named
 
@@ -225,6 +226,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
+    logging.getLogger("torch_fidelity").setLevel(logging.ERROR)
     try:
         app()
         sys.stdout.flush()

@@ -60,9 +60,9 @@ def distill(
     from fastsample.bench.distillation import distill as learn
     from fastsample.bench.learned import LEARNED, add_table
     from fastsample.bench.sampling import Sampler, choose_device
-    from fastsample.datasets.dataset import data_home
+    from fastsample.datasets.home import data_home
+    from fastsample.datasets.names import nearest
     from fastsample.models.catalogue import open_model
-    from fastsample.solvers.grids import nearest
 
     if kind not in LEARNED:
         raise ValueError(nearest(kind, list(LEARNED), "learned solver"))

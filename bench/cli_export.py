@@ -44,7 +44,7 @@ def explain(
     """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
     from fastsample.bench.explain import explain as look
     from fastsample.bench.learned import table_of
-    from fastsample.datasets.dataset import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
 
     found = open_model(model, home=data_home(), console=console)
@@ -114,7 +114,7 @@ def export(
     """
     from fastsample.bench.export import export as write
     from fastsample.bench.learned import table_of
-    from fastsample.datasets.dataset import data_home
+    from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
 
     found = open_model(model, home=data_home(), console=console)

@@ -25,8 +25,6 @@ TABLE_NFE = 256  # evaluations of a coefficient table, which grows with their sq
 MOST_BATCH = 2**16  # samples of a network call
 SEEDS = 2**31  # of benchmarks, from 0; from there on are the noises that solvers are distilled on
 
-__all__ = ["Screen", "Words", "budgets", "console", "errors", "solver_words", "split_words"]
-
 
 class Screen(Console):
     """A console on which no text steers the terminal, whatever store, card, file or error message it comes from."""

@@ -24,8 +24,8 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.learned import LEARNED
 from fastsample.bench.reference import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
-from fastsample.datasets.dataset import data_home
 from fastsample.datasets.files import json_bytes, read_facts, write_atomically
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.artefact import TableFile, Training

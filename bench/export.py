@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from fastsample.bench.learned import add_table
 from fastsample.datasets.files import write_atomically
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.solvers.artefact import TableFile, read_table
 from fastsample.solvers.exports.python import PREDICTIONS, to_python
-from fastsample.solvers.grids import nearest
 from fastsample.solvers.solver import solvers
 
 __all__ = ["SUFFIXES", "export", "import_table"]

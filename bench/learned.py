@@ -13,8 +13,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from fastsample.datasets.dataset import data_home
 from fastsample.datasets.files import warn, write_atomically
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.commands import number

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from fastsample.bench.learned import LEARNED
 from fastsample.bench.metrics import DISTRIBUTION_METRICS
 from fastsample.datasets.images import dataset_names
+from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS
 from fastsample.datasets.published import PublishedReference, published_references
 from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
 from fastsample.models.training.config import Recipe, command_of, recipes
-from fastsample.solvers.grids import GRIDS, nearest
+from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
 

@@ -18,6 +18,8 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from fastsample.datasets.names import nearest
+
 __all__ = [
     "DISTRIBUTION_METRICS",
     "SOLVER_METRICS",
@@ -71,8 +73,6 @@ def parse_metric(text: str, default_extractor: str) -> Metric:
     """
     match = re.fullmatch(r"([a-z-]+)(?:\[([\w.-]+)\])?", text)
     if match is None or match[1] not in (*SOLVER_METRICS, *DISTRIBUTION_METRICS):
-        from fastsample.solvers.grids import nearest
-
         raise ValueError(nearest(text, [*SOLVER_METRICS, *DISTRIBUTION_METRICS], "metric"))
     kind, extractor = match[1], match[2]
     if kind in SOLVER_METRICS:

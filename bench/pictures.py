@@ -18,9 +18,10 @@ from fastsample.bench.learned import find_table, table_plan
 from fastsample.bench.metrics import psnr_values, to_uint8
 from fastsample.bench.reference import Reference, reference_for, solution_at
 from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.trajectories import Recorder, curvature, distances, states
-from fastsample.datasets.images import data_home
+from fastsample.bench.trajectories import curvature, distances, states
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
+from fastsample.models.denoiser import Recorder
 from fastsample.models.manifest import existing
 from fastsample.models.public import Card, cards
 from fastsample.results import figures

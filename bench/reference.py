@@ -22,7 +22,7 @@ import torch
 from fastsample.bench.integrator import VERSION, integrate, signature
 from fastsample.bench.metrics import psnr_values
 from fastsample.datasets.files import json_bytes, read_arrays, read_facts, write_arrays, write_atomically
-from fastsample.datasets.images import data_home
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path

@@ -26,8 +26,8 @@ from fastsample.bench.metrics import Metric, finite
 from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for, solution_at
 from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.sampling import Sampler
-from fastsample.bench.trajectories import Recorder, bending, distances, outer_states
-from fastsample.models.denoiser import Denoiser
+from fastsample.bench.trajectories import bending, distances, outer_states
+from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.results import statistics
 from fastsample.results.comparability import FINGERPRINT
 from fastsample.results.store import Row, Store

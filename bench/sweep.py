@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +26,9 @@ from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.datasets.names import nearest
 from fastsample.results.store import Row, Store, frame_of
 from fastsample.results.tables import overview, to_rich
-from fastsample.solvers.grids import nearest
 
 __all__ = ["run_sweep"]
 
@@ -167,6 +166,3 @@ def _footnotes(rows: list[Row], out: Path) -> list[str]:
     lines.append("overhead: solver arithmetic and metrics on top of the network's own time.")
     lines.append(f"{len(rows)} rows in {out}/rows.csv and rows.parquet; `fastsample show {out}` prints them again.")
     return lines
-
-
-logging.getLogger("torch_fidelity").setLevel(logging.ERROR)

@@ -1,35 +1,23 @@
-"""`fastsample train`: from a recipe to a run, with the pairs of a reflow and the weights to start from."""
+"""`fastsample train`: from a recipe to a run, with the pairs of a reflow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
-from torch.distributed import barrier
 
 from fastsample.bench.console import console
-from fastsample.bench.learned import table_of, table_plan
-from fastsample.datasets.dataset import data_home
+from fastsample.bench.pairs import make_pairs
 from fastsample.datasets.images import dataset_named
+from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named
-from fastsample.models.catalogue import Model, open_model
-from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, load_checkpoint, model_file
-from fastsample.models.conversion import fetch, load_converted
-from fastsample.models.path import path_named
-from fastsample.models.public import Card, card_named, cards
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier
 from fastsample.models.training.config import Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import TrainingData
-from fastsample.models.training.pairs import PairStore, generate, invert, noise_quality
-from fastsample.models.training.process import process_group, progress_bar
+from fastsample.models.training.process import process_group
+from fastsample.models.training.start import starting_weights
 from fastsample.models.training.state import read_state
 from fastsample.models.training.trainer import TrainingRun, train
-from fastsample.solvers.grids import nearest
-from fastsample.solvers.solver import Plan, get, solvers
 
-__all__ = ["make_pairs", "starting_weights", "train_features", "train_recipe", "training_data"]
+__all__ = ["train_features", "train_recipe", "training_data"]
 
 
 def train_recipe(
@@ -62,7 +50,7 @@ def train_recipe(
             source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process)
         else:
             source = training_data(name, data)
-        start = starting_weights(recipe) if recipe.start and not read_state(out) else None
+        start = starting_weights(recipe, console) if recipe.start and not read_state(out) else None
         return train(
             recipe, source, out, device=device, start=start, max_minutes=max_minutes, compile_network=compile_network
         )
@@ -71,105 +59,6 @@ def train_recipe(
 def training_data(name: str, data: Path | None = None) -> TrainingData:
     """Images of the training split, or points of the plane, by name."""
     return points_named(name) if name in POINTS else dataset_named(name, "train", data).loaded()
-
-
-def make_pairs(
-    recipe: Recipe, folder: Path, dataset: str | None = None, data: Path | None = None, device: str = "cpu",
-    process: tuple[int, int] = (0, 1),
-) -> PairStore:  # fmt: skip
-    """The pairs of a reflow recipe in that folder; those that are not there yet are made by the teacher.
-
-    Args:
-        dataset, data: of the real images, if the recipe wants some inverted; by default the recipe's.
-        process: (rank, number of processes); each makes a part of them.
-    """
-    coupling = recipe.coupling
-    assert isinstance(coupling, Pairs)
-    model = open_model(coupling.teacher, home=data_home(), console=console)
-    plan = _plan(coupling, model)
-    rank, world = process
-    with progress_bar(rank == 0) as progress:
-        told = f"{coupling.solver} NFE {plan.nfe}"
-        task = progress.add_task(f"pairs of {model.id}", total=coupling.count / world, told=told)
-        generate(
-            model, plan, folder, coupling.count, coupling.seed, solver=coupling.solver, device=device,
-            process=process, progress=lambda n: progress.advance(task, n),
-        )  # fmt: skip
-        if coupling.real_count:
-            images = dataset_named(dataset or recipe.dataset, "train", data).loaded()
-            task = progress.add_task("real images to noise", total=coupling.real_count / world, told="heun")
-            invert(
-                model, plan.nfe // 2 + 1, images, folder, coupling.real_count, device=device, process=process,
-                progress=lambda n: progress.advance(task, n),
-            )  # fmt: skip
-        if world > 1:
-            barrier()
-        if coupling.real_count:
-            said = "inverted noise: variance {:.3f}, neighbours' correlation {:.3f}".format(*noise_quality(folder))
-            progress.console.print(said)
-    return PairStore(folder, coupling.count)
-
-
-def _plan(coupling: Pairs, model: Model) -> Plan:
-    name, _, rest = coupling.solver.partition(":")
-    if name in solvers():
-        return get(name).plan(model.path, coupling.nfe, coupling.grid, **get(name).parse(rest))
-    return table_plan(table_of(coupling.solver, model, coupling.nfe))
-
-
-def starting_weights(recipe: Recipe) -> Mapping[str, Tensor]:
-    """The state dict of the model that a recipe starts from, for the recipe's network.
-
-    Raises:
-        CheckpointError: when that model predicts something else, or on another path or time, than the network is made
-            for; shapes are compared when the run begins.
-    """
-    wrapped = recipe.network == "Velocity"
-    prefix = "model." if wrapped else ""
-    if recipe.start in cards() or recipe.start.partition("#")[0].endswith(".toml"):
-        card = card_named(recipe.start)
-        _compare(recipe, _meaning_of(card, wrapped))
-        tensors, _ = load_converted(fetch(card, data_home(), console))
-    else:
-        tensors, metadata = load_checkpoint(model_file(recipe.start))
-        if not isinstance(metadata, DenoiserMetadata):
-            raise CheckpointError(f"{recipe.start} holds a {metadata.kind}: {recipe.id} cannot start from it")
-        inside = wrapped and metadata.network == "Velocity"
-        _compare(recipe, metadata.network_args if inside else metadata.model_dump())
-    return {prefix + name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-# What weights mean: what they predict, on which path, of which time; with the defaults of `Velocity`.
-_MEANING: dict[str, Any] = {"path": "flow", "prediction": "velocity", "time_scale": 1.0, "time_shift": 0.0}
-
-# Of the network inside a preconditioned one, whose weights have the prefix `model.`.
-_INSIDE: dict[str, dict[str, Any]] = {
-    "EDMPrecond": {"path": "edm", "prediction": "edm-F"},
-    "EDMPrecondVel": {"path": "edm", "prediction": "edm-F"},
-    "VPPrecond": {"path": "vp-linear", "prediction": "eps", "time_scale": 999.0},
-}
-
-
-def _compare(recipe: Recipe, told: Mapping[str, Any]) -> None:
-    there = {**_MEANING, **told}
-    here = {**_MEANING, **(recipe.network_args if recipe.network == "Velocity" else recipe.model_dump())}
-    differ = [f"{key} is {there[key]} there and {here[key]} here" for key in _MEANING if there[key] != here[key]]
-    if differ:
-        raise CheckpointError(f"{recipe.id} cannot start from {recipe.start}: {'; '.join(differ)}")
-
-
-def _meaning_of(card: Card, wrapped: bool) -> dict[str, Any]:
-    if wrapped and card.network.name in _INSIDE:
-        return _INSIDE[card.network.name]
-    path = card.path.build() if card.path else None
-    plain = card.output_sign == 1 and not card.extra_channels and card.labels.kind != "index"
-    plain = plain and card.data_range == "[-1,1]" and (card.time.map == "linear" or wrapped)
-    return {
-        "path": path.name if path and path == path_named(path.name) else f"a {path and path.name} of its own",
-        "prediction": card.output if plain else f"{card.output} in a form of its own",
-        "time_scale": card.time.scale * (4 if card.time.map == "log" else 1),  # of c_noise = ln(sigma) / 4
-        "time_shift": card.time.shift,
-    }
 
 
 def train_features(

@@ -14,44 +14,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsample.models.denoiser import Denoiser, Point
+from fastsample.models.denoiser import Recorder
 from fastsample.models.path import Path
 from fastsample.solvers.solver import Plan
-from fastsample.solvers.start import data_prediction
 from fastsample.solvers.table import trace
 
-__all__ = ["Recorder", "bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
+__all__ = ["bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
 
 _NODES = 6  # of an interpolation
 _SAME = 1e-9  # times of the linear path nearer than this are one
 _LONGEST = 1000  # evaluations of a solver that is traced to see where its states are: the cost is of second order
-
-
-class Recorder(Denoiser):
-    """Answers like another denoiser and keeps the points at which it is asked.
-
-    Attributes:
-        points: (t, x) of each evaluation on the denoiser's path, oldest first; x holds one sample where each has a
-            time of its own.
-        first: the data prediction of the first evaluation; None where alpha is 0.
-    """
-
-    def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
-        self.points: list[tuple[float, torch.Tensor]] = []
-        self.first: torch.Tensor | None = None
-
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        self.points.append((t, x))
-        answer: torch.Tensor = self.base.combine(x, t, p, r)
-        if len(self.points) == 1:
-            self.first = data_prediction(self.path, t, x, answer, p, r) if self.path.alpha(t) > 0 else None
-        return answer
-
-    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
-        self.points += [(t, x[i : i + 1]) for i, (t, _, _) in enumerate(points)]
-        return self.base.each(x, points, rows)
 
 
 def states(path: Path, points: Sequence[tuple[float, torch.Tensor]]) -> tuple[np.ndarray, torch.Tensor]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
 import torch
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -20,13 +19,24 @@ from fastsample.solvers.solver import get
 __all__ = ["draw_orders", "run_verification"]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On tiny tensors threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture: Path, console: Console) -> bool:
     """Prove the claims of the solvers named (all where None), print a table, write a picture; True if all hold.
 
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
-    torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
     wanted = {get(name).name for name in names} if names else None
     chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
     proofs = [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
@@ -73,9 +83,8 @@ def _parity(folder: Path | None, console: Console) -> bool:
 def draw_orders(proofs: list[Proof], file: Path) -> None:
     """Write a log-log picture of RMS error against NFE, a panel per problem, a line per claim."""
     rows = -(-len(proofs) // 4)
-    figure, axes = plt.subplots(
-        1, len(PROBLEMS), figsize=(12, 6 + 0.14 * rows), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(12, 6 + 0.14 * rows), layout="constrained")
+    axes = figure.subplots(1, len(PROBLEMS), sharex=True, sharey=True)
     styles = ("-", "--", "-.", ":")
     for axis, name in zip(axes, PROBLEMS, strict=True):
         for index, proof in enumerate(proofs):
@@ -91,5 +100,3 @@ def draw_orders(proofs: list[Proof], file: Path) -> None:
         figure.savefig(file, dpi=130)
     except OSError as error:
         raise ValueError(f"cannot write {file}: {error.strerror}") from None
-    finally:
-        plt.close(figure)

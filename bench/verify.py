@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from fastsample.bench.golden import NotASolver, cases, compare
-from fastsample.bench.trajectories import Recorder
 from fastsample.models.analytic import ring_mixture
-from fastsample.models.denoiser import Denoiser
+from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.models.noise import normal
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.solvers.solver import Plan, Solver, get, solvers

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastsample.datasets.dataset import DatasetError, StreamedImages, data_home
+from fastsample.datasets.dataset import DatasetError, StreamedImages
+from fastsample.datasets.home import data_home
 from fastsample.datasets.recipes import RECIPES, Recipe
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "image_folder"]

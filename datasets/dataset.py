@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["DatasetError", "ImageDataset", "Images", "StreamedImages", "data_home"]
+__all__ = ["DatasetError", "ImageDataset", "Images", "StreamedImages"]
 
 
 class DatasetError(ValueError):
     """A data set is missing, damaged or not what its name says."""
-
-
-def data_home() -> Path:
-    """Folder of downloaded and user-given files: $FASTSAMPLE_HOME, else ~/.cache/fastsample."""
-    return Path(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
 
 
 class Images(torch.utils.data.Dataset[Tensor], ABC):

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.benchmarks import BENCHMARKS, image_folder
-from fastsample.datasets.dataset import DatasetError, ImageDataset, Images, data_home
+from fastsample.datasets.dataset import DatasetError, ImageDataset, Images
+from fastsample.datasets.home import data_home
 
-__all__ = ["CIFAR10_CLASSES", "DatasetError", "ImageDataset", "Images", "data_home", "dataset_named", "dataset_names"]
+__all__ = ["CIFAR10_CLASSES", "DatasetError", "ImageDataset", "Images", "dataset_named", "dataset_names"]
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

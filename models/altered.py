@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from fastsample.models.denoiser import Denoiser, Point
+from fastsample.models.denoiser import Denoiser, Point, Wrapped
 
 __all__ = ["AnalyticFirstStep", "Thresholded"]
 
 
-class Thresholded(Denoiser):
+class Thresholded(Wrapped):
     """Dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3).
 
     s = max(quantile(|x0|, 0.995), 1) per sample; x0 is clipped to [-s, s] and divided by s. It is
@@ -21,19 +21,24 @@ class Thresholded(Denoiser):
     """
 
     def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
-        super().__init__(base.path)
-        self.base, self.quantile = base, quantile
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
+        super().__init__(base)
+        self.quantile = quantile
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        x0 = self.base.x0(x, t)
+        return self._answer(x, self.base.x0(x, t), t, p, r)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        x0 = self.base.each(x, [(t, 1.0, 0.0) for t, _, _ in points], rows)
+        return torch.cat([self._answer(x[i : i + 1], x0[i : i + 1], *point) for i, point in enumerate(points)])
+
+    def _answer(self, x: torch.Tensor, x0: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         size = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1).clamp(min=1.0)
         size = size.reshape(-1, *[1] * (x0.ndim - 1))
         x0 = torch.minimum(torch.maximum(x0, -size), size) / size
         return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
 
 
-class AnalyticFirstStep(Denoiser):
+class AnalyticFirstStep(Wrapped):
     """Replaces the first evaluation by eps = x / sqrt(alpha^2 + sigma^2) and does not count it.
 
     At the noise end x is nearly all noise, so this "analytic first step" (AFS, arXiv 2210.05475)
@@ -41,14 +46,12 @@ class AnalyticFirstStep(Denoiser):
     """
 
     def __init__(self, base: Denoiser) -> None:
-        super().__init__(base.path)
-        self.base, self._first = base, True
-        self.forwards, self.classifier_calls = base.forwards, base.classifier_calls
+        super().__init__(base)
+        self._first = True
 
     def combine(self, x: Any, t: float, p: float, r: float) -> Any:
         if not self._first:
-            self.nfe += 1
-            return self.base.combine(x, t, p, r)
+            return super().combine(x, t, p, r)
         self._first = False
         return self._analytic(x, t, p, r)
 
@@ -60,10 +63,6 @@ class AnalyticFirstStep(Denoiser):
 
     def each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
         if not self._first:
-            self.own.update(rows)
-            return self.base.each(x, points, rows)
+            return super().each(x, points, rows)
         self._first = False
         return torch.cat([self._analytic(x[i : i + 1], *point) for i, point in enumerate(points)])
-
-    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        return self.base.combine(x, t, p, r)

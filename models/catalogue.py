@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from pathlib import Path as FilePath
 import torch
 from rich.console import Console
 
+from fastsample.datasets.home import data_home
+from fastsample.datasets.names import nearest
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import (
     CheckpointError,
@@ -22,7 +22,7 @@ from fastsample.models.checkpoints import (
     model_file,
 )
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
-from fastsample.models.path import LinearFlow, Path, VPLinear, path_named
+from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public import Card, card_named, cards
 from fastsample.models.public_model import public_model
 
@@ -101,7 +101,7 @@ def shipped_path(name: str) -> Path | None:
     if name not in embedded_models():
         return None
     _, facts = load_checkpoint(model_file(name))
-    return path_named(facts.path) if isinstance(facts, DenoiserMetadata) else None
+    return facts.convention.path if isinstance(facts, DenoiserMetadata) else None
 
 
 def open_model(
@@ -117,7 +117,7 @@ def open_model(
     Args:
         name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
             ID@DIGITS is a public model with other weights than the published ones, given once before.
-        home: folder of what is downloaded; by default $FASTSAMPLE_HOME, else ~/.cache/fastsample.
+        home: folder of what is downloaded; by default `data_home()`.
         console: where the licence and the progress of a download are shown.
         checkpoint: a file with the weights of a public model; if it is not the published one, the model has an id with
             the first digits of its hash.
@@ -135,8 +135,7 @@ def open_model(
             raise ValueError(f"{name} names its weights already, which excludes a checkpoint file")
         if card.id in _ANALYTIC:
             raise CheckpointError(f"{card_name}: {card.id!r} is a model of the package; the card needs another id")
-        home = home or FilePath(os.environ.get("FASTSAMPLE_HOME") or FilePath.home() / ".cache" / "fastsample")
-        return _public(card, home, console, checkpoint, classifier_scale, digits)
+        return _public(card, home or data_home(), console, checkpoint, classifier_scale, digits)
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if classifier_scale:
@@ -146,13 +145,12 @@ def open_model(
         return Model(name, title, "", make().path, shape, shape, "analytic", 0, None, lambda *_: make())
     known = model_names()
     if name not in known and not name.endswith(".safetensors"):
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`fastsample list models` shows all."
-        raise ValueError(f"unknown model {name!r}; {hint} (A checkpoint file ends in .safetensors, a card in .toml.)")
+        told = nearest(name, known, "model", "`fastsample list models` shows all.")
+        raise ValueError(f"{told} (A checkpoint file ends in .safetensors, a card in .toml.)")
     network, facts, sha256 = load_model(name)
     if not isinstance(facts, DenoiserMetadata):
         raise CheckpointError(f"{name} holds a {facts.kind}, which cannot be sampled")
-    path = path_named(facts.path)
+    convention = facts.convention
 
     def make_denoiser(
         module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, autocast: torch.dtype | None
@@ -160,15 +158,15 @@ def open_model(
         assert module is not None
         one_hot = None if labels is None else torch.nn.functional.one_hot(labels, facts.num_classes).float()
         return NetworkDenoiser(
-            module, path, facts.prediction, time_scale=facts.time_scale, time_shift=facts.time_shift, labels=one_hot,
-            guidance=guidance, null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
+            module, convention, labels=one_hot, guidance=guidance,
+            null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
         )  # fmt: skip
 
     # A checkpoint of one's own may carry the id of a model of the package, as one that was trained by its recipe.
     mine = facts.id not in known or sha256 == embedded_models().get(facts.id, {}).get("sha256")
     return Model(
-        facts.id if mine else f"{facts.id}@{sha256[:8]}", facts.title, sha256, path, facts.image_shape,
-        facts.image_shape, facts.data, facts.num_classes, network, make_denoiser,
+        facts.id if mine else f"{facts.id}@{sha256[:8]}", facts.title, sha256, convention.path,
+        facts.image_shape, facts.image_shape, facts.data, facts.num_classes, network, make_denoiser,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ half precision when the block says so; everything is float32 in memory.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -21,6 +20,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastsample.datasets.files import write_atomically
+from fastsample.datasets.home import sha256_of
+from fastsample.models.convention import Convention
+from fastsample.models.denoiser import Prediction
 from fastsample.models.networks import registry
 
 __all__ = [
@@ -38,7 +40,6 @@ __all__ = [
     "load_model",
     "model_file",
     "save_checkpoint",
-    "sha256_of",
 ]
 
 MOST_CLASSES = 100_000  # of labels; ImageNet-21k has 21,841
@@ -83,20 +84,22 @@ class _Common(BaseModel):
 
 
 class DenoiserMetadata(_Common):
-    """What a diffusion or flow network predicts, and where it lives.
-
-    The network is called as network(x, time_scale * t + time_shift) with t a time of `path`, and returns `prediction`.
-    """
+    """What a diffusion or flow network predicts, and where it lives: the fields of its `Convention`."""
 
     kind: Literal["denoiser"] = "denoiser"
     path: str
-    prediction: Literal["x0", "eps", "velocity", "v"]
+    prediction: Prediction
     time_scale: float
     time_shift: float = 0.0
     times: str = Field(description="distribution of the training times")
     coupling: str = Field(default="independent", description="of data and noise in training")
     teacher_sha256: str = Field(default="", description="of the model whose pairs it was trained on")
     recipe: dict[str, Any] = Field(default={}, description="all fields of the recipe; models of 0.1.0 have none")
+
+    @property
+    def convention(self) -> Convention:
+        """The network's."""
+        return Convention.read(self.model_dump())
 
 
 class ClassifierMetadata(_Common):
@@ -109,12 +112,6 @@ class ClassifierMetadata(_Common):
 
 Metadata = Annotated[DenoiserMetadata | ClassifierMetadata, Field(discriminator="kind")]
 _METADATA: TypeAdapter[Metadata] = TypeAdapter(Metadata)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:

@@ -26,7 +26,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastsample.datasets.files import write_atomically
-from fastsample.models.checkpoints import CheckpointError, check_fit, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.download import download, no_checkpoint
 from fastsample.models.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
 from fastsample.models.manifest import Manifest, converted, existing, made_for, own_first_stage

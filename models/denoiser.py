@@ -24,15 +24,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from fastsample.models.convention import Convention
 from fastsample.models.path import Path
 
-__all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "column", "convert", "scale_between", "weights"]
+__all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "Recorder", "Wrapped", "column", "convert",
+           "data_prediction", "scale_between", "weights"]  # fmt: skip
 
 Prediction = Literal["x0", "eps", "velocity", "v"]
 Point = tuple[float, float, float]  # (t, p, r): p x0 + r eps at t
 
 
-def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]:
+def weights(path: Path, t: float, prediction: str) -> tuple[float, float]:
     """(p, r) such that the prediction at t is p x0 + r eps.
 
     Raises:
@@ -50,7 +52,7 @@ def weights(path: Path, t: float, prediction: Prediction) -> tuple[float, float]
     raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(get_args(Prediction))}")
 
 
-def convert(path: Path, t: float, have: Prediction, want: tuple[float, float]) -> tuple[float, float]:
+def convert(path: Path, t: float, have: str, want: tuple[float, float]) -> tuple[float, float]:
     """(c_x, c_f) with  p x0 + r eps = c_x x + c_f f,  where f is the prediction `have` at (x, t).
 
     Raises:
@@ -64,6 +66,14 @@ def convert(path: Path, t: float, have: Prediction, want: tuple[float, float]) -
     if det == 0:
         raise ZeroDivisionError(f"the {have} prediction says nothing more than x at t = {t} of the {path.name} path")
     return (want_p * r - want_r * p) / det, (want_r * alpha - want_p * sigma) / det
+
+
+def data_prediction(path: Path, t: float, x: Any, answer: Any, p: float, r: float) -> Any:
+    """x0 at (x, t) from answer = p x0 + r eps."""
+    if r == 0:
+        return answer / p
+    share = r / path.sigma(t)
+    return (answer - share * x) / (p - share * path.alpha(t))
 
 
 class Denoiser(ABC):
@@ -131,12 +141,22 @@ class Denoiser(ABC):
         return self if path == self.path else _View(self, path)
 
 
-class _View(Denoiser):
-    """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
+class Wrapped(Denoiser):
+    """Another denoiser, asked through this one: on its path or another, an evaluation costs what one of `base` does."""
 
-    def __init__(self, base: Denoiser, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, base: Denoiser, path: Path | None = None) -> None:
+        super().__init__(path or base.path)
         self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        return self.base.combine(x, t, p, r)
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        return self.base.each(x, points, rows)
+
+
+class _View(Wrapped):
+    """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         own, scale = self._place(t)
@@ -174,9 +194,7 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: called as network(x, times) or network(x, times, labels), x [batch, channels, height,
             width], times float32 [batch]; returns its prediction in the shape of x.
-        path: the path it was trained on.
-        prediction: what it returns.
-        time_scale, time_shift: the network is called with time_scale * t + time_shift.
+        convention: its path, its `Prediction`, and the times it is called with.
         labels: one-hot or integer labels [batch, ...] for the whole batch, or None.
         guidance: classifier-free guidance weight w: (1 + w) conditional - w unconditional
             (arXiv 2207.12598, eq. 6); 0 is plain conditional sampling.
@@ -193,11 +211,8 @@ class NetworkDenoiser(Denoiser):
     def __init__(
         self,
         network: torch.nn.Module,
-        path: Path,
-        prediction: Prediction,
+        convention: Convention,
         *,
-        time_scale: float = 1.0,
-        time_shift: float = 0.0,
         labels: torch.Tensor | None = None,
         guidance: float = 0.0,
         null_labels: torch.Tensor | None = None,
@@ -205,13 +220,12 @@ class NetworkDenoiser(Denoiser):
         classifier_scale: float = 0.0,
         autocast: torch.dtype | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(convention.path)
         if guidance and (labels is None or null_labels is None):
             raise ValueError("classifier-free guidance needs labels and null_labels")
-        if classifier_scale and (labels is None or guidance or prediction != "eps"):
+        if classifier_scale and (labels is None or guidance or convention.prediction != "eps"):
             raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
-        self.network, self.prediction = network, prediction
-        self.time_scale, self.time_shift, self.guided_channels = time_scale, time_shift, guided_channels
+        self.network, self.convention, self.guided_channels = network, convention, guided_channels
         self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
         self.classifier_scale = classifier_scale
         self.forwards, self.classifier_calls = 2 if guidance else 1, 1 if classifier_scale else 0
@@ -226,7 +240,7 @@ class NetworkDenoiser(Denoiser):
     def _guided(self, x: torch.Tensor, times: Sequence[float], rows: list[int] | None = None) -> torch.Tensor:
         """The network's prediction with its guidance; for all at one time, or for some rows each at its own."""
         own, null = (one if one is None or rows is None else one[rows] for one in (self.labels, self.null_labels))
-        labels = torch.tensor([self.time_scale * t + self.time_shift for t in times], dtype=torch.float64)
+        labels = torch.tensor([self.convention.label(t) for t in times], dtype=torch.float64)
         labels = labels.expand(len(x)).to(x.device, self._dtype).contiguous()
         given: list[Any] = [] if own is None else [own]
         if self.classifier_scale:
@@ -241,12 +255,39 @@ class NetworkDenoiser(Denoiser):
         return f
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        c_x, c_f = convert(self.path, t, self.prediction, (p, r))
+        c_x, c_f = convert(self.path, t, self.convention.prediction, (p, r))
         f = self._guided(x, [t])
         if c_x == 0:
             return f if c_f == 1 else c_f * f
         return torch.add(c_x * x, f, alpha=c_f)
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
-        c_x, c_f = zip(*(convert(self.path, t, self.prediction, (p, r)) for t, p, r in points), strict=True)
+        have = self.convention.prediction
+        c_x, c_f = zip(*(convert(self.path, t, have, (p, r)) for t, p, r in points), strict=True)
         return column(c_x, x) * x + column(c_f, x) * self._guided(x, [t for t, _, _ in points], list(rows))
+
+
+class Recorder(Wrapped):
+    """Answers like another denoiser and keeps the points at which it is asked.
+
+    Attributes:
+        points: (t, x) of each evaluation on the denoiser's path, oldest first; x holds one sample where each has a
+            time of its own.
+        first: the data prediction of the first evaluation; None where alpha is 0.
+    """
+
+    def __init__(self, base: Denoiser) -> None:
+        super().__init__(base)
+        self.points: list[tuple[float, torch.Tensor]] = []
+        self.first: torch.Tensor | None = None
+
+    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
+        self.points.append((t, x))
+        answer: torch.Tensor = super()._combine(x, t, p, r)
+        if len(self.points) == 1:
+            self.first = data_prediction(self.path, t, x, answer, p, r) if self.path.alpha(t) > 0 else None
+        return answer
+
+    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        self.points += [(t, x[i : i + 1]) for i, (t, _, _) in enumerate(points)]
+        return super()._each(x, points, rows)

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from fastsample.datasets.files import write_atomically
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.known import DownloadError, from_elsewhere, record, target_of, verify_file
 from fastsample.models.public import Card
 

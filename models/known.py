@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fastsample.datasets.files import write_atomically
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public import Card, is_shipped
 
 __all__ = [

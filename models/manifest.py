@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.known import current_sha256, from_elsewhere, target_of
 from fastsample.models.public import Card, Network
 from fastsample.models.readers import Layout

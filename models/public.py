@@ -7,7 +7,6 @@ taken over.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -16,8 +15,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fastsample.datasets.names import nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
+from fastsample.models.convention import Convention
+from fastsample.models.like import resolved
 from fastsample.models.networks.registry import network_names
 from fastsample.models.readers import Layout
 
@@ -197,6 +199,16 @@ class Card(_Table):
             raise ValueError("a latent model needs a first stage, and only a latent model has one")
         return self
 
+    @property
+    def convention(self) -> Convention:
+        """Of the network as it is in the file; of a card with a path."""
+        assert self.path is not None
+        log = self.time.map == "log"
+        plain = self.output_sign == 1 and not self.extra_channels and self.labels.kind != "index"
+        plain = plain and self.data_range == "[-1,1]" and (not log or self.output == "edm-F")
+        scale = self.time.scale * (4 if log else 1)  # of c_noise = ln(sigma) / 4
+        return Convention(self.path.build(), self.output, scale, self.time.shift, plain)
+
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
@@ -210,27 +222,10 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _resolved(name: str, tables: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The table of that id with all that it takes over."""
-    if name not in tables or name in seen:
-        what = "goes in a circle" if name in seen else "is not a card"
-        raise CheckpointError(f"`like` of {seen[-1]!r}: {name!r} {what}")
-    table = dict(tables[name])
-    if "like" not in table:
-        return table
-    inherited = _resolved(table.pop("like"), tables, (*seen, name))
-    return _merged({key: value for key, value in inherited.items() if key not in _OWN}, table)
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    both = {k for k in base.keys() & changes.keys() if isinstance(base[k], dict) and isinstance(changes[k], dict)}
-    return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}
-
-
 def _card(name: str, tables: Mapping[str, dict[str, Any]], origin: str) -> Card:
     try:
-        return Card(id=name, **_resolved(name, tables))
-    except (ValidationError, TypeError, RecursionError) as error:
+        return Card(id=name, **resolved(name, tables, "`like`: {} is not a card", own=_OWN))
+    except (ValueError, TypeError, RecursionError) as error:
         told = faults_of(error) if isinstance(error, ValidationError) else str(error)
         raise CheckpointError(f"the card {name!r} of {origin} is not valid: {told}") from error
 
@@ -260,11 +255,7 @@ def card_named(name: str) -> Card:
     file, _, wanted = name.partition("#")
     if not file.endswith(".toml"):
         if name not in _shipped():
-            close = difflib.get_close_matches(name, _shipped(), n=3, cutoff=0.4)
-            raise CheckpointError(
-                f"no public model is called {name!r}; "
-                + (f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(_shipped())}")
-            )
+            raise CheckpointError(nearest(name, _shipped(), "public model"))
         return _card(name, _shipped(), "the package")
     own = _read(Path(file))
     if taken := sorted(own.keys() & (_shipped().keys() | embedded_models())):

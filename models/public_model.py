@@ -15,10 +15,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.convention import Convention
 from fastsample.models.conversion import Converted, fetch, open_converted
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser, Prediction
 from fastsample.models.known import identity
 from fastsample.models.manifest import given_before
+from fastsample.models.networks.edm_precond import edm_coefficients
 from fastsample.models.path import DiscreteVP, Path
 from fastsample.models.public import Card, Time, card_named
 
@@ -84,9 +86,8 @@ class PublicNetwork(nn.Module):
         label = t if self.time.map == "linear" else self.time.scale * t.log() + self.time.shift
         sigma = t.reshape(-1, *[1] * (x.ndim - 1))
         if self.output == "edm-F":
-            total = sigma**2 + _SIGMA_DATA**2
-            out = self.network(x / total.sqrt(), label, *labels)
-            return _SIGMA_DATA**2 / total * x + sigma * _SIGMA_DATA / total.sqrt() * out
+            c_skip, c_out, c_in, _ = edm_coefficients(sigma, _SIGMA_DATA)
+            return c_skip * x + c_out * self.network(c_in * x, label, *labels)
         if self.output == "score":
             if self.time.map == "log":
                 label = label.round()
@@ -165,11 +166,10 @@ class PublicModel:
             null = torch.full_like(labels, card.labels.classes)
         if guidance and self.classifier_scale:
             raise CheckpointError("classifier-free and classifier guidance exclude each other")
-        linear = card.time.map == "linear"
+        time = (card.time.scale, card.time.shift) if card.time.map == "linear" else (1.0, 0.0)
         return NetworkDenoiser(
-            module or self.network, self.path, _PREDICTIONS[card.output],
-            time_scale=card.time.scale if linear else 1.0, time_shift=card.time.shift if linear else 0.0,
-            labels=given, guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
+            module or self.network, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
+            guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
             classifier_scale=self.classifier_scale, autocast=autocast,
         )  # fmt: skip
 

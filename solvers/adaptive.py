@@ -21,17 +21,23 @@ from fastsample.models.path import Path
 from fastsample.solvers.adams import combine
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.tableau import Tableau
 
 __all__ = ["Integration", "dopri5", "integrate_adaptively"]
 
-_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_ROWS = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+# Its last stage is the result, and the first of the next step.
+_DOPRI5 = Tableau(
+    nodes=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+    rows=(
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+    weights=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
 )
 # fifth-order weights less fourth-order ones
 _ERROR = (-71 / 57600, 0.0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40)
@@ -91,7 +97,7 @@ def integrate_adaptively(
         target = np.minimum(t + h, end)
         h = target - t
         length, slopes, fresh = column(h, x), [slope], x
-        for node, row in zip(_NODES, _ROWS, strict=True):
+        for node, row in zip(_DOPRI5.nodes[1:], _DOPRI5.rows[1:], strict=True):
             fresh = x + length * combine(row, slopes)
             slopes.append(velocity(fresh, t + node * h))
         scale = atol + rtol * x.abs().maximum(fresh.abs())

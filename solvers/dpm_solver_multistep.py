@@ -9,7 +9,18 @@ r_0 = h_0 / h, r_1 = h_1 / h, D10 = (m_0 - m_1) / r_0, D11 = (m_1 - m_2) / r_1 a
     3M             x_t = A x_s - c_t psi_0 m_0 - c_t psi_1 D1 - 2 c_t psi_2 D2,
                    D1 = D10 + r_0 / (r_0 + r_1) (D10 - D11),  D2 = (D10 - D11) / (r_0 + r_1)
 
-that is, the interpolating polynomial of m under the exponential integral.
+that is, the interpolating polynomial of m under the exponential integral. DPM-Solver++(2M) in full, with the data
+prediction D, is
+
+    for s, t in pairs of neighbouring times:
+        m_0 = D(x, s)
+        h   = lambda(t) - lambda(s)
+        r_0 = h_0 / h
+        d   = (1 + 1 / (2 r_0)) m_0 - 1 / (2 r_0) m_1       in the first step, and the last below ten, m_0
+        x   = sigma(t) / sigma(s) x - alpha(t) (e^-h - 1) d
+        m_1, h_0 = m_0, h
+
+which here is `multistep` with `adams_half`; the other members change the prediction or the rule.
 """
 
 from __future__ import annotations

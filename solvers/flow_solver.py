@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.adams import adams_weights, combine
-from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule, register
 
 _CORRECTORS = ("none", "pec", "pec_final", "pece")

@@ -11,7 +11,6 @@ Grids in lambda or NSR are singular where alpha = 0 (t = 0 of CondOT): there the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -25,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from fastsample.datasets.names import nearest
 from fastsample.models.path import Path
 
-__all__ = ["GRIDS", "Grid", "GridError", "nearest"]
+__all__ = ["GRIDS", "Grid", "GridError"]
 
 _Times = Callable[..., list[float]]
 GRIDS: dict[str, _Times] = {}
@@ -194,13 +194,6 @@ def _entries(path: Path, entries: list[int]) -> list[float]:
     if entries[-1] > 999:
         raise GridError(f"an integer grid has at most 1000 intervals, not {len(entries)}")
     return [*((j + 1) / 1000 for j in reversed(entries)), 0.0]
-
-
-def nearest(name: str, known: list[str], kind: str) -> str:
-    """An error message for an unknown name that offers the nearest ones."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,23 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule, register, steps
+from fastsample.solvers.tableau import Tableau
+
+MIDPOINT = Tableau((0, 0.5), ((), (0.5,)), (0, 1))
+HEUN = Tableau((0, 1), ((), (1,)), (0.5, 0.5))
+BOSH3 = Tableau((0, 0.5, 0.75), ((), (0.5,), (0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
+RK4 = Tableau((0, 0.5, 0.5, 1), ((), (0.5,), (0, 0.5), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
+RK4_38 = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
 
 
-def _explicit(denoiser: Denoiser, x: Any, times: Sequence[float], nodes: Sequence[float], rows: Any, final: Any) -> Any:
-    """One explicit tableau: stage i at t + nodes[i] h and x + h sum_j rows[i][j] k_j; result x + h sum final_j k_j."""
+def _explicit(tableau: Tableau, denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     for s, t in pairwise(times):
         h = t - s
         k: list[Any] = []
-        for node, row in zip(nodes, rows, strict=True):
+        for node, row in zip(tableau.nodes, tableau.rows, strict=True):
             point = x + sum((h * a) * slope for a, slope in zip(row, k, strict=True) if a) if k else x
             k.append(denoiser.velocity(point, s + node * h))
-        x = x + sum((h * b) * slope for b, slope in zip(final, k, strict=True) if b)
+        x = x + sum((h * b) * slope for b, slope in zip(tableau.weights, k, strict=True) if b)
     return x
 
 
@@ -49,13 +55,13 @@ def euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
 @register("midpoint", title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2), **_HIGHER)
 def midpoint(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """x' = x + h u(x + h/2 u(x, t), t + h/2). Second order; two evaluations a step."""
-    return _explicit(denoiser, x, times, (0, 0.5), ((), (0.5,)), (0, 1))
+    return _explicit(MIDPOINT, denoiser, x, times)
 
 
 @register("heun", title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2), **_HIGHER)
 def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Trapezoid with an Euler predictor. Second order; two evaluations a step."""
-    return _explicit(denoiser, x, times, (0, 1), ((), (1,)), (0.5, 0.5))
+    return _explicit(HEUN, denoiser, x, times)
 
 
 @register(
@@ -68,15 +74,13 @@ def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
 )
 def bosh3(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The third-order member of the Bogacki-Shampine pair with a fixed step; three evaluations a step."""
-    return _explicit(denoiser, x, times, (0, 0.5, 0.75), ((), (0.5,), (0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
+    return _explicit(BOSH3, denoiser, x, times)
 
 
 @register("rk4", title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4), **_HIGHER)
 def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The classical tableau (weights 1/6, 1/3, 1/3, 1/6); four evaluations a step."""
-    return _explicit(
-        denoiser, x, times, (0, 0.5, 0.5, 1), ((), (0.5,), (0, 0.5), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
-    )
+    return _explicit(RK4, denoiser, x, times)
 
 
 @register(
@@ -90,9 +94,7 @@ def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
 )
 def rk4_38(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Kutta's 3/8 rule, the `rk4` of torchdiffeq; four evaluations a step."""
-    return _explicit(
-        denoiser, x, times, (0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-    )
+    return _explicit(RK4_38, denoiser, x, times)
 
 
 def _shifted_unit_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:

@@ -23,80 +23,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Denoiser, Prediction
 from fastsample.models.path import Path
 from fastsample.solvers.exponential import prediction_named
-from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.grids import Grid
+from fastsample.solvers.recursive_difference import constant_phi, is_exact, phi_per_step
 from fastsample.solvers.singlestep import agile_orders, fixed_orders, interior_ratios, outer_times
 from fastsample.solvers.solver import Schedule, register
-
-
-def phi_1(m: int) -> float:
-    """sum_{k=1}^m (-1)^(k-1) / k! (Cor. 3.1); from m = 18 on it is its limit in float64."""
-    return -sum((-1.0) ** k / math.factorial(k) for k in range(1, min(m, 20) + 1))
-
-
-def constant_phi(phi: str) -> float:
-    """phi from `m<k>` (phi_1(k)), `limit` ((e - 1)/e), `fd` (1), or a number.
-
-    Raises:
-        ValueError: for anything else, and for numbers that are not positive.
-    """
-    if phi in ("limit", "fd"):
-        return {"limit": -math.expm1(-1), "fd": 1.0}[phi]
-    try:
-        value = phi_1(int(phi[1:])) if phi.startswith("m") else float(phi)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise ValueError(f"phi is m3, limit, fd, code-root, code-sd or a positive number, not {phi!r}")
-    return value
-
-
-def _is_exact(phi: str) -> bool:
-    """Whether phi is 1, the only constant for which the difference estimates a derivative consistently."""
-    return not phi.startswith("code") and constant_phi(phi) == 1
-
-
-def _phi_per_step(phi: str, multistep: bool, nfe: int, order: int, count: int) -> list[float]:
-    """phi of each step; the two code rules take small m at both ends of the run and large m in its middle."""
-    if phi not in ("code-root", "code-sd"):
-        return [constant_phi(phi)] * count
-    rule = {
-        ("code-root", True): _multistep_root, ("code-root", False): _singlestep_root,
-        ("code-sd", True): _multistep_sd, ("code-sd", False): _singlestep_sd,
-    }[phi, multistep]  # fmt: skip
-    return [phi_1(max(3, rule(i, nfe, order))) for i in range(count)]
-
-
-def _singlestep_root(i: int, nfe: int, order: int) -> int:
-    full = nfe // order
-    if i in (full // 2, full):
-        return full + 2
-    return 2 * i + 3 if i < full // 2 else 2 * (full - i) + 2
-
-
-def _singlestep_sd(i: int, nfe: int, order: int) -> int:
-    full = nfe // order
-    if i == full:
-        return full + 1
-    return 2 * i + 4 if i < full // 2 else 2 * (full - i) + 1
-
-
-def _multistep_root(i: int, nfe: int, order: int) -> int:
-    target = i + 1
-    if target < order:
-        return 2 * target + 2
-    if target == nfe // 2:
-        return nfe + 3
-    return 2 * (target - order) + 4 if target < nfe // 2 else 2 * (nfe - target) + 3
-
-
-def _multistep_sd(i: int, nfe: int, order: int) -> int:
-    target, half = i + 1, (nfe + 1 - order) // 2
-    if target < order:
-        return nfe - target + 3
-    return 2 * (target - order) + 4 if target < half + order else 2 * (order + 2 * half - target) + 3
 
 
 def _choice(option: str, value: str, allowed: Sequence[str]) -> str:
@@ -148,14 +82,14 @@ def _scire_schedule(
             interiors = [tuple(j / p for j in range(1, p)) for p in orders]
     arguments = {
         "prediction": prediction_named(prediction), "orders": orders,
-        "phis": _phi_per_step(phi, multistep, nfe, order, len(orders)),
+        "phis": phi_per_step(phi, multistep, nfe, order, len(orders)),
         "interiors": interiors, "power": 2 if stage == "consistent" else 1, "rule": rule if multistep else None,
     }  # fmt: skip
     return Schedule(times, arguments)
 
 
 def _order(*, order: int, mode: str, phi: str, ratios: str, stage: str, **_: Any) -> int:
-    if not _is_exact(phi):
+    if not is_exact(phi):
         return 1
     third = stage == "consistent" and mode == "singlestep_fixed" and ratios == "fixed"
     return min(order, 3 if third else 2)
@@ -190,13 +124,6 @@ def scire(
 ) -> Any:
     """SciRE-Solver in scaled coordinates: single-step (Algorithms 1 and 2) or, with a rule, multistep.
 
-    Single-step, h = tau(t) - tau(s), stages at tau(s) + r_j h, k_0 = f(y, s), and r = 1 for the result:
-
-        u_j = y + r_j h k_0 + r_j^power h / (2 phi r_{j-1}) (k_{j-1} - k_0),   k_j = f(u_j)
-
-    power = 1 is the published stage; power = 2 (stage=consistent) is the second-order one, which makes
-    three stages with phi = 1 and r = 1/3, 2/3 Heun's third-order method in tau.
-
     Args:
         prediction: "eps" is V1, "x0" is V2.
         orders, phis: of each step.
@@ -204,34 +131,73 @@ def scire(
         power: of r_j in a stage.
         rule: None, or which published code's second-order multistep rule to follow.
     """
-    path = denoiser.path
-    scale: Callable[[float], float] = path.alpha if prediction == "eps" else path.sigma
-    sign = 1 if prediction == "eps" else -1
+    ode = _ScaledODE(denoiser, prediction)
+    y = (1 / ode.scale(times[0])) * x
+    if rule is None:
+        y = _singlestep(ode, y, times, phis, interiors, power)
+    else:
+        y = _multistep(ode, y, times, orders, phis, rule)
+    return ode.scale(times[-1]) * y
 
-    def f(y: Any, t: float) -> Any:
-        return denoiser.predict(scale(t) * y, t, prediction)
 
-    y, past = (1 / scale(times[0])) * x, list[tuple[float, Any]]()
-    for (s, t), order, phi, interior in zip(pairwise(times), orders, phis, interiors, strict=True):
-        tau = path.nsr(s) ** sign
-        h = path.nsr(t) ** sign - tau
-        k0 = f(y, s)
-        if rule is not None:
-            past = [(path.nsr(s), k0), *past[:2]]
-            y = y + h * k0
-            if order > 1:
-                y = y + h * _difference(past[:order], path.nsr(t), phi, rule)
-            continue
-        u, k, before = y, k0, None
-        for r in (*interior, 1.0):
-            if before is not None:
-                k = f(u, path.t_of_nsr((tau + before * h) ** sign))
-            u = y + (r * h) * k0
-            if before is not None:
-                u = u + (r**power * h / (2 * phi * before)) * (k - k0)
-            before = r
+class _ScaledODE:
+    """dy/dtau = f(y, t), y = x / scale(t): V1 with the noise prediction, V2 with the data prediction."""
+
+    def __init__(self, denoiser: Denoiser, prediction: Prediction) -> None:
+        self.denoiser, self.prediction, self.path = denoiser, prediction, denoiser.path
+        self.scale: Callable[[float], float] = self.path.alpha if prediction == "eps" else self.path.sigma
+        self._sign = 1 if prediction == "eps" else -1
+
+    def tau(self, t: float) -> float:
+        return self.path.nsr(t) ** self._sign
+
+    def t_of(self, tau: float) -> float:
+        return self.path.t_of_nsr(tau**self._sign)
+
+    def f(self, y: Any, t: float) -> Any:
+        return self.denoiser.predict(self.scale(t) * y, t, self.prediction)
+
+
+def _singlestep(
+    ode: _ScaledODE,
+    y: Any,
+    times: Sequence[float],
+    phis: Sequence[float],
+    interiors: Sequence[tuple[float, ...]],
+    power: int,
+) -> Any:
+    """h = tau(t) - tau(s), k_0 = f(y, s), stages at tau(s) + r_j h, and r = 1 for the result:
+
+        u_1 = y + r_1 h k_0,   k_j = f(u_j)
+        u_j = y + r_j h k_0 + r_j^power h / (2 phi r_{j-1}) (k_{j-1} - k_0)
+
+    power = 1 is the published stage; power = 2 (stage=consistent) is the second-order one, which makes
+    three stages with phi = 1 and r = 1/3, 2/3 Heun's third-order method in tau.
+    """
+    for (s, t), phi, interior in zip(pairwise(times), phis, interiors, strict=True):
+        tau, r = ode.tau(s), (*interior, 1.0)
+        h = ode.tau(t) - tau
+        k0 = ode.f(y, s)
+        u = y + (r[0] * h) * k0
+        for before, now in pairwise(r):
+            k = ode.f(u, ode.t_of(tau + before * h))
+            u = y + (now * h) * k0 + (now**power * h / (2 * phi * before)) * (k - k0)
         y = u
-    return scale(times[-1]) * y
+    return y
+
+
+def _multistep(
+    ode: _ScaledODE, y: Any, times: Sequence[float], orders: Sequence[int], phis: Sequence[float], rule: str
+) -> Any:
+    """y' = y + h (k_0 + d), h = tau(t) - tau(s), k_0 = f(y, s), d the recursive difference over the steps before."""
+    past: list[tuple[float, Any]] = []
+    for (s, t), order, phi in zip(pairwise(times), orders, phis, strict=True):
+        h, k0 = ode.tau(t) - ode.tau(s), ode.f(y, s)
+        past = [(ode.path.nsr(s), k0), *past[:2]]
+        y = y + h * k0
+        if order > 1:
+            y = y + h * _difference(past[:order], ode.path.nsr(t), phi, rule)
+    return y
 
 
 def _difference(past: Sequence[tuple[float, Any]], n_t: float, phi: float, rule: str) -> Any:
@@ -260,7 +226,7 @@ def _scirei_schedule(
 @register(
     "scirei", title="SciREI-Solver", paper="2308.07896", coordinate="eps",
     grids=("nsr", "logsnr", "uniform", "quadratic"), flow_grid="sigmoid",
-    order=lambda *, phi, **_: 2 if _is_exact(phi) else 1,
+    order=lambda *, phi, **_: 2 if is_exact(phi) else 1,
     scheduler=_scirei_schedule,
 )  # fmt: skip
 def scirei(denoiser: Denoiser, x: Any, times: Sequence[float], *, orders: Sequence[int], phi_value: float) -> Any:

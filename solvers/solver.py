@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
-from fastsample.solvers.grids import Grid, nearest
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.plan import Plan
 
 __all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]

@@ -16,10 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastsample.models.denoiser import Denoiser
-from fastsample.models.path import Path
+from fastsample.models.denoiser import Denoiser, Wrapped, data_prediction
 
-__all__ = ["data_prediction", "solve_from"]
+__all__ = ["solve_from"]
 
 
 class _Asked(Exception):  # noqa: N818
@@ -33,31 +32,19 @@ class _Probe(Denoiser):
         raise _Asked(x, t, p, r)
 
 
-class _Answered(Denoiser):
+class _Answered(Wrapped):
     """Answers the first question with an answer that was made at another x; the others as the base does."""
 
     def __init__(self, base: Denoiser, point: Any, answer: Any) -> None:
-        super().__init__(base.path)
-        self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
+        super().__init__(base)
         self._first: tuple[Any, Any] | None = point, answer
 
     def combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        self.nfe += 1
         if self._first is None:
-            return self.base.combine(x, t, p, r)
+            return super().combine(x, t, p, r)
+        self.nfe += 1
         (point, answer), self._first = self._first, None
         return answer if r == 0 else answer + (r / self.path.sigma(t)) * (x - point)  # the same x0, and its eps at x
-
-    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        return self.base.combine(x, t, p, r)
-
-
-def data_prediction(path: Path, t: float, x: Any, answer: Any, p: float, r: float) -> Any:
-    """x0 at (x, t) from answer = p x0 + r eps."""
-    if r == 0:
-        return answer / p
-    share = r / path.sigma(t)
-    return (answer - share * x) / (p - share * path.alpha(t))
 
 
 def solve_from(model: Denoiser, x: Any, shift: float, s: float, solve: Callable[[Denoiser, Any], Any]) -> Any:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.edm_precond import edm_coefficients
+
 __all__ = ["EDM2_PARTS", "EDM2Precond"]
 
 
@@ -232,11 +234,8 @@ class EDM2Precond(nn.Module):
             sigma: noise levels [batch].
             class_labels: [batch, label_dim] one-hot rows (zeros for no class); None means zeros.
         """
-        c_noise = sigma.log() / 4
-        sigma = sigma.reshape(-1, 1, 1, 1)
-        total = (sigma**2 + self.sigma_data**2).sqrt()
-        out = self.unet(x / total, c_noise, class_labels)
-        return (self.sigma_data / total) ** 2 * x + sigma * self.sigma_data / total * out
+        c_skip, c_out, c_in, c_noise = edm_coefficients(sigma.reshape(-1, 1, 1, 1), self.sigma_data)
+        return c_skip * x + c_out * self.unet(c_in * x, c_noise.flatten(), class_labels)
 
     def logvar(self, sigma: Tensor) -> Tensor:
         """Logarithm of the expected training loss at noise levels [batch] (eq. 21), as [batch]."""

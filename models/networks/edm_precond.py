@@ -15,9 +15,15 @@ from torch import Tensor, nn
 from fastsample.models.networks.dhariwal_unet import DhariwalUNet
 from fastsample.models.networks.song_unet import SongUNet
 
-__all__ = ["EDMPrecond", "EDMPrecondVel", "VEPrecond", "VPPrecond", "iDDPMPrecond"]
+__all__ = ["EDMPrecond", "EDMPrecondVel", "VEPrecond", "VPPrecond", "edm_coefficients", "iDDPMPrecond"]
 
 _MODELS: dict[str, type[nn.Module]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+
+def edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """EDM's own (c_skip, c_out, c_in, c_noise), for data of that standard deviation; in the shape of `sigma`."""
+    total = sigma**2 + sigma_data**2
+    return sigma_data**2 / total, sigma * sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
 
 
 class _Precond(nn.Module):
@@ -83,8 +89,7 @@ class EDMPrecond(_Precond):
         self.sigma_data = sigma_data
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor]:
-        total = sigma**2 + self.sigma_data**2
-        return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4
+        return edm_coefficients(sigma, self.sigma_data)
 
 
 class VPPrecond(_Precond):

@@ -24,6 +24,7 @@ from fastsample.models.networks.limits import Counted, check_integers
 from fastsample.models.networks.mlp import MLP, ResidualMLP
 from fastsample.models.networks.ncsnpp import NCSNpp
 from fastsample.models.networks.song_unet import SongUNet
+from fastsample.models.networks.velocity import Velocity
 
 __all__ = ["build_network", "network_names"]
 
@@ -222,8 +223,6 @@ def _first_stage(make: Callable[..., nn.Module], *, double_z: bool) -> Callable[
 
 def _velocity(config: _Config) -> nn.Module:
     """A network, named as here with its own configuration, as velocity network of the linear path."""
-    from fastsample.models.networks.velocity import Velocity
-
     inner = build_network(config["network"], config["network_args"])
     return Velocity(inner, **_arguments(config, {"network": _ANY, "network_args": _ANY}))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastsample.models.convention import Convention
 from fastsample.models.path import DiscreteVP, Path, VPLinear, path_named
 
 __all__ = ["Velocity"]
@@ -68,8 +69,8 @@ class Velocity(nn.Module):
         if prediction not in _KNOWN[path]:
             raise ValueError(f"unknown prediction {prediction!r} on path {path}; known: {', '.join(_KNOWN[path])}")
         self.model = network
-        self.path, self.prediction, self.sigma_data = path_named(path), prediction, sigma_data
-        self.time_scale, self.time_shift = time_scale, time_shift
+        self.convention = Convention(path_named(path), prediction, time_scale, time_shift)
+        self.path, self.prediction, self.sigma_data = self.convention.path, prediction, sigma_data
         # The shares of noise that F is asked for. Beyond the ends of a diffusion F can only be asked for the end, and
         # dividing what it misses by 1 - s, or s, would blow it up: there z is taken for a point of the end.
         self.span = (0.0, 1.0) if prediction == "velocity" else (_EDGE, 1 - _EDGE)
@@ -88,7 +89,7 @@ class Velocity(nn.Module):
         """
         label, scales = self._coefficients(s.double())
         c_in, c_z, c_f = (c.to(z.dtype).reshape(-1, *[1] * (z.ndim - 1)) for c in scales)
-        label = (self.time_scale * label + self.time_shift).to(s.dtype)
+        label = self.convention.label(label).to(s.dtype)
         given = [] if class_labels is None else [class_labels]
         out: Tensor = c_z * z + c_f * self.model(c_in * z, label, *given)
         return out

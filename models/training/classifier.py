@@ -17,6 +17,7 @@ from fastsample.datasets.images import ImageDataset
 from fastsample.models.checkpoints import ClassifierMetadata, save_checkpoint
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.process import autocast_for
+from fastsample.models.training.state import kept_rng
 
 __all__ = ["CLASSIFIERS", "ClassifierRecipe", "accuracy", "train_classifier"]
 
@@ -60,7 +61,14 @@ def train_classifier(
 
     The test set is looked at for the record only: neither the stopping time nor a setting depends on it.
     """
-    out, console = Path(out), Console()
+    with kept_rng(device):
+        return _trained(name, recipe, train, test, Path(out), device)
+
+
+def _trained(
+    name: str, recipe: ClassifierRecipe, train: ImageDataset, test: ImageDataset, out: Path, device: str
+) -> ClassifierMetadata:
+    console = Console()
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network, recipe.network_args).to(device).to(memory_format=torch.channels_last)

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fastsample.models.checkpoints import sha256_of
+from fastsample.datasets.home import sha256_of
+from fastsample.datasets.names import nearest
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
-from fastsample.models.path import Path, path_named
+from fastsample.models.like import resolved
 from fastsample.models.training.times import AtNoise, Times, Uniform
-from fastsample.solvers.grids import nearest
 
 __all__ = ["Independent", "Learned", "MinibatchOT", "Pairs", "Recipe", "RecipeError", "changed", "command_of",
            "read_recipe", "recipes"]  # fmt: skip
@@ -165,9 +166,9 @@ class Recipe(_Table):
         return self
 
     @property
-    def noise_path(self) -> Path:
-        """The path the network is trained on."""
-        return path_named(self.path)
+    def convention(self) -> Convention:
+        """Of the network, with the path it is trained on."""
+        return Convention.read({key: getattr(self, key) for key in ("path", "prediction", "time_scale", "time_shift")})
 
     def published(self) -> dict[str, Any]:
         """All fields, as a checkpoint tells them: files and folders by their names, files with their hashes too."""
@@ -180,7 +181,7 @@ class Recipe(_Table):
 
     def draw_times(self, count: int) -> list[float]:
         """`count` times of the path; randomness is from PyTorch's default generator on the host."""
-        path, (low, high) = self.noise_path, self.span
+        path, (low, high) = self.convention.path, self.span
         drawn = self.times.sample(count)
         if self.times.of_noise_share:
             ends = sorted((path.t_data, path.t_noise))
@@ -238,7 +239,7 @@ def changed(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
 @cache
 def recipes() -> dict[str, Recipe]:
     """Every recipe that ships with the package, by its id."""
-    return {name: _checked(name, _resolved(name, table)) for name, table in _tables().items() if name[0] != "_"}
+    return {name: _checked(name, _resolved(name, _tables())) for name in _tables() if name[0] != "_"}
 
 
 def read_recipe(name: str) -> Recipe:
@@ -248,7 +249,7 @@ def read_recipe(name: str) -> Recipe:
         RecipeError: for a name that is not known, or a file that is no recipe.
     """
     if name.endswith(".toml"):
-        return _checked(FilePath(name).stem, _resolved(name, _read(FilePath(name))))
+        return _checked(FilePath(name).stem, _resolved(name, {**_tables(), name: _read(FilePath(name))}))
     if name not in recipes():
         raise RecipeError(nearest(name, list(recipes()), "recipe"))
     return recipes()[name]
@@ -274,20 +275,8 @@ def _checked(name: str, fields: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"recipe {name}: {what}") from None
 
 
-def _resolved(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with all that it takes over."""
-    own, like = dict(table), table.get("like")
-    if like is None:
-        return own
-    del own["like"]
-    if like not in _tables() or like == name:
-        raise RecipeError(f"recipe {name}: `like` names {like!r}, which is no shipped recipe")
-    base = _resolved(like, _tables()[like])
-    for key, value in own.items():
-        inherited = base.get(key)
-        if isinstance(value, dict) and isinstance(inherited, dict):
-            # A table of another kind replaces the inherited one; one of the same kind changes it.
-            same = value.get("kind", inherited.get("kind")) == inherited.get("kind")
-            value = {**inherited, **value} if same else value
-        base[key] = value
-    return base
+def _resolved(name: str, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        return resolved(name, tables, missing="`like` names {}, which is no shipped recipe", depth=1)
+    except ValueError as error:
+        raise RecipeError(f"recipe {name}: {error}") from None

@@ -70,7 +70,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(loss [n] without penalty, penalty [n]), float32."""
-        recipe, path, x0 = self.recipe, self.recipe.noise_path, batch.x0
+        recipe, convention, x0 = self.recipe, self.recipe.convention, batch.x0
+        path = convention.path
         z, penalty = self.coupling.joined(x0, batch.noise)
         column = [-1] + [1] * (x0.ndim - 1)
 
@@ -79,11 +80,11 @@ class Objective(nn.Module):
 
         p, r = (
             per_sample(values).view(column)
-            for values in zip(*(weights(path, t, recipe.prediction) for t in batch.times), strict=True)
+            for values in zip(*(weights(path, t, convention.prediction) for t in batch.times), strict=True)
         )
         alphas, sigmas = [path.alpha(t) for t in batch.times], [path.sigma(t) for t in batch.times]
         x = per_sample(alphas).view(column) * x0 + per_sample(sigmas).view(column) * z
-        labels = per_sample([recipe.time_scale * t + recipe.time_shift for t in batch.times])
+        labels = per_sample([convention.label(t) for t in batch.times])
         given = [labels] if batch.labels is None else [labels, batch.labels]
         out = self.network(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, *given).float()
         e = out - (p * x0 + r * z)
@@ -97,7 +98,7 @@ class Objective(nn.Module):
             c_x, c_f = (
                 per_sample(values).view(column)
                 for values in zip(
-                    *(convert(path, t, recipe.prediction, (1.0, 0.0)) for t in batch.times), strict=True
+                    *(convert(path, t, convention.prediction, (1.0, 0.0)) for t in batch.times), strict=True
                 )
             )
             with torch.autocast(x0.device.type, enabled=False):  # differences of features need more than 8 bits

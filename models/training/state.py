@@ -66,11 +66,9 @@ def coupling_of(recipe: Recipe, data: TrainingData) -> Coupling:
 @torch.no_grad()
 def preview(network: nn.Module, recipe: Recipe, shape: tuple[int, ...], steps: int = 20, device: str = "cpu") -> Tensor:
     """Samples in [-1, 1] of that shape by DDIM (arXiv 2010.02502) in uniform steps; the noise has seed 0."""
-    path, classes = recipe.noise_path, recipe.classes
+    path, classes = recipe.convention.path, recipe.classes
     labels = nn.functional.one_hot(torch.arange(shape[0]) % classes, classes).float().to(device) if classes else None
-    denoiser = NetworkDenoiser(
-        network, path, recipe.prediction, time_scale=recipe.time_scale, time_shift=recipe.time_shift, labels=labels
-    )
+    denoiser = NetworkDenoiser(network, recipe.convention, labels=labels)
     x = path.prior_std * torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     times = np.linspace(path.t_noise, path.t_data, steps + 1).tolist()
     for s, t in pairwise(times):

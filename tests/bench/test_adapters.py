@@ -3,10 +3,8 @@
 import gzip
 import json
 import math
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,26 +14,9 @@ from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named, cards
 from fastsample.models.public_model import PublicModel, PublicNetwork, path_of
 
+from ..hash_rule import hashed, hashed_weight
+
 NETWORKS = Path(__file__).parents[1] / "data" / "networks"
-
-
-def hashed(name, shape, scale=1.0):
-    """The rule hash-v1 of the goldens: values that depend on the name alone."""
-    h = np.arange(math.prod(shape), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(zlib.crc32(name.encode()))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
-    return torch.from_numpy((scale * (2 * (h / 2**32) - 1)).astype(np.float32)).reshape(shape)
-
-
-def hashed_weight(name, shape):
-    last = name.rsplit(".", 1)[-1]
-    if len(shape) >= 2:
-        return hashed(name, shape, math.sqrt(3 / math.prod(shape[1:])))
-    if not shape:
-        return 0.5 + hashed(name, shape, 0.25)
-    if last == "weight":
-        return 1 + hashed(name, shape, 0.25)
-    return hashed(name, shape, 1.0 if last in ("W", "freqs", "phases") else 0.1)
 
 
 def original(name):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fastsample.bench import cli
 from fastsample.bench.explain import explain, sum_rules
 from fastsample.bench.learned import add_table, find_table, table_of
 from fastsample.models.catalogue import open_model
@@ -17,6 +16,8 @@ from fastsample.solvers import solver as registry
 from fastsample.solvers.artefact import TableFile, read_table
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import trace
+
+from ..command import command
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
 
@@ -28,17 +29,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_SOLVERS", dict(registry._SOLVERS))
 
 
-def run(*words, monkeypatch):
-    """Exit code of the command."""
-    monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return end.code or 0
-    return 0
-
-
-def test_every_block_of_the_page_runs(monkeypatch, capsys):
+def test_every_block_of_the_page_runs(capsys):
     blocks = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.S)
     assert len(blocks) >= 7
     for language, text in blocks:
@@ -46,15 +37,15 @@ def test_every_block_of_the_page_runs(monkeypatch, capsys):
             exec(text, {"__name__": "block"})
         else:
             for line in text.strip().splitlines():
-                assert run(*shlex.split(line)[1:], monkeypatch=monkeypatch) == 0, line
+                assert command(*shlex.split(line)[1:]).code == 0, line
     printed = capsys.readouterr().out
     assert "my-2m" in printed
     assert "k-euler" in printed
     sys.modules.pop("sampler")
 
 
-def test_explain_says_what_the_table_is(monkeypatch, capsys):
-    assert run("explain", "heun", "--nfe", 6, "--model", "gmm2d-flow", "--json", monkeypatch=monkeypatch) == 0
+def test_explain_says_what_the_table_is(capsys):
+    assert command("explain", "heun", "--nfe", 6, "--model", "gmm2d-flow", "--json").code == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["nfe"], told["coordinate"], told["path"]) == (6, "velocity", "flow")
     assert [row["a"] for row in told["rows"]] == [1.0] * 7
@@ -65,7 +56,7 @@ def test_explain_says_what_the_table_is(monkeypatch, capsys):
     assert [row["order1"] for row in told["rows"]] == pytest.approx([0, -(0.333**2) / 2, 0] + [-(0.333**2) / 2, 0] * 2)
     assert told["order"] == pytest.approx(2, abs=0.1)
     assert told["training"] is None
-    assert run("explain", "dpmpp-2m", "--nfe", 5, monkeypatch=monkeypatch) == 0
+    assert command("explain", "dpmpp-2m", "--nfe", 5).code == 0
     shown = capsys.readouterr().out
     assert "a prediction that is constant: every row is exact" in shown
     assert "24 free numbers" in shown
@@ -94,20 +85,20 @@ def test_rows_of_another_coordinate_are_shown_in_the_usual_one():
         assert [row.a, *row.b] == pytest.approx([other.a, *other.b], abs=1e-12)
 
 
-def test_a_table_comes_back_as_a_solver(monkeypatch, capsys):
+def test_a_table_comes_back_as_a_solver(capsys):
     model = ["--model", "gmm2d"]
-    assert run("export", "--solver", "unipc", "--nfe", 6, "--to", "json", *model, monkeypatch=monkeypatch) == 0
+    assert command("export", "--solver", "unipc", "--nfe", 6, "--to", "json", *model).code == 0
     exported = Path("unipc-vp-linear-6.json")
-    assert run("import", exported, "--name", "carried", monkeypatch=monkeypatch) == 0
+    assert command("import", exported, "--name", "carried").code == 0
     assert "bench --model MODEL (any on the path vp-linear) --solver carried --nfe 6" in capsys.readouterr().out
     words = ["bench", *model, "--solver", "unipc,carried", "--nfe", 6, "--samples", 8, "--metrics", "psnr"]
-    assert run(*words, monkeypatch=monkeypatch) == 0
+    assert command(*words).code == 0
     rows = [json.loads(file.read_text()) for file in Path("results-store/rows").iterdir()]
     assert len({round(row["metrics"]["psnr"], 4) for row in rows}) == 1
     assert {row["solver"] for row in rows} == {"unipc", "carried"}
 
 
-def test_a_table_of_another_model_is_refused(monkeypatch, capsys):
+def test_a_table_of_another_model_is_refused(capsys):
     plane, images = open_model("gmm2d"), open_model("gmm-image")
     foreign = table_of("unipc", plane, 6).model_copy(update={"solver": "bns", "model": "gmm2d"})
     add_table(foreign)
@@ -116,14 +107,14 @@ def test_a_table_of_another_model_is_refused(monkeypatch, capsys):
         find_table("bns", images, 6)
     assert find_table("bns", images, 6, transfer=True) == foreign
     words = ["export", "--solver", "bns", "--nfe", 6, "--model", "gmm-image", "--to", "json"]
-    assert run(*words, monkeypatch=monkeypatch) == 2
+    assert command(*words).code == 2
     assert "fastsample distill bns --model gmm-image --nfe 6" in capsys.readouterr().err
-    assert run(*words, "--transfer", monkeypatch=monkeypatch) == 0
+    assert command(*words, "--transfer").code == 0
     assert read_table(Path("bns-gmm2d-6.json")) == foreign
     words = ["sample", "--solver", "bns", "--nfe", 6, "--model", "gmm-image", "--samples", 4]
-    assert run(*words, monkeypatch=monkeypatch) == 2
+    assert command(*words).code == 2
     assert "--transfer takes such a one" in capsys.readouterr().err
-    assert run(*words, "--transfer", monkeypatch=monkeypatch) == 0
+    assert command(*words, "--transfer").code == 0
     assert Path("samples.png").is_file()
 
 
@@ -142,14 +133,14 @@ def test_a_table_of_another_model_is_refused(monkeypatch, capsys):
         (["export", "--solver", "ddim", "--grid", "kerras", "--to", "json"], "did you mean karras"),
     ],
 )
-def test_refusals_are_one_clear_message(words, message, monkeypatch, capsys):
+def test_refusals_are_one_clear_message(words, message, capsys):
     good = table_of("heun", open_model("gmm2d"), 4).to_json()
     facts = json.loads(good)
     Path("good.json").write_text(good)
     Path("short.json").write_text(good[: len(good) // 2])
     Path("back.json").write_text(json.dumps(facts | {"times": facts["times"][::-1]}))
     Path("nan.json").write_text(json.dumps(facts | {"a": [float("nan"), *facts["a"][1:]]}))
-    assert run(*words, monkeypatch=monkeypatch) == 2
+    assert command(*words).code == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert "Traceback" not in printed.err + printed.out

@@ -1,27 +1,23 @@
 """table, show, diff and published, on a store that bench made of an exact model."""
 
 import io
-import sys
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from fastsample.bench import cli
 from fastsample.bench.comparison import own_grid
 from fastsample.bench.tables import complete, table_of
-from fastsample.results.store import Row, Store
+from fastsample.results.store import Store
 from fastsample.results.tables import overview
+
+from ..command import command
+from ..rows import row_of
 
 
 def run(*words):
-    """The command line in this process: (exit code, output)."""
-    result = CliRunner().invoke(cli.app, [str(word) for word in words])
-    if isinstance(result.exception, ValueError):
-        return 2, str(result.exception)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+    """(exit code, output) of a command."""
+    code, out, err = command(*words)
+    return code, err if code else out
 
 
 def bench(out, solver, *more):
@@ -92,14 +88,11 @@ def test_a_bad_request_names_what_there_is(store, words, message):
     assert message in text
 
 
-def test_a_mixed_store_is_refused_with_the_reason(tmp_path, capsys, monkeypatch):
+def test_a_mixed_store_is_refused_with_the_reason(tmp_path):
     bench(tmp_path / "mixed", "heun", "--samples", "16")
     bench(tmp_path / "mixed", "ddim", "--samples", "24")
-    monkeypatch.setattr(sys, "argv", ["fastsample", "table", str(tmp_path / "mixed")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    told = capsys.readouterr().err
+    code, told = run("table", tmp_path / "mixed")
+    assert code == 2
     assert "samples is '16' in one row and '24' in another" in told
     assert "--where" in told
     code, text = run("table", tmp_path / "mixed", "--where", "samples=24", "--format", "markdown")
@@ -109,8 +102,8 @@ def test_a_mixed_store_is_refused_with_the_reason(tmp_path, capsys, monkeypatch)
 
 def test_an_empty_store_says_so(tmp_path):
     Store(tmp_path / "empty")
-    for command, expected in (("table", 2), ("show", 0)):
-        code, text = run(command, tmp_path / "empty")
+    for name, expected in (("table", 2), ("show", 0)):
+        code, text = run(name, tmp_path / "empty")
         assert code == expected
         assert "holds no finished cell" in text
 
@@ -123,15 +116,11 @@ def test_show_writes_the_overview(store):
     assert len(read) == 6
 
 
-def public_row(cell, solver, title, nfe, fid, **changes):
-    facts = dict(
-        cell=cell, model="edm-cifar10-uncond-vp", checkpoint_sha256="f" * 64, solver=solver, title=title, options={},
-        grid="logsnr", times=[80.0, 0.002], nfe_asked=nfe, nfe=nfe, forwards=nfe, guidance=0.0, samples=50_000, seed=0,
-        precision="float32", device="cuda", metrics={"fid@50000": fid},
-        seconds={"network": 9.0, "solver": 0.1, "metrics": 0.1, "total": 9.2}, protocol={"noise": "philox"},
-        versions={"fastsample": "0"}, created=f"2026-01-01 {cell}",
+def public_row(cell, solver, title, nfe, fid):
+    return row_of(
+        cell, model="edm-cifar10-uncond-vp", solver=solver, title=title, grid="logsnr", times=[80.0, 0.002],
+        nfe_asked=nfe, nfe=nfe, forwards=nfe, samples=50_000, device="cuda", metrics={"fid@50000": fid},
     )  # fmt: skip
-    return Row(**facts | changes)
 
 
 def test_published_numbers_stand_in_columns_of_their_own(tmp_path):

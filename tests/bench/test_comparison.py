@@ -16,7 +16,9 @@ from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.datasets.reference import shipped_reference
 from fastsample.results.statistics import mean_interval, paired_interval
-from fastsample.results.store import Row, Store
+from fastsample.results.store import Store
+
+from ..rows import row_of
 
 RNG = np.random.default_rng(0)
 NOISE = {seed: 3 * RNG.standard_normal(40) for seed in (0, 1, 2)}
@@ -25,13 +27,12 @@ NOISE = {seed: 3 * RNG.standard_normal(40) for seed in (0, 1, 2)}
 def add(store, cell, psnr, seed=0, **changes):
     """A row whose samples have this PSNR."""
     facts = dict(
-        cell=cell, model="m", checkpoint_sha256="", solver="heun", title="Heun", options={}, grid="uniform",
-        times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=len(psnr), seed=seed,
-        precision="float32", device="cpu", metrics={"psnr": float(psnr.mean()), "psnr_median": float(np.median(psnr))},
-        seconds={}, protocol={"noise": "philox", "psnr reference": f"fine ({seed:016x})"}, versions={"fastsample": "1"},
+        checkpoint_sha256="", grid="uniform", times=[1.0, 0.0], samples=len(psnr), seed=seed,
+        metrics={"psnr": float(psnr.mean()), "psnr_median": float(np.median(psnr))},
+        protocol={"noise": "philox", "psnr reference": f"fine ({seed:016x})"},
         created=f"2026-01-01T00:00:{len(store.rows()):02}+00:00",
     )  # fmt: skip
-    store.finish(Row(**facts | changes), {"psnr": psnr})
+    store.finish(row_of(cell, **facts | changes), {"psnr": psnr})
 
 
 @pytest.fixture

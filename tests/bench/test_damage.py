@@ -1,13 +1,12 @@
 """What a user sees of numbers that are none, of damaged files and of targets that are no files."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastsample.bench import cli, reference
+from fastsample.bench import reference
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.distillation import Distillation
 from fastsample.bench.learned import add_table, learned_tables, table_of
@@ -19,26 +18,22 @@ from fastsample.results.commands import bench_command
 from fastsample.results.store import Store
 from fastsample.solvers.artefact import read_table
 
+from ..command import command
+
 BENCH = ["bench", "--model", "gmm2d", "--solver", "ddim,heun", "--nfe", "4", "--samples", "16", "--metrics", "psnr"]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(monkeypatch, tmp_path):
     """A function that runs a command as a user does: (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
+    def checked(*words):
+        ended = command(*words)
+        assert "Traceback" not in ended.out + ended.err
+        return ended
 
-    return command
+    return checked
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

@@ -4,22 +4,22 @@ import hashlib
 import io
 import json
 import os
-import sys
 import threading
 
 import pytest
 import torch
 
-from fastsample.bench.cli import main
 from fastsample.bench.comparison import own_grid
 from fastsample.bench.pictures import Replay
-from fastsample.datasets.dataset import data_home
+from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import load_checkpoint, model_file, save_checkpoint
 from fastsample.models.known import exclusive, record
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.results.store import Store
+
+from ..command import command
 
 NETWORK = {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "model_channels": 8, "channel_mult": [1],
            "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
@@ -72,32 +72,27 @@ config = {json.dumps(NETWORK).replace(":", "=")}
     return file
 
 
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """The command line: (exit code, what it says)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        return code, "".join(capsys.readouterr())
-
+@pytest.fixture(autouse=True)
+def files(tmp_path):
+    """Two files of weights."""
     for name, content in {"good": GOOD, "other": OTHER}.items():
         (tmp_path / f"{name}.pt").write_bytes(content)
-    return run
+
+
+def said(*words):
+    """(exit code, what it says) of a command."""
+    ended = command(*words)
+    return ended.code, ended.out + ended.err
 
 
 @pytest.fixture
-def bench(command, tmp_path, coarse):
+def bench(tmp_path, coarse):
     """The row of a cell of a model, computed or found again."""
 
     def run(model, *words, out="store"):
         told = ("--solver", "euler", "--nfe", 2, "--samples", 8, "--metrics", "psnr", "--out", tmp_path / out)
         before = {row.cell for row in rows(tmp_path / out)}
-        code, text = command("bench", "--model", model, *told, *words)
+        code, text = said("bench", "--model", model, *told, *words)
         assert code == 0, text
         return [row for row in rows(tmp_path / out) if row.cell not in before]
 
@@ -112,7 +107,7 @@ def at(server, name="/w"):
     return f'urls = ["http://127.0.0.1:{server.server_address[1]}{name}"]'
 
 
-def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench, command, server, tmp_path):
+def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench, server, tmp_path):
     server.files["/w"] = GOOD
     card, other = write_card(tmp_path, place=at(server)), f"mine@{sha256(OTHER)[:8]}"
     (first,) = bench(card, "--checkpoint", tmp_path / "other.pt")  # before the known file was ever seen
@@ -126,39 +121,39 @@ def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench,
     assert bench(card, "--checkpoint", tmp_path / "other.pt") == []
     assert bench(card) == []
     assert bench(f"{card}@{sha256(OTHER)[:8]}") == []  # by the name that the row has
-    _, told = command("table", tmp_path / "store")
+    _, told = said("table", tmp_path / "store")
     assert f"Weights of mine: first seen here; no hash is published (sha256 {sha256(GOOD)[:16]})." in told
     assert f"Weights of {other}: not the known file" in told
-    _, told = command("models", "info", card)
+    _, told = said("models", "info", card)
     assert f"{sha256(GOOD)} (first seen here; no hash is published)" in " ".join(told.split())
     for words, why in (
         ((f"{card}@01234567",), "mine@01234567 is not here: give its file once"),
         ((f"{card}@01234567", "--checkpoint", tmp_path / "good.pt"), "names its weights already"),
     ):
-        code, told = command("bench", "--out", tmp_path / "store", "--model", *words)
+        code, told = said("bench", "--out", tmp_path / "store", "--model", *words)
         assert code == 2
         assert why in told
 
 
 @pytest.mark.parametrize("known", ["sha256", "md5"])
-def test_a_published_hash_decides(known, bench, command, tmp_path):
+def test_a_published_hash_decides(known, bench, tmp_path):
     card = write_card(tmp_path, more=f'{known} = "{hashlib.new(known, GOOD).hexdigest()}"')
     (row,) = bench(card, "--checkpoint", tmp_path / "other.pt")
     assert row.model == f"mine@{sha256(OTHER)[:8]}"
     assert row.protocol["weights"] == "not the published file"
-    assert command("models", "fetch", card)[0] == 2  # the other file is nothing to be found in its place
+    assert said("models", "fetch", card)[0] == 2  # the other file is nothing to be found in its place
     (row,) = bench(card, "--checkpoint", tmp_path / "good.pt")
     assert (row.model, row.protocol["weights"]) == ("mine", "published, by its hash")
     assert bench(card) == []
 
 
-def test_the_next_epoch_of_ones_own_model_is_a_model_of_its_own(bench, command, tmp_path):
+def test_the_next_epoch_of_ones_own_model_is_a_model_of_its_own(bench, tmp_path):
     card = write_card(tmp_path)
     (first,) = bench(card, "--checkpoint", tmp_path / "good.pt")
     (second,) = bench(card, "--checkpoint", tmp_path / "other.pt")
     assert (first.model, second.model) == ("mine", f"mine@{sha256(OTHER)[:8]}")
     assert bench(card) == []
-    code, told = command("models", "fetch", card, "--checkpoint", tmp_path / "other.pt")
+    code, told = said("models", "fetch", card, "--checkpoint", tmp_path / "other.pt")
     assert code == 0
     assert f"{second.model}: {tmp_path / 'other.pt'} is not the known file" in told
 
@@ -194,17 +189,17 @@ def test_a_card_that_reads_its_file_in_another_way_converts_it_anew(bench, tmp_p
 
 
 @pytest.mark.parametrize("name", ["edm-cifar10-uncond-vp", "cifar10-tiny-vp", "gmm2d", "sd-vae-ft-ema"])
-def test_a_card_of_ones_own_cannot_take_a_shipped_name(name, command, tmp_path):
+def test_a_card_of_ones_own_cannot_take_a_shipped_name(name, tmp_path):
     card = write_card(tmp_path, name)
-    code, told = command("bench", "--model", card, "--checkpoint", tmp_path / "good.pt", "--out", tmp_path / "store")
+    code, told = said("bench", "--model", card, "--checkpoint", tmp_path / "good.pt", "--out", tmp_path / "store")
     assert code == 2
     assert f"'{name}' is a model of the package" in told
     assert rows(tmp_path / "store") == []
 
 
-def test_nor_can_a_card_beside_it(command, tmp_path):
+def test_nor_can_a_card_beside_it(tmp_path):
     card = write_card(tmp_path, head='[edm-cifar10-uncond-ve]\nlike = "edm-cifar10-uncond-vp"\n')
-    code, told = command("models", "info", f"{card}#mine")
+    code, told = said("models", "info", f"{card}#mine")
     assert code == 2
     assert "'edm-cifar10-uncond-ve' is a model of the package" in told
 
@@ -222,7 +217,7 @@ def test_a_checkpoint_with_a_shipped_name_has_a_name_of_its_own(tmp_path):
     assert open_model(str(file)).id == "my-own"
 
 
-def test_given_weights_of_a_shipped_model_have_no_published_numbers(bench, command, tmp_path, monkeypatch):
+def test_given_weights_of_a_shipped_model_have_no_published_numbers(bench, tmp_path, monkeypatch):
     """The whole way with the name of a shipped model, whose network is made small."""
     shipped = card_named("edm-cifar10-uncond-vp")
     own = card_named(str(write_card(tmp_path)))
@@ -231,7 +226,7 @@ def test_given_weights_of_a_shipped_model_have_no_published_numbers(bench, comma
     monkeypatch.setattr("fastsample.models.catalogue.card_named", lambda name: small)
     (row,) = bench("edm-cifar10-uncond-vp", "--checkpoint", tmp_path / "good.pt")
     assert row.model == f"edm-cifar10-uncond-vp@{sha256(GOOD)[:8]}"
-    _, told = command("table", tmp_path / "store", "--published")
+    _, told = said("table", tmp_path / "store", "--published")
     assert f"No published numbers are known for {row.model}." in told
     store = Store(tmp_path / "store", create=False)
     assert Replay(store, "cpu").cell(row.cell).model.id == row.model

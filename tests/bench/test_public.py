@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.cli import main
 from fastsample.bench.distillation import Distillation
 from fastsample.bench.learned import add_table, table_of
 from fastsample.bench.request import Request, RequestError
@@ -22,6 +20,8 @@ from fastsample.models.catalogue import model_names, open_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import card_named
 from fastsample.results.store import Store
+
+from ..command import command
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 quiet = Console(quiet=True)
@@ -349,18 +349,12 @@ def test_all_models_are_listed():
     assert "223 MB" in names["edm-cifar10-uncond-vp"]
 
 
-def test_the_commands_of_public_models(tmp_path, monkeypatch, capsys):
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, "".join(capsys.readouterr())
-
-    code, told = command("models", "info", "edm-cifar10-uncond-vp")
+def test_the_commands_of_public_models(tmp_path):
+    code, told, _ = command("models", "info", "edm-cifar10-uncond-vp")
     assert code == 0
     assert "non-commercial" in told
-    assert command("models", "fetch", "sde-vp-ddpmpp", "--checkpoint", tmp_path / "none.pth")[0] == 2
+    assert command("models", "fetch", "sde-vp-ddpmpp", "--checkpoint", tmp_path / "none.pth").code == 2
     for words in (("models", "fetch"), ("bench", "--out", tmp_path / "store", "--model")):
-        code, told = command(*words, "sde-vp-ddpmpp")
+        code, _, told = command(*words, "sde-vp-ddpmpp")
         assert code == 2
         assert "only be fetched in a browser" in told

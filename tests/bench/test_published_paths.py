@@ -1,22 +1,23 @@
 """Files that others get hold no folder of the machine that made them: rows, exports, learned tables, checkpoints."""
 
-import sys
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from fastsample.bench.cli import main
 from fastsample.bench.pictures import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
+from fastsample.datasets.home import sha256_of
 from fastsample.datasets.images import dataset_named
-from fastsample.models.checkpoints import load_checkpoint, sha256_of
+from fastsample.models.checkpoints import load_checkpoint
 from fastsample.models.path import VPLinear
 from fastsample.models.training.config import changed, read_recipe
 from fastsample.results.commands import bench_command
 from fastsample.results.store import Store
 from fastsample.solvers.grids import Grid
+
+from ..command import command
 
 TIMES = "[1.0, 0.6, 0.3, 0.001]"
 FLOW = """
@@ -29,13 +30,6 @@ batch = 8
 ema_halflife_images = [100]
 flip = false
 """
-
-
-def command(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
 
 
 @pytest.fixture
@@ -94,26 +88,26 @@ def test_what_is_no_grid_file_is_refused(tmp_path):
         Grid.parse(f"file:{tmp_path / 'two.txt'}")(VPLinear(), 3, 1.0, 1e-3)
 
 
-def test_checkpoints_and_learned_tables_tell_no_folder(secret, tmp_path, monkeypatch):
+def test_checkpoints_and_learned_tables_tell_no_folder(secret, tmp_path):
     (secret / "teacher.toml").write_text(FLOW)
     teacher = secret / "runs" / "teacher.safetensors"
-    assert command(monkeypatch, "train", "flow", secret / "teacher.toml", "--out", secret / "runs") == 0
+    assert command("train", "flow", secret / "teacher.toml", "--out", secret / "runs").code == 0
     pairs = f'[coupling]\nkind = "pairs"\nteacher = "{teacher}"\nsolver = "euler"\nnfe = 3\ncount = 16\n'
     (secret / "flow.txt").write_text("0 0.3 0.6 0.999")
     (secret / "mine.toml").write_text(f'start = "{teacher}"\n{FLOW}{pairs}grid = "file:{secret / "flow.txt"}"\n')
     out = tmp_path / "mine"
-    assert command(monkeypatch, "train", "reflow", secret / "mine.toml", "--out", out) == 0
+    assert command("train", "reflow", secret / "mine.toml", "--out", out).code == 0
     recipe = load_checkpoint(out / "mine.safetensors")[1].recipe
     name = f"teacher.safetensors@{sha256_of(teacher)[:16]}"
     assert (recipe["start"], recipe["coupling"]["teacher"]) == (name, name)
     assert recipe["coupling"]["grid"] == f"file:flow.txt@{sha256_of(secret / 'flow.txt')[:16]}"
     words = ["--model", "gmm2d", "--nfe", "3", "--train", "64", "--validation", "64", "--steps", "1"]
-    assert command(monkeypatch, "distill", "times", *words, "--initial", f"ddim@file:{secret / 'mine.txt'}") == 0
+    assert command("distill", "times", *words, "--initial", f"ddim@file:{secret / 'mine.txt'}").code == 0
     words = ["--model", "gmm2d", "--nfe", "3", "--grid", f"file:{secret / 'mine.txt'}"]
     made = tmp_path / "exports"
     made.mkdir()
     for form in ("json", "python"):
-        assert command(monkeypatch, "export", "--solver", "ddim", *words, "--to", form, "-o", made / f"x.{form}") == 0
+        assert command("export", "--solver", "ddim", *words, "--to", form, "-o", made / f"x.{form}").code == 0
     assert told(out, made, tmp_path / "home" / "tables") == []
 
 

@@ -15,17 +15,21 @@ import pytest
 import torch
 
 from fastsample.bench.cli import main
-from fastsample.bench.training import starting_weights, train_features, train_recipe
+from fastsample.bench.training import train_features, train_recipe
+from fastsample.datasets.home import sha256_of
 from fastsample.models.catalogue import open_model
-from fastsample.models.checkpoints import CheckpointError, sha256_of
+from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
 from fastsample.models.public import card_named
 from fastsample.models.training import pairs, state
 from fastsample.models.training.config import RecipeError, changed, command_of, read_recipe, recipes
+from fastsample.models.training.start import starting_weights
 from fastsample.models.training.state import State
 from fastsample.models.training.trainer import train
+
+from ..command import command
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 FLOW = """
@@ -55,14 +59,6 @@ count = 40
 """
 
 
-def command(monkeypatch, *words):
-    """The command's exit status."""
-    monkeypatch.setattr(sys, "argv", ["fastsample", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
 def log(folder):
     with (folder / "log.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -73,10 +69,11 @@ def written(folder, text, name="mine"):
     return folder / f"{name}.toml"
 
 
-def test_bad_requests_are_named(tmp_path, monkeypatch, capsys):
+def test_bad_requests_are_named(tmp_path):
     def refused(told, *words):
-        assert command(monkeypatch, "train", *words, "--out", tmp_path / "out") == 2
-        assert told in " ".join(capsys.readouterr().err.split())
+        ended = command("train", *words, "--out", tmp_path / "out")
+        assert ended.code == 2
+        assert told in " ".join(ended.err.split())
 
     refused("did you mean cifar10-tiny-", "flow", "cifar10-tiny")
     refused("train split of cifar10-jpeg was not found", "flow", "cifar10-tiny-vp")
@@ -89,8 +86,8 @@ def test_bad_requests_are_named(tmp_path, monkeypatch, capsys):
     refused("did you mean cifar10-resnet", "classifier", "cifar10-resne")
 
 
-def test_recipes_are_listed_with_their_commands(monkeypatch, capsys):
-    assert command(monkeypatch, "list", "recipes") == 0
+def test_recipes_are_listed_with_their_commands(capsys):
+    assert command("list", "recipes").code == 0
     said = capsys.readouterr().out
     assert all(recipe[:12] in said for recipe in recipes())
     kinds = {name: command_of(recipe) for name, recipe in recipes().items()}
@@ -175,10 +172,7 @@ def test_a_network_begins_as_its_public_teacher(form, tmp_path, server):
     model, classes = open_model(card), torch.arange(4) % max(1, recipe.classes)
     one_hot = torch.nn.functional.one_hot(classes, recipe.classes).float() if recipe.classes else None
     teacher = model.make(model.network, classes if recipe.classes else None, 0.0, None).on(LinearFlow())
-    started = NetworkDenoiser(
-        network.eval(), LinearFlow(), recipe.prediction, time_scale=recipe.time_scale, time_shift=recipe.time_shift,
-        labels=one_hot,
-    )  # fmt: skip
+    started = NetworkDenoiser(network.eval(), recipe.convention, labels=one_hot)
     torch.manual_seed(0)
     for t in (0.05, 0.2, 0.5, 0.8, 0.95):
         z = torch.randn(4, 3, 8, 8)
@@ -212,6 +206,7 @@ def test_a_reflow_and_its_distillation_from_a_published_file(tmp_path, server, m
         ("rfpp-cifar10", "edm-baseline-cifar10-vp", "path is vp-linear there and edm here"),
         ("rfpp-cifar10", "ddpm-cifar10", "path is vp-discrete there and edm here"),
         ("rfpp-cifar10", "cifar10-resnet", "holds a classifier"),
+        ("cifar10-tiny-flow", "sd-vae-ft-ema", "returns image"),
         ("cifar10-tiny-flow", "cifar10-tiny-vp", "path is vp-linear there and flow here"),
         ("fast-ode-cifar10", "fast-ode-cifar10", "prediction is velocity in a form of its own there and velocity here"),
         ("fast-ode-cifar10", "torchcfm-cifar10-otcfm", "time_scale is 1.0 there and -1.0 here; time_shift"),
@@ -263,17 +258,17 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path, monkeyp
     teacher = tmp_path / "teacher"
     if kind == "reflow":
         first = written(tmp_path, FLOW, "teacher")
-        assert command(monkeypatch, "train", "flow", first, "--images", 80, "--out", teacher) == 0
+        assert command("train", "flow", first, "--images", 80, "--out", teacher).code == 0
     text = FLOW + {"flow": "", "curvature": LEARNED, "reflow": PAIRS}[kind]
     file = written(tmp_path, text.replace("TEACHER", str(teacher / "teacher.safetensors")))
     words = ["train", kind, file, "--out"]
-    assert command(monkeypatch, *words, tmp_path / "whole") == 0
+    assert command(*words, tmp_path / "whole").code == 0
     pieces, reached = tmp_path / "pieces", [0]
     for place, kill in KILLS.items():
         assert killed([*words, pieces], *kill), place
         reached.append(torch.load(pieces / "state.pt")["step"])
     assert reached == [0, 16, 24, 36]
-    assert command(monkeypatch, *words, pieces) == 0
+    assert command(*words, pieces).code == 0
     assert len(log(tmp_path / "whole")) == 100
     assert log(pieces) == log(tmp_path / "whole")
     for name in ("mine.safetensors", "mine-ema2.safetensors"):

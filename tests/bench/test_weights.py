@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +11,13 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fastsample.bench import extractors, features
-from fastsample.bench.cli import main
 from fastsample.bench.extractors import compute_reference, extractor_named
 from fastsample.bench.features import open_extractor
 from fastsample.bench.metrics import parse_metric
 from fastsample.datasets.images import ImageDataset
 from fastsample.results.store import Store
+
+from ..command import command
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -55,12 +55,8 @@ def bench(monkeypatch, tmp_path, capfd):
 
     def run(*words):
         given = ["bench", "--model", "gmm-image", "--solver", "euler", "--nfe", "1", "--samples", "12", "--out"]
-        monkeypatch.setattr(sys, "argv", ["fastsample", *given, *map(str, [tmp_path / "store", *words])])
-        try:
-            main()
-        except SystemExit as end:
-            return end.code or 0, "".join(capfd.readouterr())
-        return 0, "".join(capfd.readouterr())
+        ended = command(*given, tmp_path / "store", *words)
+        return ended.code, "".join(capfd.readouterr())
 
     return run
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fastsample.datasets.home import sha256_of
 from fastsample.models import checkpoints
 from fastsample.models.checkpoints import (
     CheckpointError,
@@ -17,7 +18,6 @@ from fastsample.models.checkpoints import (
     load_checkpoint,
     load_model,
     save_checkpoint,
-    sha256_of,
 )
 from fastsample.models.networks.song_unet import SongUNet
 

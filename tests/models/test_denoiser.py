@@ -3,6 +3,7 @@ import torch
 
 from fastsample.models.altered import Thresholded
 from fastsample.models.analytic import image_mixture, ring_mixture
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser, convert, weights
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, SubVPLinear, VPLinear
 
@@ -75,17 +76,18 @@ class Conditional(torch.nn.Module):
 def test_network_denoiser_time_scale_dtype_and_guidance():
     network = Conditional()
     image = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    plain = NetworkDenoiser(network, VPLinear(), "eps", time_scale=1000.0)
+    plain = NetworkDenoiser(network, Convention(VPLinear(), "eps", 1000.0))
     out = plain.eps(image, 0.5)
     assert out.dtype == torch.float64
     assert network.times[-1].tolist() == [500.0, 500.0]
     labels = torch.eye(2)
-    guided = NetworkDenoiser(network, VPLinear(), "eps", labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
+    eps = Convention(VPLinear(), "eps")
+    guided = NetworkDenoiser(network, eps, labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
     expected = 2.5 * (2 * image.float() + 1) - 1.5 * 2 * image.float()
     torch.testing.assert_close(guided.eps(image.float(), 0.5), expected)
     assert (guided.nfe, guided.forwards) == (1, 2)
     with pytest.raises(ValueError, match="needs labels"):
-        NetworkDenoiser(network, VPLinear(), "eps", guidance=1.0)
+        NetworkDenoiser(network, eps, guidance=1.0)
 
 
 class Plain(torch.nn.Module):
@@ -102,14 +104,14 @@ class Guided(torch.nn.Module):
 
 def test_a_classifier_guides_by_sigma_times_the_scale():
     image, labels, path = torch.randn(2, 3, 4, 4), torch.tensor(1.0), VPLinear()
-    denoiser = NetworkDenoiser(Guided(), path, "eps", labels=labels, classifier_scale=3.0)
+    denoiser = NetworkDenoiser(Guided(), Convention(path, "eps"), labels=labels, classifier_scale=3.0)
     torch.testing.assert_close(denoiser.eps(image, 0.5), image - 3.0 * path.sigma(0.5))
     view = denoiser.on(LinearFlow())
     view.x0(image, 0.5)
     assert (denoiser.nfe, denoiser.forwards, denoiser.classifier_calls, view.classifier_calls) == (2, 1, 1, 1)
-    for wrong in (dict(labels=None), dict(guidance=1.0, null_labels=labels), dict(prediction="x0")):
+    for prediction, wrong in (("eps", dict(labels=None)), ("eps", dict(guidance=1.0, null_labels=labels)), ("x0", {})):
         with pytest.raises(ValueError, match="classifier guidance needs"):
-            NetworkDenoiser(Guided(), path, **dict(prediction="eps", labels=labels, classifier_scale=1.0) | wrong)
+            NetworkDenoiser(Guided(), Convention(path, prediction), **dict(labels=labels, classifier_scale=1.0) | wrong)
 
 
 @pytest.mark.parametrize("guide", [{}, {"guidance": 1.5, "guided_channels": 2}, {"classifier_scale": 3.0}], ids=str)
@@ -120,7 +122,7 @@ def test_samples_at_points_of_their_own_are_answered_as_alone(guide):
         labels = torch.arange(6.0).reshape(6, 1, 1, 1)[rows]
         network = Guided() if "classifier_scale" in guide else Plain()
         null = {"null_labels": 0 * labels} if "guidance" in guide else {}
-        return NetworkDenoiser(network, VPLinear(), "eps", time_scale=9.0, labels=labels, **guide, **null)
+        return NetworkDenoiser(network, Convention(VPLinear(), "eps", 9.0), labels=labels, **guide, **null)
 
     image, rows = torch.randn(3, 3, 4, 4), [4, 0, 5]
     points = [(0.2, 1.0, 0.0), (0.5, 0.0, 1.0), (0.7, 1.0, -1.0)]
@@ -146,3 +148,6 @@ def test_thresholding_bounds_the_data_prediction():
     eps = denoiser.eps(x, 0.1)
     path = VPLinear()
     torch.testing.assert_close(path.alpha(0.1) * x0 + path.sigma(0.1) * eps, x)
+    own = denoiser.each(x, [(0.1, 1.0, 0.0)] * len(x), range(len(x)))
+    torch.testing.assert_close(own, x0)
+    assert denoiser.evaluations(1) == [3]

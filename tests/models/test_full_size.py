@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fastsample.bench.pairs import generate
 from fastsample.datasets.images import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model
@@ -75,7 +76,7 @@ def data_for(recipe, side, folder, monkeypatch):
     shape, path = (3, side, side), LinearFlow()
     mixture = image_mixture(path, shape)
     model = Model("mixture", "", "", path, shape, shape, "analytic", recipe.classes, None, lambda *_: mixture)
-    pairs.generate(model, get("heun").plan(path, 9), folder, 1, recipe.coupling.seed, solver="heun")
+    generate(model, get("heun").plan(path, 9), folder, 1, recipe.coupling.seed, solver="heun")
     return pairs.PairStore(folder, 1)
 
 

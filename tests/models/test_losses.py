@@ -22,7 +22,7 @@ class Knowing(nn.Module):
         self.recipe, self.error = recipe, nn.Parameter(torch.tensor(error))
 
     def forward(self, x, labels):
-        path, out = self.recipe.noise_path, []
+        path, out = self.recipe.convention.path, []
         for row, label in zip(x.double(), labels.double(), strict=True):
             t = (float(label) - self.recipe.time_shift) / self.recipe.time_scale
             eps = (row - path.alpha(t) * IMAGE[0]) / path.sigma(t)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from fastsample.bench.pairs import generate, invert
 from fastsample.datasets.images import ImageDataset
 from fastsample.models import noise
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.path import Edm, LinearFlow
 from fastsample.models.training import pairs
-from fastsample.models.training.pairs import PairCoupling, PairError, PairStore, generate, invert, noise_quality
+from fastsample.models.training.pairs import PairCoupling, PairError, PairStore, noise_quality
 from fastsample.solvers.solver import get
 
 SHAPE = (1, 8, 8)

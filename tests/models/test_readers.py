@@ -10,7 +10,6 @@ import pickle
 import struct
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ from safetensors.torch import save_file
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
 from fastsample.models.readers import LAYOUTS, read_weights
+
+from ..hash_rule import hashed, hashed_weight
 
 FOLDER = Path(os.environ.get("FASTSAMPLE_FORMAT_GOLDEN", Path(__file__).parents[1] / "data" / "checkpoints"))
 
@@ -45,28 +46,11 @@ def golden(tmp_path):
     return unpack
 
 
-def hashed(name, shape, scale=None):
-    """The rule hash-v1: values that depend on the name alone; weights, or an input of that scale."""
-    h = np.arange(math.prod(shape), dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(zlib.crc32(name.encode()))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
-    v, last = 2 * (h / 2**32) - 1, name.rsplit(".", 1)[-1]
-    if scale is not None:
-        v = scale * v
-    elif len(shape) >= 2:
-        v = v * math.sqrt(3 / math.prod(shape[1:]))
-    elif last == "weight":
-        v = 1 + 0.25 * v
-    elif last not in ("W", "freqs", "phases"):
-        v = 0.1 * v
-    return torch.from_numpy(v.astype(np.float32)).reshape(shape)
-
-
 def assert_holds(weights, told, constructed=()):
     assert {name: list(weights.tensors[name].shape) for name in told["keys"]} == told["keys"]
     for name, shape in told["keys"].items():
         if not name.endswith(constructed):
-            torch.testing.assert_close(weights.tensors[name], hashed(name, shape), rtol=0, atol=0)
+            torch.testing.assert_close(weights.tensors[name], hashed_weight(name, shape), rtol=0, atol=0)
 
 
 def assert_computes(network, weights, inputs, told):

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fastsample.bench.training import training_data
-from fastsample.bench.trajectories import Recorder, bending, outer_states
+from fastsample.bench.trajectories import bending, outer_states
 from fastsample.datasets.points import POINTS
 from fastsample.models.analytic import GaussianMixture
 from fastsample.models.catalogue import open_model
+from fastsample.models.denoiser import Recorder
 from fastsample.models.training.config import changed, read_recipe
 from fastsample.models.training.times import UShaped
 from fastsample.models.training.trainer import train

@@ -60,7 +60,7 @@ def test_a_span_is_a_share_of_the_paths_time(toy):
 def test_edms_times_are_its_noise_levels_on_every_path(toy, path):
     torch.manual_seed(0)
     recipe = toy(times={"kind": "edm-log-normal"}, path=path)
-    noise_path = recipe.noise_path
+    noise_path = recipe.convention.path
     levels = torch.tensor([math.log(noise_path.nsr(t)) for t in recipe.draw_times(4001) if noise_path.nsr(t) < 1e3])
     direct = torch.distributions.Normal(-1.2, 1.2).icdf(torch.tensor([0.05, 0.3, 0.5, 0.8, 0.95]))
     torch.testing.assert_close(levels.quantile(torch.tensor([0.05, 0.3, 0.5, 0.8, 0.95])), direct, atol=5e-3, rtol=0)

@@ -7,8 +7,9 @@ import signal
 import pytest
 import torch
 
+from fastsample.datasets.home import sha256_of
 from fastsample.datasets.images import ImageDataset
-from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model, sha256_of
+from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.classifier import ClassifierRecipe, accuracy, train_classifier
 from fastsample.models.training.config import RecipeError, read_recipe, recipes
@@ -267,7 +268,9 @@ def test_a_classifier_is_trained_and_measured(tmp_path, network, args):
     recipe = ClassifierRecipe(
         title="Colours", epochs=4, batch=16, lr=0.1, ema_halflife_images=32, network=network, network_args=args
     )
+    before = torch.get_rng_state()
     metadata = train_classifier("colours", recipe, data, data, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
     trained, told, _ = load_model(tmp_path / "colours.safetensors")
     assert told == metadata
     assert accuracy(trained, data) == metadata.test_accuracy > 0.7

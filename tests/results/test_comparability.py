@@ -3,7 +3,9 @@
 import pytest
 
 from fastsample.results.comparability import incomparable
-from fastsample.results.store import Row, frame_of
+from fastsample.results.store import frame_of
+
+from ..rows import row_of
 
 FD = "fd[net]@100"
 SHA = {letter: letter * 64 for letter in "abef"}
@@ -11,18 +13,13 @@ SEED_0, SEED_1 = "(0123456789abcdef)", "(fedcba9876543210)"  # the hash of a ref
 
 
 def row(cell, **changes):
-    facts = dict(
-        cell=cell, model="m", checkpoint_sha256=SHA["a"], solver="heun", title="Heun", options={}, grid="uniform",
-        times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=100, seed=0, precision="float32",
-        device="cpu", metrics={"psnr": 30.0, FD: 4.0}, seconds={},
-        protocol={
-            "noise": "philox", "psnr": "clamped", "psnr reference": f"fine NFE 100 {SEED_0}", "uint8": "floor",
-            "extractor[net]": SHA["e"], "reference[net]": "data n=50000",
-        },
-        versions={"fastsample": "1"}, created="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    changes["protocol"] = facts["protocol"] | changes.get("protocol", {})
-    return Row(**facts | changes)
+    protocol = {
+        "noise": "philox", "psnr": "clamped", "psnr reference": f"fine NFE 100 {SEED_0}", "uint8": "floor",
+        "extractor[net]": SHA["e"], "reference[net]": "data n=50000",
+    }  # fmt: skip
+    changes["protocol"] = protocol | changes.get("protocol", {})
+    facts = dict(samples=100, metrics={"psnr": 30.0, FD: 4.0}, grid="uniform", versions={"fastsample": "1"})
+    return row_of(cell, **facts | changes)
 
 
 def reason(metric, *rows):

@@ -17,7 +17,8 @@ from fastsample.results.recommend import Candidate, Recommendation
 from fastsample.results.render import plain
 from fastsample.results.report import Picture, Table, page, summary
 from fastsample.results.statistics import Interval
-from fastsample.results.store import Row
+
+from ..rows import row_of
 
 SOLVERS = ["SciRE-Solver-V1", "DPM-Solver++(2M)", "UniPC", "DEIS-tAB", "iPNDM", "Flow-Solver", "DDIM", "Heun"]
 BUDGETS = [5, 6, 8, 10, 12, 15, 20]
@@ -26,16 +27,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 def row(solver, nfe, model, **changes):
     facts = dict(
-        cell=f"{solver}{nfe}{model}", model=model, checkpoint_sha256="4359" * 16, solver=solver.lower(), title=solver,
-        options={"order": 3}, grid="sigmoid", times=[1 - i / (3 * nfe) for i in range(nfe + 1)], nfe_asked=nfe, nfe=nfe,
-        forwards=nfe, guidance=0.0, samples=1000, seed=0, precision="float32", device="cpu x1",
-        metrics={"psnr": 30.0 + nfe, "psnr_median": 31.0, "fd[cifar10-resnet]@1000": 2.5},
-        standard_errors={"psnr": 0.0712},
-        seconds={"network": 20.0, "solver": 0.05, "metrics": 0.03, "total": 20.08},
+        model=model, checkpoint_sha256="4359" * 16, solver=solver.lower(), title=solver, options={"order": 3},
+        grid="sigmoid", times=[1 - i / (3 * nfe) for i in range(nfe + 1)], nfe_asked=nfe, nfe=nfe, forwards=nfe,
+        samples=1000, metrics={"psnr": 30.0 + nfe, "psnr_median": 31.0, "fd[cifar10-resnet]@1000": 2.5},
+        standard_errors={"psnr": 0.0712}, seconds={"network": 20.0, "solver": 0.05, "metrics": 0.03, "total": 20.08},
         protocol={"psnr reference": f"fine ({model})", "extractor[cifar10-resnet]": "bddd" * 16},
-        versions={"python": "3.12.1"}, created="2026-01-01T00:00:00+00:00",
+        versions={"python": "3.12.1"},
     )  # fmt: skip
-    return Row(**facts | changes)
+    return row_of(f"{solver}{nfe}{model}", **facts | changes)
 
 
 def candidate(title, nfe, value):

@@ -6,6 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from fastsample.models.analytic import image_mixture, ring_mixture
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.mlp import ResidualMLP
 from fastsample.models.path import LinearFlow, VPLinear
@@ -61,9 +62,8 @@ def labelled(rows, guidance=0.0):
     torch.manual_seed(0)
     network = Labelled().double().eval()
     labels = torch.nn.functional.one_hot(torch.arange(12) % 5, 5).double()[rows]
-    return NetworkDenoiser(
-        network, VPLinear(), "x0", labels=labels, guidance=guidance, null_labels=torch.zeros_like(labels),
-    )  # fmt: skip
+    convention = Convention(VPLinear(), "x0")
+    return NetworkDenoiser(network, convention, labels=labels, guidance=guidance, null_labels=torch.zeros_like(labels))
 
 
 class Labelled(torch.nn.Module):

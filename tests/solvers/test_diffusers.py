@@ -15,6 +15,7 @@ from diffusers import (
 
 from fastsample.bench.verify import start
 from fastsample.models.analytic import ring_mixture
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
 from fastsample.solvers.artefact import TableFile
@@ -105,7 +106,7 @@ def test_ddpm_pipeline_agrees_with_play(solver, unet, trained):
     file = trained["vp-discrete"] if solver == "bns" else traced(solver, DDPM)
     result, noise, images = ddpm(unet, TableScheduler(file))
     network = Network(lambda x, times: unet(x, times).sample)
-    expected = play(file.table, NetworkDenoiser(network, DDPM, "eps", time_scale=1000, time_shift=-1), noise)
+    expected = play(file.table, NetworkDenoiser(network, Convention(DDPM, "eps", 1000, -1)), noise)
     agree(result, expected)
     torch.testing.assert_close(images, (result / 2 + 0.5).clamp(0, 1), rtol=0, atol=0)
 
@@ -116,7 +117,7 @@ def test_other_predictions(theirs, ours, unet):
     file = traced("dpmpp-2m", DDPM)
     result, noise, _ = ddpm(unet, TableScheduler(file, theirs))
     network = Network(lambda x, times: unet(x, times).sample)
-    agree(result, play(file.table, NetworkDenoiser(network, DDPM, ours, time_scale=1000, time_shift=-1), noise))
+    agree(result, play(file.table, NetworkDenoiser(network, Convention(DDPM, ours, 1000, -1)), noise))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -126,7 +127,7 @@ def test_half_precision_keeps_its_state_in_float32(dtype, unet):
     scheduler = TableScheduler(file)
     result, noise, _ = ddpm(unet, scheduler, dtype)
     network = Network(lambda x, times: unet(x, times).sample, dtype)
-    denoiser = NetworkDenoiser(network, DDPM, "eps", time_scale=1000, time_shift=-1)
+    denoiser = NetworkDenoiser(network, Convention(DDPM, "eps", 1000, -1))
     expected = play(file.table, denoiser, noise.float())
     assert result.dtype == dtype
     torch.testing.assert_close(result, expected.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
@@ -156,7 +157,7 @@ def test_latent_pipeline_with_guidance():
         without = transformer(x, timestep=times, class_labels=torch.tensor([1000, 1000])).sample[:, :4]
         return without + 2.5 * (with_class - without)
 
-    denoiser = NetworkDenoiser(Network(guided), DDPM, "eps", time_scale=1000, time_shift=-1)
+    denoiser = NetworkDenoiser(Network(guided), Convention(DDPM, "eps", 1000, -1))
     latents = play(file.table, denoiser, noise) / vae.config.scaling_factor
     images = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     np.testing.assert_allclose(made, images.numpy(), atol=1e-4)
@@ -192,7 +193,7 @@ def test_flow_matching_pipeline_agrees_with_play(solver, flux, trained):
             x, text, pooled, times / 1000, img_ids=places, txt_ids=torch.zeros(3, 3), return_dict=False
         )[0]  # fmt: skip
 
-    denoiser = NetworkDenoiser(Network(network), FLOW, "velocity", time_scale=-1000, time_shift=1000)
+    denoiser = NetworkDenoiser(Network(network), Convention(FLOW, "velocity", -1000, 1000))
     agree(made, play(file.table, denoiser, noise))
 
 
@@ -204,7 +205,7 @@ def test_a_stochastic_table_draws_from_the_generator(unet):
     torch.randn(2, 3, 8, 8, generator=draw)
     drawn = [torch.randn(2, 3, 8, 8, generator=draw) for _ in file.w[0]]
     network = Network(lambda x, times: unet(x, times).sample)
-    denoiser = NetworkDenoiser(network, DDPM, "eps", time_scale=1000, time_shift=-1)
+    denoiser = NetworkDenoiser(network, Convention(DDPM, "eps", 1000, -1))
     agree(result, play(file.table, denoiser, noise, drawn.__getitem__))
 
 

@@ -75,8 +75,9 @@ def test_every_solver_tells_what_a_reader_needs():
         assert solver.paper
         assert solver.solve.__doc__, solver.name
         assert solver.variants
-        for option in solver.known_options:
-            assert solver.parse("") == {} or option
+        assert solver.parse("") == {}
+        for option, default in solver.known_options.items():
+            assert solver.parse(f"{option}={default}") == {option: default}
 
 
 def test_no_warning_of_our_own_in_a_plain_sweep():

@@ -8,7 +8,7 @@ import torch
 
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.scire import constant_phi, phi_1
+from fastsample.solvers.recursive_difference import constant_phi, phi_1
 from fastsample.solvers.solver import get
 
 POINTS = torch.randn(32, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

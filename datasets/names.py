@@ -1,0 +1,15 @@
+"""Names that people type: what was meant by one that is not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+__all__ = ["nearest"]
+
+
+def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -> str:
+    """An error message for an unknown name that offers the nearest ones; where none is near `otherwise`, or all."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else otherwise or f"known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"
