@@ -25,7 +25,7 @@ lint: $(VENV)/.dev .ns
 	$(BIN)/mypy .ns/fastsample
 
 docs: $(VENV)/.demo
-	$(BIN)/python -c "from fastsample.bench.listing import solver_page; print(solver_page(), end='')" > docs/solvers.md
+	$(BIN)/python -c "from fastsample.bench.cli.listing import solver_page; print(solver_page(), end='')" > docs/solvers.md
 
 # The environment is reused between calls; it is made again when pyproject.toml changes.
 $(VENV)/.demo: pyproject.toml

@@ -1,5 +1,5 @@
 """`python -m fastsample.bench`, which torchrun can start."""
 
-from fastsample.bench.cli import main
+from fastsample.bench.cli.app import main
 
 main()

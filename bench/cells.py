@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from fastsample.bench.console import told
-from fastsample.bench.learned import find_table, fits, table_plan, table_solvers
+from fastsample.bench.cli.words import told
+from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.request import Request, RequestError
-from fastsample.bench.trajectories import undefined
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model
-from fastsample.models.public import cards
-from fastsample.solvers.artefact import TableFile
+from fastsample.models.public.cards import cards
 from fastsample.solvers.grids import GRIDS, Grid
+from fastsample.solvers.learned.shelf import find_table, fits, table_plan, table_solvers
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import trace
+from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
 

@@ -1,8 +1,8 @@
 """`fastsample distill`: pairs, the choice of a starting point, the fit, and the table file that comes out.
 
 Training and validation noises have seeds from 2^31 on, which no benchmark draws. Their solutions are the benchmark's
-own reference solutions (see `bench.reference`), kept in the same cache. Everything is decided by the arguments alone,
-and an interrupted fit goes on from its last step.
+own reference solutions (see `bench.metrics.solution`), kept in the same cache. Everything is decided by the arguments
+alone, and an interrupted fit goes on from its last step.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.learned import LEARNED
-from fastsample.bench.reference import BATCH, Reference, reference_for
+from fastsample.bench.metrics.solution import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.files import json_bytes, read_facts, write_atomically
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.solvers.artefact import TableFile, Training
-from fastsample.solvers.distill import Fit, Pairs, fit, mean_psnr, parameters_of, starts
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.parameters import Parameters
+from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr, parameters_of, starts
+from fastsample.solvers.learned.parameters import Parameters
+from fastsample.solvers.learned.shelf import LEARNED
 from fastsample.solvers.solver import get
+from fastsample.solvers.table_file import TableFile, Training
 
 __all__ = ["TRAIN_SEED", "VALIDATION_SEED", "Distillation", "distill"]
 

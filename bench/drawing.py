@@ -10,7 +10,7 @@ from rich.console import Console
 from torchvision.utils import save_image
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import to_uint8
+from fastsample.bench.metrics.error import to_uint8
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
 

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch.distributed import barrier
 
-from fastsample.bench.console import console
-from fastsample.bench.learned import table_of, table_plan
-from fastsample.datasets.dataset import ImageDataset
+from fastsample.bench.cli.words import console
+from fastsample.datasets.catalogue import dataset_named
 from fastsample.datasets.files import read_arrays, warn, write_arrays, write_sealed
 from fastsample.datasets.home import data_home
-from fastsample.datasets.images import dataset_named
+from fastsample.datasets.images import ImageDataset
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.noise import labels, normal
 from fastsample.models.training import pairs as files
-from fastsample.models.training.config import Pairs, Recipe
 from fastsample.models.training.pairs import PairStore, noise_quality
 from fastsample.models.training.process import progress_bar
+from fastsample.models.training.recipe import Pairs, Recipe
 from fastsample.solvers.grids import GRIDS
+from fastsample.solvers.learned.shelf import table_of, table_plan
 from fastsample.solvers.solver import Plan, get, solvers
 
 __all__ = ["generate", "invert", "make_pairs"]

@@ -13,23 +13,23 @@ import torch
 from matplotlib.figure import Figure
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.comparison import Comparison
-from fastsample.bench.learned import find_table, table_plan
-from fastsample.bench.metrics import psnr_values, to_uint8
-from fastsample.bench.reference import Reference, reference_for, solution_at
+from fastsample.bench.metrics.error import psnr_values, to_uint8
+from fastsample.bench.metrics.solution import Reference, reference_for, solution_at
+from fastsample.bench.metrics.trajectories import curvature, distances, states
 from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.trajectories import curvature, distances, states
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
 from fastsample.models.denoiser import Recorder
-from fastsample.models.manifest import existing
-from fastsample.models.public import Card, cards
+from fastsample.models.public.cards import Card, cards
+from fastsample.models.public.manifest import existing
 from fastsample.results import figures
 from fastsample.results.commands import classifier_scale_of, labels_of
+from fastsample.results.evidence import Comparison
 from fastsample.results.recommend import with_seconds
 from fastsample.results.statistics import mean_interval
 from fastsample.results.store import Row, Store
 from fastsample.solvers.grids import Grid
+from fastsample.solvers.learned.shelf import find_table, table_plan
 from fastsample.solvers.solver import get
 
 __all__ = ["IMAGES", "Replay", "curvature_of", "errors_of", "matrix_of", "picture"]
@@ -180,7 +180,7 @@ def picture(
             distance to the reference along the trajectory; `curvature` of the models' trajectories.
         metrics: of `quality`, full names or kinds.
         against: of `quality`, `nfe` or `seconds`.
-        models, solvers, where: for `results.tables.select`.
+        models, solvers, where: for `results.overview.select`.
         nfe: only these budgets; by default all, and the middle one for `error`.
         images: sampled again; by default as `IMAGES` says.
         device, checkpoints: for `Replay`.
@@ -292,7 +292,7 @@ def curvature_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFra
 
     Returns:
         Columns model, time, value, low, high, total, low_total and high_total, as `results.figures.curvature` takes
-        them; see `bench.trajectories.curvature` for the definition.
+        them; see `bench.metrics.trajectories.curvature` for the definition.
     """
     parts = []
     for model, group in found.groupby("model", sort=False):

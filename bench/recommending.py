@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastsample.bench.comparison import Comparison
 from fastsample.results.commands import export_command, sample_command
+from fastsample.results.evidence import Comparison
 from fastsample.results.recommend import Recommendation, recommend, with_seconds
 from fastsample.results.store import Store
 from fastsample.solvers.solver import solvers
@@ -29,7 +29,7 @@ def recommendations(
         budget, max_seconds: as `results.recommend.recommend` takes them.
         target_psnr: PSNR in dB to reach.
         metric: full name, or a kind that stands for one metric.
-        models, where: for `results.tables.select`.
+        models, where: for `results.overview.select`.
 
     Raises:
         ValueError: as `recommend`; and for a target of PSNR beside another metric, or a kind with several metrics.

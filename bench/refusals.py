@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.extractors import refusal
-from fastsample.bench.features import REFERENCES
-from fastsample.bench.metrics import FEWEST, Metric
+from fastsample.bench.metrics.error import FEWEST, Metric
+from fastsample.bench.metrics.extractors import refusal
+from fastsample.bench.metrics.features import REFERENCES
 from fastsample.models.checkpoints import embedded_models, load_checkpoint, model_file
-from fastsample.models.public import cards
+from fastsample.models.public.cards import cards
 
 __all__ = ["data_set", "metric_refusal"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fastsample.bench.comparison import Comparison
 from fastsample.bench.pictures import IMAGES, Replay, curvature_of, errors_of, matrix_of
 from fastsample.bench.tables import notes_of
 from fastsample.results import figures
-from fastsample.results.paper import metrics_named, sheet_of
+from fastsample.results.evidence import Comparison
+from fastsample.results.layout import metrics_named, sheet_of
 from fastsample.results.recommend import Recommendation, recommend, with_seconds
 from fastsample.results.report import Picture, Table, page
 from fastsample.results.store import Store
@@ -35,7 +35,7 @@ def report_of(
     A metric whose numbers cannot be compared gets the reason instead of a table.
 
     Args:
-        models, solvers, where: for `results.tables.select`.
+        models, solvers, where: for `results.overview.select`.
         images: in each place of a matrix of samples; 0 samples nothing again.
         device, checkpoints: for `bench.pictures.Replay`.
 

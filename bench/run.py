@@ -18,18 +18,18 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from fastsample.bench import bias
-from fastsample.bench import metrics as measures
 from fastsample.bench.cells import Cell
-from fastsample.bench.features import Extractor
-from fastsample.bench.metrics import Metric, finite
-from fastsample.bench.reference import BATCH, PROBES, Reference, reference_for, solution_at
+from fastsample.bench.metrics import error as measures
+from fastsample.bench.metrics import frechet as bias
+from fastsample.bench.metrics.error import Metric, finite
+from fastsample.bench.metrics.features import Extractor
+from fastsample.bench.metrics.solution import BATCH, PROBES, Reference, reference_for, solution_at
+from fastsample.bench.metrics.trajectories import bending, distances, outer_states
 from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.sampling import Sampler
-from fastsample.bench.trajectories import bending, distances, outer_states
 from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.results import statistics
-from fastsample.results.comparability import FINGERPRINT
+from fastsample.results.comparable import FINGERPRINT
 from fastsample.results.store import Row, Store
 
 __all__ = ["SHARD", "CellError", "Runner"]
@@ -256,7 +256,7 @@ class Runner:
 
     @torch.inference_mode()
     def accuracy(self, cell: Cell) -> float:
-        """PSNR in dB between the reference and a run with half its steps; see `bench.reference`."""
+        """PSNR in dB between the reference and a run with half its steps; see `bench.metrics.solution`."""
         return self.reference(cell).accuracy(*self._solved(cell, list(range(PROBES))), cell.model.decode)
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.metrics import finite
+from fastsample.bench.metrics.error import finite
 from fastsample.bench.timing import TimedNetwork
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import labels, normal, step_noise

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fastsample.bench.bias import TooFewSamples, check_count
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.console import told
-from fastsample.bench.features import (
+from fastsample.bench.cli.words import told
+from fastsample.bench.metrics.error import Metric, parse_metric
+from fastsample.bench.metrics.features import (
     EMBEDDED,
     INCEPTION,
     REFERENCES,
@@ -21,14 +21,14 @@ from fastsample.bench.features import (
     MetricUnavailable,
     open_extractor,
 )
-from fastsample.bench.metrics import Metric, parse_metric
+from fastsample.bench.metrics.frechet import TooFewSamples, check_count
 from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.datasets.names import nearest
+from fastsample.results.overview import overview, to_rich
 from fastsample.results.store import Row, Store, frame_of
-from fastsample.results.tables import overview, to_rich
 
 __all__ = ["run_sweep"]
 

@@ -7,12 +7,12 @@ from functools import cache
 
 import pandas as pd
 
-from fastsample.bench.comparison import Comparison
-from fastsample.bench.features import INCEPTION
-from fastsample.models.public import cards
-from fastsample.results.paper import sheet_of
+from fastsample.bench.metrics.features import INCEPTION
+from fastsample.models.public.cards import cards
+from fastsample.results.evidence import Comparison
+from fastsample.results.layout import sheet_of
 from fastsample.results.published import beside, published
-from fastsample.results.render import Sheet
+from fastsample.results.sheet import Sheet
 from fastsample.results.store import Store
 from fastsample.solvers.solver import get
 
@@ -31,12 +31,12 @@ def table_of(
     intervals: bool = True,
     reported: bool = False,
 ) -> Sheet:
-    """A store laid out like a table of a paper; see `results.paper`.
+    """A store laid out like a table of a paper; see `results.layout`.
 
     Args:
         rows, columns: of model, solver, grid, nfe and metric, outermost first.
         metrics: full names or kinds; by default `psnr`, or else the first there is.
-        models, solvers, where: for `results.tables.select`.
+        models, solvers, where: for `results.overview.select`.
         intervals: write the 95 % intervals.
         reported: put published numbers beside the measured ones.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastsample.bench.console import console
+from fastsample.bench.cli.words import console
 from fastsample.bench.pairs import make_pairs
-from fastsample.datasets.images import dataset_named
+from fastsample.datasets.catalogue import dataset_named
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier
-from fastsample.models.training.config import Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import TrainingData
 from fastsample.models.training.process import process_group
+from fastsample.models.training.recipe import Pairs, Recipe, RecipeError
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.state import read_state
 from fastsample.models.training.trainer import TrainingRun, train

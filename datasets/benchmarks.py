@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fastsample.datasets.dataset import DatasetError, StreamedImages
 from fastsample.datasets.home import data_home
-from fastsample.datasets.recipes import RECIPES, Recipe
+from fastsample.datasets.images import DatasetError, StreamedImages
+from fastsample.datasets.preprocessing import RECIPES, Recipe
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "image_folder"]
 

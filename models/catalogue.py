@@ -23,8 +23,8 @@ from fastsample.models.checkpoints import (
 )
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
 from fastsample.models.path import LinearFlow, Path, VPLinear
-from fastsample.models.public import Card, card_named, cards
-from fastsample.models.public_model import public_model
+from fastsample.models.public.cards import Card, card_named, cards
+from fastsample.models.public.model import public_model
 
 __all__ = ["Model", "model_names", "open_model", "shipped_path"]
 

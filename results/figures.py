@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from fastsample.datasets.files import write_atomically
 from fastsample.results.escaping import visible
-from fastsample.results.paper import higher_is_better
+from fastsample.results.layout import higher_is_better
 
 __all__ = ["Place", "curvature", "errors", "front", "image_matrix", "picture_bytes", "quality", "save", "series_names"]
 
@@ -58,7 +58,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     that of the values; whether neighbours can be told apart, tables say.
 
     Args:
-        found: of `results.paper.evidence`; against seconds with the column of `results.recommend.with_seconds`.
+        found: of `results.layout.evidence`; against seconds with the column of `results.recommend.with_seconds`.
         against: `nfe`, the evaluations really made, or `seconds` of network and solver for one image.
 
     Raises:

@@ -31,8 +31,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fastsample.results.paper import metric_kind
-from fastsample.results.render import Footnotes, Sheet, plain
+from fastsample.results.layout import metric_kind
+from fastsample.results.sheet import Footnotes, Sheet, plain
 
 __all__ = ["COLUMNS", "beside", "published", "search", "summary"]
 
@@ -101,7 +101,7 @@ def beside(found: pd.DataFrame, numbers: pd.DataFrame, same: Callable[[str], str
     """Put reported numbers of the same checkpoint, solver, evaluations, guidance and metric beside measured ones.
 
     Args:
-        found: of `results.paper.evidence`.
+        found: of `results.layout.evidence`.
         numbers: of `published`.
         same: the complete form of `name:option=value,...`, by which two solvers are known to be the same.
 

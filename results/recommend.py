@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fastsample.results.paper import Difference, higher_is_better
+from fastsample.results.layout import Difference, higher_is_better
 from fastsample.results.statistics import Interval
 
 __all__ = ["Candidate", "Recommendation", "number", "recommend", "with_seconds"]
@@ -111,7 +111,7 @@ def recommend(
     it, so that the target is met and not only met by luck.
 
     Args:
-        found: of `results.paper.evidence`; for `max_seconds` with the column of `with_seconds`.
+        found: of `results.layout.evidence`; for `max_seconds` with the column of `with_seconds`.
         difference: first minus second of two rows, with its paired interval.
         budget: evaluations that may be made at most.
         target: value of the metric to reach.
@@ -157,7 +157,7 @@ def with_seconds(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Evidence with the column `seconds`: network and solver time of one image, the mean over seeds.
 
     Args:
-        found: of `results.paper.evidence`.
+        found: of `results.layout.evidence`.
         rows: of `results.store.frame_of`, that it was made of.
 
     Raises:

@@ -15,7 +15,7 @@ from fastsample.results.commands import bench_command
 from fastsample.results.escaping import visible
 from fastsample.results.figures import picture_bytes
 from fastsample.results.recommend import Candidate, Recommendation, number
-from fastsample.results.render import Sheet, write
+from fastsample.results.sheet import Sheet, write
 from fastsample.results.store import Row
 
 __all__ = ["Picture", "Table", "page", "summary"]

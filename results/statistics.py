@@ -1,9 +1,9 @@
 """Numbers with their uncertainty.
 
 To first order each number here is a mean over samples: psi_i, its influence, is the effect of sample i on it. For a
-mean psi_i is the deviation from it; for a Frechet distance see `bench.bias`. Solvers of one noise are compared sample
-by sample: the difference of two numbers has the influence psi_i - psi'_i, in which what the samples have in common
-cancels.
+mean psi_i is the deviation from it; for a Frechet distance see `bench.metrics.frechet`. Solvers of one noise are
+compared sample by sample: the difference of two numbers has the influence psi_i - psi'_i, in which what the samples
+have in common cancels.
 
 Where a number is not linear, psi is itself estimated, and its mean square is V1 + 2 V2 / n instead of V1 + V2 / n
 (the bias of the jackknife; Efron and Stein, Ann. Statist. 9, 1981). Influences estimated in the halves of the samples

@@ -207,7 +207,7 @@ class Store:
         `influence[METRIC]` float64 [1 or 2, n], the effect of each sample on a metric; see `results.statistics`.
 
         Of adaptive solvers: `evaluations` int64 [n].
-        Of `curvature` and `straightness`: `curvature` and `transport` float64 [n], see `bench.trajectories.bending`.
+        Of `curvature` and `straightness`: `curvature` and `transport` float64 [n] (`bench.metrics.trajectories`).
         Of `truncation`: `truncation` float64 [n], the mean square error of each sample at the end, and along the
         way `truncation_curve` float64 [k], the root mean square distance per dimension to the reference trajectory
         at `truncation_times` float64 [k], both of the linear path; see `bench.run.Runner.truncation_curve`.

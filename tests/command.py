@@ -6,7 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 from unittest import mock
 
-from fastsample.bench.cli import main
+from fastsample.bench.cli.app import main
 
 
 class Ended(NamedTuple):

@@ -21,7 +21,7 @@ EXAMPLE = re.search(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)[1]
 )
 def test_the_example_solver_is_everywhere(words, expected, tmp_path):
     (tmp_path / "ab3.py").write_text(EXAMPLE)
-    code = f"import sys, ab3; sys.argv[1:] = {words!r}; from fastsample.bench.cli import main; main()"
+    code = f"import sys, ab3; sys.argv[1:] = {words!r}; from fastsample.bench.cli.app import main; main()"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert expected in result.stdout
@@ -29,6 +29,6 @@ def test_the_example_solver_is_everywhere(words, expected, tmp_path):
 
 def test_the_example_is_documented_by_registration(tmp_path):
     (tmp_path / "ab3.py").write_text(EXAMPLE)
-    code = "import ab3; from fastsample.bench.listing import solver_page; print(solver_page())"
+    code = "import ab3; from fastsample.bench.cli.listing import solver_page; print(solver_page())"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "| ab3 | Adams-Bashforth 3 |" in result.stdout

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from fastsample.models.denoiser import convert, weights
-from fastsample.models.training.config import Recipe
 from fastsample.models.training.couplings import Coupling
+from fastsample.models.training.recipe import Recipe
 
 __all__ = ["HUBER_C", "Batch", "Objective", "pseudo_huber"]
 

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from fastsample.models.checkpoints import CheckpointError, ClassifierMetadata, check_fit, load_model
-from fastsample.models.readers import read_weights
+from fastsample.models.public.readers import read_weights
 
 __all__ = ["FeatureDistance", "perceptual_named"]
 
@@ -44,7 +44,7 @@ class FeatureDistance(nn.Module):
 class _Lpips(nn.Module):
     """LPIPS as rfpp uses it: VGG-16 at 224x224 with average pooling in place of max pooling.
 
-    Its files are looked for in torch's hub cache and read by `models.readers`; they are not fetched.
+    Its files are looked for in torch's hub cache and read by `models.public.readers`; they are not fetched.
     """
 
     shift: Tensor

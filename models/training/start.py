@@ -10,10 +10,10 @@ from torch import Tensor
 from fastsample.datasets.home import data_home
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, load_checkpoint, model_file
 from fastsample.models.convention import Convention
-from fastsample.models.conversion import fetch, load_converted
 from fastsample.models.path import path_named
-from fastsample.models.public import card_named, cards
-from fastsample.models.training.config import Recipe
+from fastsample.models.public.cards import card_named, cards
+from fastsample.models.public.conversion import fetch, load_converted
+from fastsample.models.training.recipe import Recipe
 
 __all__ = ["starting_weights"]
 

@@ -20,11 +20,11 @@ from fastsample.datasets.files import open_sealed, warn, write_atomically, write
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, build_network, check_fit, save_checkpoint
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks import registry
-from fastsample.models.training.config import Learned, MinibatchOT, Pairs, Recipe, RecipeError
 from fastsample.models.training.couplings import Coupling, LearnedCoupling, MatchedCoupling, TrainingData
 from fastsample.models.training.losses import Objective
 from fastsample.models.training.pairs import PairCoupling
 from fastsample.models.training.perceptual import perceptual_named
+from fastsample.models.training.recipe import Learned, MinibatchOT, Pairs, Recipe, RecipeError
 
 __all__ = ["State", "coupling_of", "describe", "kept_rng", "preview", "read_state", "seed_of"]
 

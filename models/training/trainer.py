@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastsample.models.training.config import Recipe
 from fastsample.models.training.couplings import TrainingData
 from fastsample.models.training.losses import Batch
 from fastsample.models.training.process import agreed, autocast_for, process_group, progress_bar, stop_requests
+from fastsample.models.training.recipe import Recipe
 from fastsample.models.training.state import State, describe, kept_rng, seed_of
 
 __all__ = ["TrainingRun", "train"]

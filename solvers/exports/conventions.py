@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastsample.models.denoiser import Prediction, convert, weights
 from fastsample.models.path import DiscreteVP, LinearFlow, Path, ScaledFlow, SubVPLinear, VPCosine, VPLinear
-from fastsample.solvers.artefact import TableFile
+from fastsample.solvers.table_file import TableFile
 
 __all__ = ["from_output", "timestep_map"]
 

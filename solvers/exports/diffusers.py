@@ -22,8 +22,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from fastsample.models.denoiser import Prediction
-from fastsample.solvers.artefact import TableFile, read_table
 from fastsample.solvers.exports.conventions import from_output, timestep_map
+from fastsample.solvers.table_file import TableFile, read_table
 
 __all__ = ["PREDICTION_TYPES", "TableScheduler"]
 

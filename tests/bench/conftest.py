@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench import cli, reference, run
-from fastsample.models import download
+from fastsample.bench import run
+from fastsample.bench.cli import app as cli
+from fastsample.bench.metrics import solution as reference
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
+from fastsample.models.public import download
 
 
 @pytest.fixture(autouse=True)

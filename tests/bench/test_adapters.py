@@ -11,8 +11,8 @@ from torch import nn
 
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import card_named, cards
-from fastsample.models.public_model import PublicModel, PublicNetwork, path_of
+from fastsample.models.public.cards import card_named, cards
+from fastsample.models.public.model import PublicModel, PublicNetwork, path_of
 
 from ..hash_rule import hashed, hashed_weight
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastsample.bench.bias import _PARTITIONS, TooFewSamples, _parts, extrapolate, influence
-from fastsample.bench.metrics import features_distance, frechet_distance
+from fastsample.bench.metrics.error import features_distance, frechet_distance
+from fastsample.bench.metrics.frechet import _PARTITIONS, TooFewSamples, _parts, extrapolate, influence
 from fastsample.results.statistics import Estimate
 
 D = 16

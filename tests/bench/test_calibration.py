@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from fastsample.bench.baseline import baseline_of
-from fastsample.bench.bias import influence
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.features import EMBEDDED, open_extractor
-from fastsample.bench.gate import check
-from fastsample.bench.metrics import features_distance, psnr_values, symmetric_root, to_uint8
+from fastsample.bench.metrics.error import features_distance, psnr_values, symmetric_root, to_uint8
+from fastsample.bench.metrics.features import EMBEDDED, open_extractor
+from fastsample.bench.metrics.frechet import influence
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
-from fastsample.datasets.reference import shipped_reference
+from fastsample.datasets.moments import shipped_reference
+from fastsample.results.baseline import baseline_of
+from fastsample.results.gate import check
 from fastsample.results.statistics import Estimate, mean_interval, paired_interval
 from fastsample.results.store import Store
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from fastsample.bench import cli
+from fastsample.bench.cli import app as cli
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.results.store import Store

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from fastsample.bench.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from fastsample.bench.cli.app import main; main()"]
 
 
 def run(*words, cwd):

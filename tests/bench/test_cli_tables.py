@@ -5,10 +5,10 @@ import io
 import pandas as pd
 import pytest
 
-from fastsample.bench.comparison import own_grid
 from fastsample.bench.tables import complete, table_of
+from fastsample.results.evidence import own_grid
+from fastsample.results.overview import overview
 from fastsample.results.store import Store
-from fastsample.results.tables import overview
 
 from ..command import command
 from ..rows import row_of

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fastsample.bench import bias
-from fastsample.bench.bias import extrapolate, influence
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.comparison import Comparison
-from fastsample.bench.features import EMBEDDED
-from fastsample.bench.metrics import symmetric_root
+from fastsample.bench.metrics import frechet as bias
+from fastsample.bench.metrics.error import symmetric_root
+from fastsample.bench.metrics.features import EMBEDDED
+from fastsample.bench.metrics.frechet import extrapolate, influence
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
-from fastsample.datasets.reference import shipped_reference
+from fastsample.datasets.moments import shipped_reference
+from fastsample.results.evidence import Comparison
 from fastsample.results.statistics import mean_interval, paired_interval
 from fastsample.results.store import Store
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastsample.bench import reference
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.distillation import Distillation
-from fastsample.bench.learned import add_table, learned_tables, table_of
-from fastsample.bench.reference import reference_for
+from fastsample.bench.metrics import solution as reference
+from fastsample.bench.metrics.solution import reference_for
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model
 from fastsample.results.commands import bench_command
 from fastsample.results.store import Store
-from fastsample.solvers.artefact import read_table
+from fastsample.solvers.learned.shelf import add_table, learned_tables, table_of
+from fastsample.solvers.table_file import read_table
 
 from ..command import command
 

@@ -10,17 +10,17 @@ import sys
 import pytest
 
 from fastsample.bench.distillation import TRAIN_SEED, VALIDATION_SEED, Distillation
-from fastsample.bench.learned import add_table, find_table, learned_tables, table_of, table_plan
 from fastsample.bench.request import RequestError, read_request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal
 from fastsample.models.path import VPLinear
 from fastsample.results.store import Store
-from fastsample.solvers.artefact import TableFileError, read_table
-from fastsample.solvers.distill import mean_psnr
+from fastsample.solvers.learned.fit import mean_psnr
+from fastsample.solvers.learned.shelf import add_table, find_table, learned_tables, table_of, table_plan
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play
+from fastsample.solvers.table_file import TableFileError, read_table
 
 from ..command import command
 
@@ -218,7 +218,7 @@ def killing(kept, start, state, cost):
         os.kill(os.getpid(), signal.SIGKILL)
 distillation._Kept.write = killing
 """
-    code = "from fastsample.bench.cli import main; main()"
+    code = "from fastsample.bench.cli.app import main; main()"
     words = ["distill", "bns", "--model", "gmm2d-flow", "--nfe", "10", "--train", "64", "--validation", "64"]
     words += ["--steps", "4"]
     environment = os.environ | {"FASTSAMPLE_HOME": str(home)}

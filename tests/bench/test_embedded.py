@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastsample.bench.features import EMBEDDED, MetricUnavailable, open_extractor
-from fastsample.datasets.images import dataset_named
+from fastsample.bench.metrics.features import EMBEDDED, MetricUnavailable, open_extractor
+from fastsample.datasets.catalogue import dataset_named
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
@@ -80,8 +80,8 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     """torch-fidelity's Inception-v3 with fixed random weights against a small CIFAR-10 of noise."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from fastsample.bench import features
-    from fastsample.datasets.images import ImageDataset
+    from fastsample.bench.metrics import features
+    from fastsample.datasets.catalogue import ImageDataset
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", lambda *_, **__: {})

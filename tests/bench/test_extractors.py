@@ -8,11 +8,11 @@ import torch
 from torch_fidelity import calculate_metrics
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from fastsample.bench import features
-from fastsample.bench.extractors import compute_reference, extractor_named, refusal, weights_sha256
-from fastsample.bench.features import open_extractor
-from fastsample.datasets.images import ImageDataset, dataset_named
-from fastsample.datasets.reference import ReferenceError, ReferenceStats, shipped_reference
+from fastsample.bench.metrics import features
+from fastsample.bench.metrics.extractors import compute_reference, extractor_named, refusal, weights_sha256
+from fastsample.bench.metrics.features import open_extractor
+from fastsample.datasets.catalogue import ImageDataset, dataset_named
+from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells, sweep
-from fastsample.bench.features import EMBEDDED, open_extractor
+from fastsample.bench.metrics.features import EMBEDDED, open_extractor
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sweep import run_sweep
@@ -203,7 +203,7 @@ def test_every_exception_ends_as_one_message(error, code, text, command, monkeyp
     assert said.count("\n") == bool(text)
     assert said.startswith(text)
     if text and not isinstance(error, OSError):
-        assert "(bench/cli_tables.py, line " in said
+        assert "(bench/cli/store.py, line " in said
 
 
 def test_a_file_that_cannot_be_written_is_named(command, tmp_path):
@@ -215,10 +215,11 @@ def test_a_file_that_cannot_be_written_is_named(command, tmp_path):
 
 
 def test_a_reader_who_has_enough_is_not_told(tmp_path):
-    code = "import sys; sys.argv[1:] = ['published', '--format', 'csv']; from fastsample.bench.cli import main; main()"
+    code = "from fastsample.bench.cli.app import main; main()"
     environment = os.environ | {"FASTSAMPLE_HOME": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        [sys.executable, "-c", code, "published", "--format", "csv"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
     ) as process:
         process.stdout.close()
         error = process.stderr.read()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastsample.bench.extractors import efficientnet_weights
+from fastsample.bench.metrics.extractors import efficientnet_weights
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fid.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", PAGE, re.S)

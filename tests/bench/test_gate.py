@@ -13,17 +13,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import integrator
-from fastsample.bench.baseline import Baseline, BaselineError, baseline_of
-from fastsample.bench.gate import check, exit_code, outcome, sheet_of, to_junit
-from fastsample.bench.reference import reference_for
+from fastsample.bench.metrics import integrator
+from fastsample.bench.metrics.solution import reference_for
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
-from fastsample.results.comparability import FINGERPRINT, moved
-from fastsample.results.render import write
+from fastsample.results.baseline import Baseline, BaselineError, baseline_of
+from fastsample.results.comparable import FINGERPRINT, moved
+from fastsample.results.gate import check, exit_code, outcome, sheet_of, to_junit
+from fastsample.results.sheet import write
 from fastsample.results.store import Store
-from fastsample.solvers import dpm_solver_multistep
+from fastsample.solvers.families import dpm_multistep as dpm_solver_multistep
 
 ROOT = Path(__file__).parents[2]
 SOLVERS = ("heun", "dpmpp-2m", "unipc")

@@ -3,12 +3,14 @@
 import pytest
 from rich.console import Console
 
-from fastsample.bench.baseline import baseline_of
-from fastsample.bench.gate import check
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
+from fastsample.results.baseline import baseline_of
+from fastsample.results.gate import check
 from fastsample.results.store import Store
-from fastsample.solvers import dpm_solver_multistep, exponential, flow_solver
+from fastsample.solvers import exponential
+from fastsample.solvers.families import dpm_multistep as dpm_solver_multistep
+from fastsample.solvers.families import flow_solver
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,9 @@ import contextlib, io, os, sys
 from pathlib import Path
 
 import numpy, pandas, torch, matplotlib.backends.backend_svg, matplotlib.backends.backend_agg
-from fastsample.bench import cli, pictures, reporting, tables, recommending, gate, baseline
+from fastsample.bench.cli import app as cli
+from fastsample.bench import pictures, reporting, tables, recommending
+from fastsample.results import gate, baseline
 from fastsample.results import report, published
 
 store, allowed = os.path.realpath(sys.argv[1]), tuple(map(os.path.realpath, (

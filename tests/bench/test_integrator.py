@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from fastsample.bench import integrator
-from fastsample.bench.integrator import CORRECTOR, PREDICTOR, integrate, signature
+from fastsample.bench.metrics import integrator
+from fastsample.bench.metrics.integrator import CORRECTOR, PREDICTOR, integrate, signature
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import CosineFlow, DiscreteVP, Edm, LinearFlow, VPLinear
 

@@ -9,14 +9,14 @@ import threading
 import pytest
 import torch
 
-from fastsample.bench.comparison import own_grid
 from fastsample.bench.pictures import Replay
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import load_checkpoint, model_file, save_checkpoint
-from fastsample.models.known import exclusive, record
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import card_named
+from fastsample.models.public.cards import card_named
+from fastsample.models.public.known import exclusive, record
+from fastsample.results.evidence import own_grid
 from fastsample.results.store import Store
 
 from ..command import command

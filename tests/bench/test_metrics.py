@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from fastsample.bench.metrics import (
+from fastsample.bench.metrics.error import (
     Metric,
     feature_metrics,
     frechet_distance,

@@ -7,17 +7,17 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import pictures
-from fastsample.bench.comparison import Comparison
+from fastsample.bench.metrics.trajectories import curvature, interpolate, states
 from fastsample.bench.pictures import Replay, curvature_of, errors_of, matrix_of, picture
 from fastsample.bench.request import Request
 from fastsample.bench.run import _LABELS
 from fastsample.bench.sweep import run_sweep
-from fastsample.bench.trajectories import curvature, interpolate, states
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.path import LinearFlow
 from fastsample.results.commands import bench_command, classifier_scale_of, labels_of
+from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
 
 

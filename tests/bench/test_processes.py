@@ -17,7 +17,7 @@ WORDS = ["bench", "--model", "gmm2d", "--metrics", "psnr", "--samples", "300", "
 SWEEP = ["--solver", "ddim,heun", "--nfe", "4,6"]
 FORKS = textwrap.dedent("""
     import os, sys
-    from fastsample.bench.cli import main
+    from fastsample.bench.cli.app import main
     from fastsample.bench import sweep  # what a command imports
     os.getpid = lambda: 7
     children = []

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.distillation import Distillation
-from fastsample.bench.learned import add_table, table_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import model_names, open_model
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import card_named
+from fastsample.models.public.cards import card_named
 from fastsample.results.store import Store
+from fastsample.solvers.learned.shelf import add_table, table_of
 
 from ..command import command
 

@@ -8,11 +8,11 @@ from rich.console import Console
 from fastsample.bench.pictures import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
+from fastsample.datasets.catalogue import dataset_named
 from fastsample.datasets.home import sha256_of
-from fastsample.datasets.images import dataset_named
 from fastsample.models.checkpoints import load_checkpoint
 from fastsample.models.path import VPLinear
-from fastsample.models.training.config import changed, read_recipe
+from fastsample.models.training.recipe import changed, read_recipe
 from fastsample.results.commands import bench_command
 from fastsample.results.store import Store
 from fastsample.solvers.grids import Grid

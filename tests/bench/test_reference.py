@@ -7,12 +7,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import cells, integrator, reference
+from fastsample.bench import cells
 from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.integrator import integrate
-from fastsample.bench.metrics import parse_metric, psnr_values
-from fastsample.bench.reference import reference_for, solution_at
+from fastsample.bench.metrics import integrator
+from fastsample.bench.metrics import solution as reference
+from fastsample.bench.metrics.error import parse_metric, psnr_values
+from fastsample.bench.metrics.integrator import integrate
+from fastsample.bench.metrics.solution import reference_for, solution_at
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler
@@ -20,9 +22,9 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal
 from fastsample.models.path import DiscreteVP
-from fastsample.results.comparability import FINGERPRINT, moved
+from fastsample.results.comparable import FINGERPRINT, moved
 from fastsample.results.store import Store
-from fastsample.solvers import flow_solver
+from fastsample.solvers.families import flow_solver
 from fastsample.solvers.solver import get
 
 PSNR = [parse_metric("psnr", "")]

@@ -7,19 +7,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import cells, features, sampling
-from fastsample.bench.features import EMBEDDED, Extractor
-from fastsample.bench.learned import add_table, table_of
-from fastsample.bench.metrics import DISTRIBUTION_METRICS
+from fastsample.bench import cells, sampling
+from fastsample.bench.metrics import features
+from fastsample.bench.metrics.error import DISTRIBUTION_METRICS
+from fastsample.bench.metrics.features import EMBEDDED, Extractor
 from fastsample.bench.refusals import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.bench.tables import table_of as paper_table
-from fastsample.datasets.images import DatasetError, ImageDataset
+from fastsample.datasets.catalogue import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
-from fastsample.models.public import cards
+from fastsample.models.public.cards import cards
 from fastsample.results.store import Row, Store
+from fastsample.solvers.learned.shelf import add_table, table_of
 
 ALL = ("psnr", *DISTRIBUTION_METRICS)
 

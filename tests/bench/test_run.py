@@ -5,8 +5,7 @@ from rich.console import Console
 
 from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.comparison import Comparison
-from fastsample.bench.metrics import parse_metric
+from fastsample.bench.metrics.error import parse_metric
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, choose_device
@@ -15,6 +14,7 @@ from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.noise import normal
+from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
 
 PSNR = [parse_metric("psnr", "")]

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 from torch_fidelity import register_feature_extractor
-from fastsample.bench.extractors import CifarResNetExtractor, compute_reference
-from fastsample.datasets.dataset import StreamedImages
+from fastsample.bench.metrics.extractors import CifarResNetExtractor, compute_reference
+from fastsample.datasets.images import StreamedImages
 
 class Pixels(CifarResNetExtractor):
     def forward(self, images):

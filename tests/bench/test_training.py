@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastsample.bench.cli import main
+from fastsample.bench.cli.app import main
 from fastsample.bench.training import train_features, train_recipe
 from fastsample.datasets.home import sha256_of
 from fastsample.models.catalogue import open_model
@@ -22,9 +22,9 @@ from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
-from fastsample.models.public import card_named
+from fastsample.models.public.cards import card_named
 from fastsample.models.training import pairs, state
-from fastsample.models.training.config import RecipeError, changed, command_of, read_recipe, recipes
+from fastsample.models.training.recipe import RecipeError, changed, command_of, read_recipe, recipes
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.state import State
 from fastsample.models.training.trainer import train

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import sweep
-from fastsample.bench.verification import run_verification
+from fastsample.bench.cli.verify import run_verification
 
 
 def test_verification_keeps_threads_and_the_backend_of_pictures(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench import extractors, features
-from fastsample.bench.extractors import compute_reference, extractor_named
-from fastsample.bench.features import open_extractor
-from fastsample.bench.metrics import parse_metric
-from fastsample.datasets.images import ImageDataset
+from fastsample.bench.metrics import extractors, features
+from fastsample.bench.metrics.error import parse_metric
+from fastsample.bench.metrics.extractors import compute_reference, extractor_named
+from fastsample.bench.metrics.features import open_extractor
+from fastsample.datasets.catalogue import ImageDataset
 from fastsample.results.store import Store
 
 from ..command import command

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from fastsample.datasets.benchmarks import BENCHMARKS
-from fastsample.datasets.dataset import DatasetError
-from fastsample.datasets.images import dataset_named, dataset_names
-from fastsample.datasets.recipes import RECIPES
+from fastsample.datasets.catalogue import dataset_named, dataset_names
+from fastsample.datasets.images import DatasetError
+from fastsample.datasets.preprocessing import RECIPES
 
 
 def encoded(level, size=(40, 40), kind="PNG"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fastsample.datasets.archives import read_arrays
-from fastsample.datasets.published import published_references, read_stats, write_stats
-from fastsample.datasets.reference import ReferenceError
+from fastsample.datasets.moments import ReferenceError
+from fastsample.datasets.published_moments import published_references, read_stats, write_stats
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.standard_normal((1500, 6)) @ RNG.standard_normal((6, 6)) + 3).astype(np.float32)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fastsample.datasets.dataset import DatasetError
-from fastsample.datasets.recipes import RECIPES
+from fastsample.datasets.images import DatasetError
+from fastsample.datasets.preprocessing import RECIPES
 
 
 def coordinates(width, height):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastsample.datasets.reference import FeatureMoments, ReferenceError, ReferenceStats, shipped_reference
+from fastsample.datasets.moments import FeatureMoments, ReferenceError, ReferenceStats, shipped_reference
 
 
 @pytest.fixture

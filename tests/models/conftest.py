@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fastsample.datasets.images import ImageDataset
-from fastsample.models.training.config import Recipe
+from fastsample.datasets.catalogue import ImageDataset
+from fastsample.models.training.recipe import Recipe
 
 TOY = {"id": "toy", "title": "A toy", "dataset": "toy", "network": "ResidualMLP", "images": 64, "batch": 8,
        "network_args": {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "width": 16, "blocks": 1},

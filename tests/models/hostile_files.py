@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from fastsample.datasets.images import dataset_named
-from fastsample.datasets.published import read_stats
-from fastsample.datasets.reference import ReferenceStats
+from fastsample.datasets.catalogue import dataset_named
+from fastsample.datasets.moments import ReferenceStats
+from fastsample.datasets.published_moments import read_stats
 from fastsample.models.checkpoints import load_model
-from fastsample.models.public import card_named
-from fastsample.models.readers import LAYOUTS, read_weights
+from fastsample.models.public.cards import card_named
+from fastsample.models.public.readers import LAYOUTS, read_weights
 
 MOST = 4_000_000  # bytes of a file
 

@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastsample.bench.metrics import features_distance, symmetric_root
+from fastsample.bench.metrics.error import features_distance, symmetric_root
+from fastsample.bench.metrics.trajectories import bending, outer_states
 from fastsample.bench.pairs import make_pairs
 from fastsample.bench.training import training_data
-from fastsample.bench.trajectories import bending, outer_states
 from fastsample.datasets.points import POINTS
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import ClassifierMetadata, load_model, save_checkpoint
 from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.models.networks.conv_classifier import ConvClassifier
 from fastsample.models.path import path_named
-from fastsample.models.training.config import Recipe, changed, read_recipe
 from fastsample.models.training.pairs import PairStore
+from fastsample.models.training.recipe import Recipe, changed, read_recipe
 from fastsample.models.training.start import starting_weights
 from fastsample.models.training.trainer import train
 from fastsample.solvers.solver import get

@@ -6,8 +6,8 @@ from fastsample.models.checkpoints import load_model
 from fastsample.models.convention import Convention
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import DiscreteVP, VPLinear, path_named
-from fastsample.models.public import card_named
-from fastsample.models.training.config import changed, read_recipe
+from fastsample.models.public.cards import card_named
+from fastsample.models.training.recipe import changed, read_recipe
 
 
 def test_a_recipe_has_the_convention_of_the_checkpoint_it_makes():

@@ -17,15 +17,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.models import download as downloads
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.conversion import fetch, load_converted, open_converted
-from fastsample.models.description import describe
-from fastsample.models.download import download
-from fastsample.models.known import DownloadError, current_sha256, identity, target_of
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import card_named
-from fastsample.models.readers import read_weights
+from fastsample.models.public import download as downloads
+from fastsample.models.public.cards import card_named
+from fastsample.models.public.conversion import fetch, load_converted, open_converted
+from fastsample.models.public.description import describe
+from fastsample.models.public.download import download
+from fastsample.models.public.known import DownloadError, current_sha256, identity, target_of
+from fastsample.models.public.readers import read_weights
 
 CONTENT = bytes(range(256)) * 4000
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from fastsample.bench.pairs import generate
-from fastsample.datasets.images import ImageDataset
+from fastsample.datasets.catalogue import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model
 from fastsample.models.checkpoints import ClassifierMetadata, embedded_models, save_checkpoint
 from fastsample.models.networks.conv_classifier import ConvClassifier
 from fastsample.models.networks.registry import build_network
 from fastsample.models.path import LinearFlow
-from fastsample.models.public import card_named
+from fastsample.models.public.cards import card_named
 from fastsample.models.training import pairs
-from fastsample.models.training.config import Learned, changed, recipes
+from fastsample.models.training.recipe import Learned, changed, recipes
 from fastsample.models.training.state import State, describe
 from fastsample.models.training.trainer import draw
 from fastsample.solvers.solver import get

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fastsample.bench.cli import main
+from fastsample.bench.cli.app import main
 
 from . import hostile_files
 

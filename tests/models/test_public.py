@@ -12,7 +12,7 @@ import torch
 
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import card_named, cards
+from fastsample.models.public.cards import card_named, cards
 
 DATA = Path(__file__).parents[1] / "data" / "networks"
 MANIFEST = json.loads(gzip.decompress((DATA / "arch_manifest.json.gz").read_bytes()))["models"]

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
-from fastsample.models.readers import LAYOUTS, read_weights
+from fastsample.models.public.readers import LAYOUTS, read_weights
 
 from ..hash_rule import hashed, hashed_weight
 

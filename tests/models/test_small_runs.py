@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from fastsample.bench.metrics.trajectories import bending, outer_states
 from fastsample.bench.training import training_data
-from fastsample.bench.trajectories import bending, outer_states
 from fastsample.datasets.points import POINTS
 from fastsample.models.analytic import GaussianMixture
 from fastsample.models.catalogue import open_model
 from fastsample.models.denoiser import Recorder
-from fastsample.models.training.config import changed, read_recipe
+from fastsample.models.training.recipe import changed, read_recipe
 from fastsample.models.training.times import UShaped
 from fastsample.models.training.trainer import train
 from fastsample.solvers.solver import get

@@ -7,12 +7,12 @@ import signal
 import pytest
 import torch
 
+from fastsample.datasets.catalogue import ImageDataset
 from fastsample.datasets.home import sha256_of
-from fastsample.datasets.images import ImageDataset
 from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.classifier import ClassifierRecipe, accuracy, train_classifier
-from fastsample.models.training.config import RecipeError, read_recipe, recipes
+from fastsample.models.training.recipe import RecipeError, read_recipe, recipes
 from fastsample.models.training.state import preview, read_state
 from fastsample.models.training.trainer import train
 

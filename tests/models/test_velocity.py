@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from fastsample.models.analytic import GaussianMixture, image_mixture
-from fastsample.models.conversion import fetch, open_converted
 from fastsample.models.networks.registry import build_network
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.networks.velocity import Velocity
 from fastsample.models.path import LinearFlow, path_named
-from fastsample.models.public import card_named
-from fastsample.models.readers import read_weights
+from fastsample.models.public.cards import card_named
+from fastsample.models.public.conversion import fetch, open_converted
+from fastsample.models.public.readers import read_weights
 
 SHAPE = (3, 4, 4)
 SHARES = torch.tensor([1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 0.993, 0.999, 1 - 1e-4, 1 - 1e-5])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastsample.results.comparability import incomparable
+from fastsample.results.comparable import incomparable
 from fastsample.results.store import frame_of
 
 from ..rows import row_of

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from rich.markup import escape
 
-from fastsample.bench.console import Screen
+from fastsample.bench.cli.words import Screen
 from fastsample.results.escaping import csv_text, latex, markdown, visible
 from fastsample.results.figures import picture_bytes, quality
-from fastsample.results.render import plain, to_rich, write
+from fastsample.results.sheet import plain, to_rich, write
 
 CODES = (
     *range(32), *range(127, 160), 0xAD, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F),

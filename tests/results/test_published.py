@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from fastsample.bench.tables import complete
-from fastsample.models.public import cards
+from fastsample.models.public.cards import cards
 from fastsample.results.published import COLUMNS, beside, published, search, summary
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import get

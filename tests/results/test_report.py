@@ -14,8 +14,8 @@ import pytest
 
 from fastsample.results import figures
 from fastsample.results.recommend import Candidate, Recommendation
-from fastsample.results.render import plain
 from fastsample.results.report import Picture, Table, page, summary
+from fastsample.results.sheet import plain
 from fastsample.results.statistics import Interval
 
 from ..rows import row_of

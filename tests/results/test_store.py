@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from fastsample.results.overview import differences, overview, to_rich
 from fastsample.results.store import Store, StoreError
-from fastsample.results.tables import differences, overview, to_rich
 
 from ..rows import row_of
 

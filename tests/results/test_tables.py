@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fastsample.results.paper import evidence, higher_is_better, metrics_named, sheet_of
-from fastsample.results.render import Entry, Footnotes, Sheet, plain, to_rich, write
+from fastsample.results.layout import evidence, higher_is_better, metrics_named, sheet_of
+from fastsample.results.overview import select
+from fastsample.results.sheet import Entry, Footnotes, Sheet, plain, to_rich, write
 from fastsample.results.statistics import Interval, mean_interval, paired_interval
 from fastsample.results.store import frame_of
-from fastsample.results.tables import select
 
 from ..rows import row_of
 

@@ -7,7 +7,7 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import Edm, LinearFlow, VPLinear
 from fastsample.solvers.adams import adams_weights
-from fastsample.solvers.deis import tab_weights
+from fastsample.solvers.families.deis import tab_weights
 from fastsample.solvers.solver import get
 
 FLOW = LinearFlow()

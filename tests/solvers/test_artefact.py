@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
-from fastsample.solvers.artefact import TableFile, TableFileError, read_table
-from fastsample.solvers.parameters import coordinate_of
+from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import trace
+from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
 
 def table_file(name="heun", path=None, nfe=4):

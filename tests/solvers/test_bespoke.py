@@ -5,7 +5,7 @@ import torch
 
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow
-from fastsample.solvers.bespoke import ScaleTime, rk1_bespoke, rk2_bespoke
+from fastsample.solvers.learned.bespoke import ScaleTime, rk1_bespoke, rk2_bespoke
 from fastsample.solvers.solver import get
 
 PATH = LinearFlow(t_data=1.0)

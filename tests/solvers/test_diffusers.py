@@ -13,17 +13,17 @@ from diffusers import (
     UNet2DModel,
 )
 
-from fastsample.bench.verify import start
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
-from fastsample.solvers.artefact import TableFile
-from fastsample.solvers.distill import Pairs, fit
 from fastsample.solvers.exports.diffusers import TableScheduler
-from fastsample.solvers.parameters import coordinate_of, non_stationary
+from fastsample.solvers.learned.fit import Pairs, fit
+from fastsample.solvers.learned.parameters import coordinate_of, non_stationary
+from fastsample.solvers.proofs.claims import start
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play, trace
+from fastsample.solvers.table_file import TableFile
 
 DDPM, FLOW = DiscreteVP.ddpm(), LinearFlow()
 SOLVERS = ["heun", "dpm-solver-3", "unipc:order=3", "scire:order=3", "flow-solver:order=3", "bns"]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastsample.bench.golden import SHIPPED, problem
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.distill import Pairs, fit, named_plan, parameters_of, sensitivities, starts
-from fastsample.solvers.parameters import consistent, coordinate_of, learned_times, non_stationary, scale_time
+from fastsample.solvers.learned.fit import Pairs, fit, named_plan, parameters_of, sensitivities, starts
+from fastsample.solvers.learned.parameters import consistent, coordinate_of, learned_times, non_stationary, scale_time
+from fastsample.solvers.proofs.golden import SHIPPED, problem
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import Table, play, trace
 

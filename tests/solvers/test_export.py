@@ -5,15 +5,15 @@ import ast
 import pytest
 import torch
 
-from fastsample.bench.export import export
-from fastsample.bench.verify import start
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
-from fastsample.solvers.artefact import TableFile, read_table
-from fastsample.solvers.exports.python import to_python
-from fastsample.solvers.parameters import coordinate_of
+from fastsample.solvers.exports.export import export
+from fastsample.solvers.exports.torch_file import to_python
+from fastsample.solvers.learned.parameters import coordinate_of
+from fastsample.solvers.proofs.claims import start
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play, trace
+from fastsample.solvers.table_file import TableFile, read_table
 
 PATHS = {"vp": VPLinear(), "ddpm": DiscreteVP.ddpm(), "edm": Edm(), "flow": LinearFlow()}
 CASES = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastsample.bench.golden import SHIPPED, NotASolver, cases, compare, problem
+from fastsample.solvers.proofs.golden import SHIPPED, NotASolver, cases, compare, problem
 from fastsample.solvers.solver import get
 
 FOLDER = Path(os.environ.get("FASTSAMPLE_GOLDEN", SHIPPED))

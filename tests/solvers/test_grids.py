@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastsample.bench.cli import app
+from fastsample.bench.cli.app import app
 from fastsample.models.path import ScaledFlow, path_named
 from fastsample.solvers.grids import _RANGES, GRIDS, Grid
 from fastsample.solvers.solver import get

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fastsample.bench import verify
-from fastsample.bench.verify import Claim, start, table_error
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import Edm, LinearFlow, VPLinear
 from fastsample.solvers import solver as registry
 from fastsample.solvers.k_diffusion import register_k_diffusion, table_of_function
+from fastsample.solvers.proofs import claims as verify
+from fastsample.solvers.proofs.claims import Claim, start, table_error
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import trace
 

@@ -63,7 +63,7 @@ def test_numbers_change_with_the_version_of_the_numerics_only():
 
 
 def test_a_coefficient_moves_the_numbers_of_its_solver_only(monkeypatch):
-    from fastsample.solvers import flow_solver
+    from fastsample.solvers.families import flow_solver
 
     true = flow_solver.adams_weights
     monkeypatch.setattr(flow_solver, "adams_weights", lambda *given: [1.01 * w for w in true(*given)])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastsample.bench.verify import claims, start
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.parameters import coordinate_of, learned_times, non_stationary, scale_time
+from fastsample.solvers.learned.parameters import coordinate_of, learned_times, non_stationary, scale_time
+from fastsample.solvers.proofs.claims import claims, start
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play, trace
 

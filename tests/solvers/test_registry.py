@@ -6,9 +6,9 @@ import warnings
 import pytest
 import torch
 
-from fastsample.bench.verify import claims, converges, errors, problem, slope, start, table_error
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
+from fastsample.solvers.proofs.claims import claims, converges, errors, problem, slope, start, table_error
 from fastsample.solvers.solver import solvers
 from fastsample.solvers.table import trace
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fastsample.bench.verify import claims, prove
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import LinearFlow, VPLinear
+from fastsample.solvers.proofs.claims import claims, prove
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import trace
 

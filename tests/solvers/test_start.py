@@ -13,14 +13,14 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import normal, step_noise
 from fastsample.models.path import DiscreteVP, LinearFlow, VPLinear
 from fastsample.solvers import solver as registry
-from fastsample.solvers.artefact import TableFile
 from fastsample.solvers.exports.diffusers import TableScheduler
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.k_diffusion import register_k_diffusion
-from fastsample.solvers.parameters import coordinate_of
+from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.plan import Plan
 from fastsample.solvers.solver import get, register, solvers, steps
 from fastsample.solvers.table import play, trace
+from fastsample.solvers.table_file import TableFile
 
 LATE = [name for name in solvers() if get(name).plan(LinearFlow(), 12).entry[1]]
 

@@ -1,0 +1,102 @@
+"""The command that learns solvers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fastsample.bench.cli.words import MOST_BATCH, SEEDS, TABLE_NFE, Words, budgets, console, errors, finite
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample distill bns --model cifar10-tiny-flow --nfe 4,6,8,12,16
+
+fastsample distill times --model cifar10-tiny-vp --nfe 8 --initial dpmpp-2m
+
+fastsample distill rk2-bespoke --model gmm2d-flow --nfe 8
+
+fastsample bench --model cifar10-tiny-flow --solver bns,dpmpp-2m --nfe 4,8
+"""
+)
+def distill(
+    kind: Annotated[str, typer.Argument(help="bns, dss, rk1-bespoke, rk2-bespoke or times.")],
+    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    nfe: Annotated[
+        Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
+    ] = None,
+    initial: Annotated[
+        str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...]\[@GRID] to start from; auto tries several.")
+    ] = "auto",
+    sigma0: Annotated[
+        float,
+        typer.Option(min=0.01, max=1000, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS)."),
+    ] = 1.0,
+    guidance: Annotated[
+        float, typer.Option(callback=finite, help="Classifier-free guidance weight; the table is for this one.")
+    ] = 0.0,
+    train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
+    validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gauss-Newton steps at most.")] = 24,
+    minutes: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="No step begins after this time, for each NFE.")
+    ] = 10.0,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Samples per network call.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws of training pairs.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Learn a solver for a model at each NFE; `bench --solver KIND` finds it by name.
+
+    An interrupted run goes on from its last step.
+    """
+    from fastsample.bench.distillation import distill as learn
+    from fastsample.bench.sampling import Sampler, choose_device
+    from fastsample.datasets.home import data_home
+    from fastsample.datasets.names import nearest
+    from fastsample.models.catalogue import open_model
+    from fastsample.solvers.learned.shelf import LEARNED, add_table
+
+    if kind not in LEARNED:
+        raise ValueError(nearest(kind, list(LEARNED), "learned solver"))
+    wanted = budgets(nfe, TABLE_NFE) or (8,)
+    found = open_model(model, home=data_home(), console=console)
+    if guidance and not found.num_classes:
+        raise ValueError(f"{found.id} has no classes, which classifier-free guidance needs")
+    columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
+    table = Table(*columns, header_style="bold", title=f"{LEARNED[kind][0]} for {found.id}", title_justify="left")
+    convention = ""
+    try:
+        with console.status("") as status:
+            files = learn(
+                kind, found, wanted, Sampler(choose_device(device)), guidance=guidance, train=train,
+                validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
+                seed=seed,
+                progress=lambda line: status.update(f"{found.id} {line}"),
+            )  # fmt: skip
+            for file in files:
+                target, record = add_table(file), file.training
+                assert record is not None
+                table.add_row(
+                    str(file.nfe), record.initial, f"{record.initial_psnr:.2f}", f"{record.train_psnr:.2f}",
+                    f"{record.validation_psnr:.2f}", str(record.iterations), f"{record.evaluations:,}",
+                    f"{record.seconds:.0f} s", target.name,
+                )  # fmt: skip
+                console.print(
+                    f"NFE {file.nfe}: {record.initial_psnr:.2f} -> {record.validation_psnr:.2f} dB, "
+                    f"{record.free_parameters} free numbers; {target}",
+                    highlight=False, soft_wrap=True,
+                )  # fmt: skip
+                convention = record.convention
+    except KeyboardInterrupt:
+        errors.print("[yellow]interrupted; the same command goes on from the last step[/]")
+        raise typer.Exit(130) from None
+    console.print(table)
+    console.print(f"PSNR: mean over pairs, not clamped. {convention}.", style="dim", highlight=False)

@@ -1,0 +1,149 @@
+"""Commands that look into a solver's table, carry it out of the benchmark, and read one back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fastsample.bench.cli.words import TABLE_NFE, console, finite
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_SOLVER = "NAME or NAME:OPTION=VALUE,...; a learned or imported solver by its name."
+_MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
+_GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
+_NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
+_GUIDANCE = typer.Option(callback=finite, help="Classifier-free guidance weight, for which a learned table was made.")
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample explain dpmpp-2m --nfe 6
+
+fastsample explain scire:order=3 --nfe 8 --model cifar10-tiny-flow --json
+"""
+)
+def explain(
+    solver: Annotated[str, typer.Argument(help=_SOLVER)],
+    nfe: Annotated[int, _NFE] = 6,
+    model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
+    grid: Annotated[str | None, _GRID] = None,
+    guidance: Annotated[float, _GUIDANCE] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
+    from fastsample.datasets.home import data_home
+    from fastsample.models.catalogue import open_model
+    from fastsample.solvers.learned.shelf import table_of
+    from fastsample.solvers.proofs.explain import explain as look
+
+    found = open_model(model, home=data_home(), console=console)
+    told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
+    if as_json:
+        typer.echo(json.dumps(asdict(told), allow_nan=False))
+        return
+    noises = [f"z_{k}" for k in range(len(told.rows[0].w))]
+    columns = ("row", "t", "lambda", "alpha", "sigma", "a", *(f"f_{j}" for j in range(told.nfe)), *noises)
+    table = Table(header_style="bold", title=f"{told.title}, f = {told.coordinate}", title_justify="left")
+    for name in (*columns, "order 0", "order 1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(told.rows):
+        lam = "-" if row.lam is None else f"{row.lam:.3f}"
+        empty = [""] * (told.nfe - len(row.b))
+        numbers = [f"{v:.4g}" for v in (row.alpha, row.sigma, row.a, *row.b)] + empty + [f"{v:.4g}" for v in row.w]
+        name = "x" if i == told.nfe else str(i)
+        table.add_row(name, f"{row.t:.4f}", lam, *numbers, f"{row.order0:.1e}", f"{row.order1:.1e}")
+    console.print(table, width=max(console.width, 12 * len(table.columns)), crop=False, no_wrap=True, soft_wrap=True)
+    variable = "t" if told.coordinate == "velocity" else "lambda"
+    lines = {
+        "path": f"{told.path}{', made for ' + told.model if told.model else ', for every model on it'}",
+        "order 0": f"a prediction that is constant: {told.verdict('order0')}",
+        "order 1": f"a prediction that is linear in {variable}: {told.verdict('order1')}",
+        "order": (f"{told.order:.2f}, " if told.order is not None else "") + told.order_note,
+        "cost": f"NFE {told.nfe}: one evaluation for each row but the last, {told.forwards} network call(s) each",
+        "free numbers": f"{told.parameters}: {told.convention}",
+        "paper": told.paper,
+    }
+    for key, value in (told.training or {}).items():
+        steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
+        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else str(value)
+    facts = Table.grid(padding=(0, 2))
+    for key, text in lines.items():
+        facts.add_row(key, escape(text))
+    console.print(facts, highlight=False)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample export --solver bns --nfe 8 --model cifar10-tiny-flow --to diffusers -o scheduler
+
+fastsample export --solver dpmpp-2m --nfe 8 --to python --prediction eps -o sampler.py
+
+fastsample export --solver unipc:order=3 --nfe 6 --model gmm2d-flow --to json
+"""
+)
+def export(
+    solver: Annotated[str, typer.Option(help=_SOLVER)],
+    to: Annotated[str, typer.Option(help="diffusers, json or python.")],
+    nfe: Annotated[int, _NFE] = 8,
+    model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
+    grid: Annotated[str | None, _GRID] = None,
+    guidance: Annotated[float, _GUIDANCE] = 0.0,
+    transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
+    prediction: Annotated[
+        str | None, typer.Option(help="What the network there returns: x0, eps, velocity or v.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File, or folder for diffusers, to write.")] = None,
+) -> None:
+    """Carry a solver into other programs.
+
+    json is the table, python one file of torch code, diffusers a folder for TableScheduler.from_pretrained. By default
+    the network there returns the velocity on flow paths, and elsewhere x0 for python and eps for diffusers.
+    """
+    from fastsample.datasets.home import data_home
+    from fastsample.models.catalogue import open_model
+    from fastsample.solvers.exports.export import export as write
+    from fastsample.solvers.learned.shelf import table_of
+
+    found = open_model(model, home=data_home(), console=console)
+    file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)
+    made = write(file, to, out, prediction)
+    console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    "import",
+    epilog="""
+[bold]Examples[/]
+
+fastsample import bns-cifar10-tiny-flow-8.json
+
+fastsample import heun-vp-linear-8.json --name my-heun
+""",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(help="A table file, written by export or distill.")],
+    name: Annotated[str | None, typer.Option(help=r"Of the solver. \[default: the one in the file]")] = None,
+) -> None:
+    """Read a table back; bench finds it by its name."""
+    from fastsample.solvers.exports.export import import_table
+
+    table, kept = import_table(file, name)
+    console.print(f"{table.title}, {table.nfe} evaluations: {kept}", highlight=False, markup=False, soft_wrap=True)
+    model = table.model or f"MODEL (any on the path {table.path['name']})"
+    console.print(
+        f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What `fastsample list` prints, read off the registries."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from fastsample.bench.metrics.error import DISTRIBUTION_METRICS
+from fastsample.datasets.catalogue import dataset_names
+from fastsample.datasets.names import nearest
+from fastsample.datasets.points import POINTS
+from fastsample.datasets.published_moments import PublishedReference, published_references
+from fastsample.models.catalogue import model_names
+from fastsample.models.path import VPLinear
+from fastsample.models.training.recipe import Recipe, command_of, recipes
+from fastsample.solvers.grids import GRIDS
+from fastsample.solvers.learned.shelf import LEARNED
+from fastsample.solvers.solver import Solver, solvers
+from fastsample.solvers.table import trace
+
+__all__ = ["listing", "solver_page"]
+
+Lines = list[tuple[str, ...]]
+
+
+def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
+    """(columns, lines) of a list.
+
+    Raises:
+        ValueError: for something that there is no list of.
+    """
+    kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
+        "solvers": lambda: (
+            _SOLVER_LONG if long else _SOLVER,
+            [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
+        ),
+        "models": lambda: (("model", "what it is"), list(model_names().items())),
+        "recipes": lambda: (
+            ("recipe", "what it is", "train with", "images", "source"), list(map(_recipe, recipes().values()))
+        ),
+        "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
+        "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
+        "metrics": lambda: (("metric", "what it measures"), list(_METRICS.items())),
+        "references": lambda: (PublishedReference._fields, list(published_references())),
+    }
+    if what not in kinds:
+        raise ValueError(nearest(what, list(kinds), "list"))
+    return kinds[what]()
+
+
+_SOLVER = ("solver", "title", "order", "paper", "grid")
+_SOLVER_LONG = (*_SOLVER, "options", "note")
+_METRICS = {
+    "psnr": "error of the solver in dB: against the reference solution of the same noise",
+    "truncation": "the same as root mean square distance per dimension; the store keeps it along time too",
+    "curvature": "of the solver's trajectory: mean square deviation of its slopes from the chord, per dimension",
+    "straightness": "curvature over the mean square of the chord, relative; 0 for straight trajectories",
+    "fid": "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",
+} | {
+    name: text
+    for name, text in {
+        "fd": "Frechet distance in another extractor's features, as in fd[cifar10-resnet]",
+        "fd-inf": "fd extrapolated to infinitely many samples; needs at least 20 samples for each feature",
+        "fid-inf": "fid extrapolated to infinitely many samples; needs at least 20 samples for each feature",
+        "kid": "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets",
+        "is": "Inception score of the extractor's logits",
+        "precision": "share of samples on the manifold of real images (k = 3)",
+        "recall": "share of real images on the manifold of samples (k = 3)",
+    }.items()
+    if name in DISTRIBUTION_METRICS
+}
+
+
+def _solver(solver: Solver, long: bool) -> tuple[str, ...]:
+    orders = sorted({solver.claimed_order(**options) for options in solver.variants})
+    order = "adaptive" if solver.adaptive else "-".join(str(order) for order in dict.fromkeys((orders[0], orders[-1])))
+    grid = solver.grids[0] if not solver.flow_grid else f"{solver.grids[0]} (flow: {solver.flow_grid})"
+    line = (solver.name, solver.title, order, solver.paper, grid)
+    if not long:
+        return line
+    options = ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in solver.known_options.items()
+    )
+    return (*line, options, solver.note)
+
+
+def _learned(name: str, long: bool) -> tuple[str, ...]:
+    title, paper, what = LEARNED[name]
+    line = (name, title, "learned", paper, "learned")
+    return (*line, "", f"Learned for a model by `fastsample distill {name}`: {what}.") if long else line
+
+
+def solver_page() -> str:
+    """The page docs/solvers.md: every registered solver with its options, and the budgets that it cannot spend."""
+    columns, lines = listing("solvers", long=True)
+    rows = [columns, tuple("---" for _ in columns), *lines]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    budgets = range(3, 31)
+    spent = {str(solver.name): _spent(solver, budgets) for solver in solvers().values() if not solver.adaptive}
+    exact = [name for name, made in spent.items() if all(m == n for m, n in zip(made, budgets, strict=True))]
+    head = "| solver | " + " | ".join(str(n) for n in budgets) + " |\n|---|" + "---|" * len(budgets)
+    others = "\n".join(
+        f"| {name} | " + " | ".join("-" if m is None else str(m) for m in made) + " |"
+        for name, made in spent.items() if name not in exact
+    )  # fmt: skip
+    return f"""# Solvers
+
+Written by `make docs` from the registry. `order` is the claimed order of convergence (lowest and highest over
+the proven option sets), which `fastsample verify` measures.
+
+{table}
+
+## Evaluations made for a budget of 3 to 30
+
+No solver exceeds its budget. With default options these spend it exactly: {", ".join(exact)}.
+The others make (`-`: the budget is too small; adaptive solvers choose for themselves):
+
+{head}
+{others}
+"""
+
+
+def _spent(solver: Solver, budgets: range) -> list[int | None]:
+    made: list[int | None] = []
+    for budget in budgets:
+        try:
+            made.append(trace(solver.plan(VPLinear(), budget)).nfe)
+        except ValueError:
+            made.append(None)
+    return made
+
+
+def _recipe(recipe: Recipe) -> tuple[str, ...]:
+    return recipe.id, recipe.title, f"train {command_of(recipe)}", f"{recipe.images:,}", recipe.source
+
+
+def _points() -> dict[str, str]:
+    return {name: f"{title}; for training" for name, (title, _, _) in POINTS.items()}
+
+
+def _first(function: object) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]

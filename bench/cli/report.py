@@ -1,0 +1,153 @@
+"""Commands over a store: figures, the report page and the recommendation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fastsample.bench.cli.words import MOST_NFE, Words, budgets, console, errors, finite, solver_words, split_words
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_STORE = typer.Argument(help="Folder written by bench --out.")
+_MODEL = typer.Option("--model", help="Only these models.")
+_SOLVER = typer.Option("--solver", help="Only these solvers: NAME or NAME:OPTION=VALUE,...")
+_WHERE = typer.Option("--where", help="Only rows with FIELD=VALUE, such as samples=1000.")
+_CHECKPOINT = typer.Option(
+    "--checkpoint", help="Files of models that rows were made of and that have no name: .safetensors or .toml."
+)
+_DEVICE = typer.Option("--device", help="auto, cpu, cuda, ...")
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample plot results-paper -o quality.svg
+
+fastsample plot results-paper --metric psnr,fd --against seconds -o seconds.png
+
+fastsample plot results-paper --kind samples --model cifar10-tiny-flow --nfe 5,10,20 --images 4 -o samples.png
+
+fastsample plot results-paper --kind error --nfe 10 -o error.svg
+"""
+)
+def plot(
+    store: Annotated[Path, _STORE] = Path("results-store"),
+    kind: Annotated[str, typer.Option(help="quality, samples, error or curvature.")] = "quality",
+    metric: Annotated[
+        Words, typer.Option(help=r"Of quality: full names, or kinds such as fd. \[default: psnr]")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Of quality: nfe, or seconds per image.")] = "nfe",
+    model: Annotated[Words, _MODEL] = None,
+    solver: Annotated[Words, _SOLVER] = None,
+    nfe: Annotated[Words, typer.Option(help=r"Only these budgets. \[default: all; the middle one for error]")] = None,
+    where: Annotated[Words, _WHERE] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help=r"To sample again. \[default: samples 4, error 16, curvature 32]"),
+    ] = None,
+    device: Annotated[str, _DEVICE] = "auto",
+    checkpoint: Annotated[Words, _CHECKPOINT] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG or SVG to write.")] = Path("quality.png"),
+) -> None:
+    """Draw a store: quality of its solvers, their samples, errors along the way, curvature of the models.
+
+    Samples and trajectories are computed again, from the noise of the rows.
+    """
+    from fastsample.bench.pictures import picture
+    from fastsample.results.figures import save
+    from fastsample.results.store import Store
+
+    wanted = budgets(nfe)
+    figure = picture(
+        Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
+        solvers=solver_words(solver), nfe=wanted, where=split_words(where),
+        images=images, device=device, checkpoints=split_words(checkpoint),
+        say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
+    )  # fmt: skip
+    save(figure, out)
+    console.print(f"{kind} of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample report results-paper -o report.html
+
+fastsample report results-paper --model cifar10-tiny-vp --images 0 -o numbers.html
+"""
+)
+def report(
+    store: Annotated[Path, _STORE] = Path("results-store"),
+    model: Annotated[Words, _MODEL] = None,
+    solver: Annotated[Words, _SOLVER] = None,
+    where: Annotated[Words, _WHERE] = None,
+    images: Annotated[
+        int, typer.Option(min=0, max=64, help="Samples in each place of a matrix; 0 samples nothing again.")
+    ] = 4,
+    device: Annotated[str, _DEVICE] = "auto",
+    checkpoint: Annotated[Words, _CHECKPOINT] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
+    from fastsample.bench.reporting import report_of
+    from fastsample.datasets.files import write_atomically
+    from fastsample.results.store import Store
+
+    with console.status(Text(f"report of {store}")):
+        page = report_of(
+            Store(store, create=False), models=split_words(model), solvers=solver_words(solver),
+            where=split_words(where), images=images, device=device, checkpoints=split_words(checkpoint),
+        )  # fmt: skip
+    write_atomically(out, lambda stream: stream.write(page.encode()))
+    console.print(f"report of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample recommend results-paper --budget 10
+
+fastsample recommend results-paper --model cifar10-tiny-flow --target-psnr 30
+
+fastsample recommend results-paper --max-seconds 0.02 --metric fd --json
+"""
+)
+def recommend(
+    store: Annotated[Path, _STORE] = Path("results-store"),
+    budget: Annotated[int | None, typer.Option(min=1, max=MOST_NFE, help="Function evaluations at most.")] = None,
+    target_psnr: Annotated[
+        float | None, typer.Option(callback=finite, help="PSNR in dB to reach with the fewest evaluations.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0.0, callback=finite, help="Sampling time of one image at most.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = "psnr",
+    model: Annotated[Words, _MODEL] = None,
+    where: Annotated[Words, _WHERE] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of sentences.")] = False,
+) -> None:
+    """Say which sampler to use for a model, by how much it wins, how sure that is, and the command that plays it."""
+    from fastsample.bench.recommending import recommendations
+    from fastsample.results.store import Store
+
+    found = recommendations(
+        Store(store, create=False), budget=budget, target_psnr=target_psnr, max_seconds=max_seconds, metric=metric,
+        models=split_words(model), where=split_words(where),
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps([asdict(one) | {"commands": commands} for one, commands in found], indent=2))
+        return
+    for one, commands in found:
+        text = "\n".join([str(one), *(f"  {line}" for line in commands)])
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

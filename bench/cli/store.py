@@ -1,0 +1,144 @@
+"""Commands over a store: tables and published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastsample.bench.cli.words import Screen, Words, console, errors, solver_words, split_words
+
+if TYPE_CHECKING:
+    from fastsample.results.sheet import Sheet
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+_STORE = typer.Argument(help="Folder written by bench --out.")
+_FORMAT = typer.Option(
+    "--format", help=r"rich, markdown, latex, html or csv. \[default: by the ending of --out, else rich]"
+)
+_OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]")
+_ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
+
+
+def _print(sheet: Sheet, form: str | None, out: Path | None) -> None:
+    from fastsample.datasets.files import write_atomically
+    from fastsample.results.sheet import to_rich, write
+
+    form = form or (_ENDINGS.get(out.suffix, "rich") if out else "rich")
+    if form != "rich":
+        text = write(sheet, form)
+    elif out is None:
+        console.print(to_rich(sheet))
+        return
+    else:
+        with (screen := Screen(width=200)).capture() as captured:
+            screen.print(to_rich(sheet))
+        text = captured.get()
+    if out is None:
+        print(text, end="")
+    else:
+        write_atomically(out, lambda stream: stream.write(text.encode()))
+        errors.print(f"{form} in {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample table results-paper
+
+fastsample table results-paper --metric psnr,fd --columns metric,nfe --no-intervals --format markdown
+
+fastsample table results-paper --model cifar10-tiny-flow --solver ddim,heun,unipc --where samples=1000 -o table.tex
+
+fastsample table results-paper --metric fid --published
+"""
+)
+def table(
+    store: Annotated[Path, _STORE] = Path("results-store"),
+    rows: Annotated[Words, typer.Option(help=r"Of model, solver, grid, nfe, metric. \[default: solver]")] = None,
+    columns: Annotated[Words, typer.Option(help=r"The same, outermost first. \[default: nfe]")] = None,
+    metric: Annotated[Words, typer.Option(help=r"Full names, or kinds such as fd. \[default: psnr]")] = None,
+    model: Annotated[Words, typer.Option(help="Only these models, in this order.")] = None,
+    solver: Annotated[Words, typer.Option(help="Only these, in this order: NAME or NAME:OPTION=VALUE,...")] = None,
+    where: Annotated[Words, typer.Option(help="Only rows with FIELD=VALUE, such as samples=1000.")] = None,
+    intervals: Annotated[bool, typer.Option(help="Half-widths of 95 % intervals behind the values.")] = True,
+    published: Annotated[bool, typer.Option("--published", help="Reported numbers beside the measured ones.")] = False,
+    form: Annotated[str | None, _FORMAT] = None,
+    out: Annotated[Path | None, _OUT] = None,
+) -> None:
+    """Compare the solvers of a store in a table like those of papers.
+
+    The best is set off only where its paired 95 % interval from every other excludes zero.
+    """
+    from fastsample.bench.tables import table_of
+    from fastsample.results.store import Store
+
+    sheet = table_of(
+        Store(store, create=False), rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
+        metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
+        intervals=intervals, reported=published,
+    )  # fmt: skip
+    _print(sheet, form, out)
+
+
+@app.command(epilog="Example: fastsample show results-store")
+def show(
+    store: Annotated[Path, _STORE] = Path("results-store"),
+    form: Annotated[str | None, _FORMAT] = None,
+    out: Annotated[Path | None, _OUT] = None,
+) -> None:
+    """Read a store back, one line per row."""
+    from fastsample.results.overview import overview
+    from fastsample.results.sheet import plain
+    from fastsample.results.store import Store
+
+    rows = Store(store, create=False).frame()
+    if rows.empty:
+        console.print(f"{store} holds no finished cell", highlight=False, markup=False, soft_wrap=True)
+        return
+    _print(plain(overview(rows)), form, out)
+
+
+@app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
+def diff(store: Path, first: str, second: str) -> None:
+    """Name the fields in which two rows of a store differ: what decides two unequal numbers."""
+    from fastsample.results.overview import differences
+    from fastsample.results.overview import to_rich as draw
+    from fastsample.results.store import Store
+
+    console.print(draw(differences(Store(store, create=False).frame(), first, second)))
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample published --dataset cifar10 --solver scire --nfe 12
+
+fastsample published --model edm-cifar10-uncond-vp --metric fid --format csv
+"""
+)
+def published(
+    paper: Annotated[str | None, typer.Option(help="arXiv id.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Such as cifar10.")] = None,
+    model: Annotated[str | None, typer.Option(help="Our id of the checkpoint, or a part of its printed name.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Our name of the solver, or a part of its printed name.")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Function evaluations.")] = None,
+    metric: Annotated[str | None, typer.Option(help="fid, is, recall, psnr, ...")] = None,
+    form: Annotated[str | None, _FORMAT] = None,
+    out: Annotated[Path | None, _OUT] = None,
+) -> None:
+    """Search the numbers that papers report, each with its source and how well that is known."""
+    from fastsample.results.published import published as numbers
+    from fastsample.results.published import search, summary
+
+    found = search(numbers(), paper=paper, dataset=dataset, model=model, solver=solver, nfe=nfe, metric=metric)
+    if found.empty:
+        console.print("no published number fits; without options all are listed")
+        return
+    _print(summary(found), form, out)

@@ -1,0 +1,1 @@
+"""Measures: what is measured on samples, one family of metrics a file."""

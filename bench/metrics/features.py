@@ -1,0 +1,160 @@
+"""Feature extractors with the real images that samples are compared with.
+
+`cifar10-resnet` ships with the package, its reference moments too. `efficientnet-lite0` needs its package and the
+training split of cifar10-jpeg. torch-fidelity's `inception-v3-compat` needs its weights (torch's hub cache, or a path)
+and the real CIFAR-10; with other weights than the published ones it has another name. Moments computed here are cached
+under FASTSAMPLE_HOME.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastsample.bench.metrics.error import feature_metrics, symmetric_root
+from fastsample.bench.metrics.extractors import (
+    EFFICIENTNET,
+    EMBEDDED,
+    INCEPTION,
+    compute_reference,
+    efficientnet_weights,
+    extractor_named,
+    inception_weights,
+    layer_for,
+    unpublished,
+    weights_sha256,
+)
+from fastsample.datasets.catalogue import DatasetError, Images, dataset_named
+from fastsample.datasets.home import data_home
+from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
+
+__all__ = ["EMBEDDED", "INCEPTION", "REFERENCES", "Extractor", "MetricUnavailable", "open_extractor"]
+
+# Per extractor: the set whose moments are the reference, and the real images for KID and precision/recall.
+REFERENCES = {
+    EMBEDDED: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
+    EFFICIENTNET: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
+    INCEPTION: (("cifar10", "train"), ("cifar10", "test")),
+}
+
+
+class MetricUnavailable(ValueError):  # noqa: N818 - it is a state of this machine, not a fault
+    """Weights or real images that a metric needs are not on this machine."""
+
+
+@dataclass
+class Extractor:
+    """An extractor on a device with its reference set.
+
+    Attributes:
+        name: as registered with torch-fidelity.
+        network: returns (features, logits) of uint8 images [n, 3, H, W].
+        reference: moments of the reference set.
+        weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
+    """
+
+    name: str
+    network: torch.nn.Module
+    reference: ReferenceStats
+    device: torch.device
+    weights: str = ""
+
+    @property
+    def identity(self) -> str:
+        """The name, with `weights` where there are others than the published ones."""
+        return f"{self.name}:{self.weights}" if self.weights else self.name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the weights."""
+        return weights_sha256(self.network)
+
+    @property
+    def reference_id(self) -> str:
+        """The reference set in words: name and number of images."""
+        return f"{self.reference.name} n={self.reference.n}"
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
+        return self.reference.mu, symmetric_root(self.reference.sigma)
+
+    @cached_property
+    def real_images(self) -> Images:
+        """The real images for KID and precision/recall.
+
+        Raises:
+            MetricUnavailable: if they are not on this machine.
+        """
+        return _dataset(*REFERENCES[self.name][1])
+
+    @cached_property
+    def _real_features(self) -> np.ndarray:
+        """Features of the real images, computed at the first need."""
+        return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(features [n, d], logits [n, classes]) in float32 of uint8 images."""
+        features, logits = self.network(images.to(self.device))
+        return features.float().cpu().numpy(), logits.float().cpu().numpy()
+
+    def metrics(self, kinds: list[str], features: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        """Values by kind; see `bench.metrics.error.feature_metrics`."""
+        needs_real = {"kid", "precision", "recall"} & set(kinds)
+        return feature_metrics(kinds, features, logits, self.moments, self._real_features if needs_real else None)
+
+
+def open_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
+    """The extractor of that name with its reference moments.
+
+    Args:
+        weights: file of the Inception weights; looked for in torch's hub cache if None.
+
+    Raises:
+        MetricUnavailable: if its weights or its reference images are not on this machine.
+        ValueError: for an extractor that no reference set is known for, or a file that holds no weights of it.
+    """
+    if name not in REFERENCES:
+        raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(REFERENCES)}")
+    file = None
+    try:
+        if name == EFFICIENTNET:
+            efficientnet_weights()
+        if name == INCEPTION:
+            file = inception_weights(weights)
+    except FileNotFoundError as error:
+        raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
+    layers = [layer_for(name, metric) for metric in ("fid", "isc")]
+    network = extractor_named(name, layers, device, file)
+    other = unpublished(file) if file else ""
+    return Extractor(name, network, _reference(name, network, device, file), device, other)
+
+
+def _reference(name: str, network: torch.nn.Module, device: torch.device, weights: Path | None) -> ReferenceStats:
+    """Shipped moments, else cached ones, else computed and cached; those that are damaged or of others do not count."""
+    dataset, split = REFERENCES[name][0]
+    title, sha256 = f"{dataset}-{split}@{name}", weights_sha256(network)
+    cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
+    for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
+        try:
+            stats = read()
+        except ReferenceError:  # not there, or damaged
+            continue
+        if (stats.name, stats.extractor_sha256) == (title, sha256):
+            return stats
+    stats = compute_reference(_dataset(dataset, split), name, device=device, weights=weights)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    stats.save(cached)
+    return stats
+
+
+def _dataset(name: str, split: str) -> Images:
+    try:
+        return dataset_named(name, split)
+    except DatasetError as error:
+        raise MetricUnavailable(f"{error} Going on with the other metrics.") from None

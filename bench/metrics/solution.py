@@ -1,0 +1,145 @@
+"""Reference solutions: the same noise, solved so finely that the rest is the solver's own error.
+
+They come from an integrator of its own (`bench.metrics.integrator`), in 100 steps on networks, in float32 (float64
+where the cell is). Its error is measured on the first samples against a run with half the steps: the PSNR between the
+two is a lower bound of its accuracy, is shown with every table, and a PSNR near it says only "at least".
+
+Solutions are cached in batches of `BATCH` samples, so a longer run reuses a shorter one's. Rows carry a fingerprint
+of the first ones, by which the gate tells that the judge itself moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+
+from fastsample.bench.metrics.error import psnr_values
+from fastsample.bench.metrics.integrator import VERSION, integrate, signature
+from fastsample.datasets.files import json_bytes, read_arrays, read_facts, write_arrays, write_atomically
+from fastsample.datasets.home import data_home
+from fastsample.models.catalogue import Model
+from fastsample.models.denoiser import Denoiser
+from fastsample.models.path import Path
+
+__all__ = ["Reference", "reference_for", "solution_at"]
+
+NFE = 100
+ANALYTIC_NFE = 640  # cheap, and smooth enough to use it
+BATCH = 64  # samples of one cached file, and of one network call, whatever the cell's batch size
+PROBES = 16  # samples on which the reference's own error is measured, and of which its fingerprint is
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The cached reference solutions of a model and seed.
+
+    Attributes:
+        id: what its rows call it; a hash of all that decides the solutions.
+        folder: where its batches lie.
+        steps: evaluations of the integrator.
+        precision: float32 or float64, of the network and of the state.
+        signature: of the integrator.
+    """
+
+    id: str
+    folder: FilePath
+    steps: int
+    precision: str
+    signature: str
+
+    @property
+    def title(self) -> str:
+        """The integrator in words."""
+        return f"Adams-Bashforth-Moulton 3, version {VERSION}, {self.steps} steps on the linear path"
+
+    def batch(self, index: int, denoiser: Denoiser, start: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`x` [n, ...], the solution at t_data, and `denoised`, the data prediction there, of one batch.
+
+        Computed in the dtype of `start` at the first call, read from the cache after that; a solution
+        that is not finite is not cached.
+        """
+        file = self.folder / f"{index}.npz"
+        if found := read_arrays(file):
+            return {name: torch.from_numpy(found[name]) for name in ("x", "denoised")}
+        x = integrate(denoiser, start, self.steps)
+        arrays = {"x": x.cpu(), "denoised": denoiser.x0(x, denoiser.path.t_data).cpu()}
+        if all(bool(torch.isfinite(value).all()) for value in arrays.values()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
+        return arrays
+
+    def fingerprint(self, denoiser: Denoiser, start: torch.Tensor) -> str:
+        """The signature of the integrator, and eight projections of the first solutions on random signs.
+
+        A projection is divided by the root of the number of values: where solutions move by some root mean square, so
+        do their projections. See `results.comparable.moved`.
+
+        Args:
+            denoiser, start: of batch 0.
+        """
+        x = self.batch(0, denoiser, start)["x"][:PROBES].double().numpy().ravel()
+        signs = np.random.Generator(np.random.Philox(key=0)).integers(0, 2, (8, x.size), dtype=np.int8)
+        return " ".join([self.signature, *(f"{v:.5f}" for v in (2 * signs - 1) @ x / np.sqrt(x.size))])
+
+    def accuracy(
+        self, denoiser: Denoiser, noise: torch.Tensor, decode: Callable[[torch.Tensor], torch.Tensor]
+    ) -> float:
+        """Mean PSNR in dB between the images of the solution of the noise given and one in half the steps; cached."""
+        file = self.folder / "accuracy.json"
+        if found := read_facts(file):
+            return float(found["psnr"])
+        fine, coarse = (decode(integrate(denoiser, noise, steps)) for steps in (self.steps, self.steps // 2))
+        value = float(psnr_values(fine, coarse).mean())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda stream: stream.write(json_bytes({"psnr": value, "samples": len(noise)})))
+        return value
+
+    def trajectory(self, denoiser: Denoiser, noise: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
+        """The states of the solution of the noise given, on the linear path: (t [n] rising, float64; z [n, ...])."""
+        times: list[float] = []
+        states: list[torch.Tensor] = []
+
+        def keep(t: float, z: torch.Tensor) -> None:
+            times.append(t)
+            states.append(z)
+
+        integrate(denoiser, noise, self.steps, keep)
+        return np.array(times), torch.stack(states)
+
+
+def solution_at(end: float, path: Path, x: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
+    """The solution at a time `end` near the data, from x at t_data and the data prediction there.
+
+    It is one DDIM step further, and at sigma = 0 the data prediction itself.
+    """
+    if end == path.t_data:
+        return x
+    ratio = path.sigma(end) / path.sigma(path.t_data)
+    return ratio * x + (path.alpha(end) - ratio * path.alpha(path.t_data)) * denoised
+
+
+def reference_for(
+    model: Model, seed: int, precision: str, guidance: float, labels: str, device: str, steps: int | None = None
+) -> Reference:
+    """The reference of a model's samples of this seed, precision, guidance and labels. Nothing is computed yet.
+
+    Args:
+        device: the kind of device that computes it, such as cpu or cuda.
+        steps: of the integrator, where not the usual number.
+    """
+    steps = steps or (NFE if model.sha256 else ANALYTIC_NFE)
+    double = "float64" if precision == "float64" else "float32"
+    integrator = signature()
+    facts = {
+        "model": model.id, "weights": model.sha256, "card": model.conditions, "classifier": model.classifier,
+        "path": repr(model.path), "version": VERSION, "integrator": integrator, "steps": steps, "seed": seed,
+        "precision": double, "guidance": guidance, "labels": labels if model.num_classes else "", "device": device,
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return Reference(key, data_home() / "references" / key, steps, double, integrator)

@@ -1,0 +1,287 @@
+"""Reference statistics as other projects publish them, read without executing anything, and written for them.
+
+`references.toml` lists the files. None of them says which network made its features, and two networks can have
+the same number of them, so the extractor is always named by the reader and compared by name.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import reprlib
+import tomllib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsample.datasets.archives import read_arrays
+from fastsample.datasets.files import write_atomically
+from fastsample.datasets.moments import MOST_FEATURES, FeatureMoments, ReferenceError, check_moments
+from fastsample.datasets.pickles import InertUnpickler
+
+__all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
+
+_FEATURES = ("pool_3", "feats")  # arrays [n, d] in the files of Score-SDE and of clean-fid's KID
+_MOST = f"more than {MOST_FEATURES:,} features, which nothing here makes"
+_STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
+
+
+class PublishedReference(NamedTuple):
+    """An entry of `references.toml`: where a file is, what it was made of, and by which extractor."""
+
+    id: str
+    dataset: str
+    extractor: str
+    format: str
+    url: str
+    note: str
+
+
+def published_references() -> list[PublishedReference]:
+    """The known files."""
+    table = tomllib.loads((Path(__file__).parent / "references.toml").read_text())
+    return [PublishedReference(name, **{"note": ""} | entry) for name, entry in table.items()]
+
+
+@dataclass(frozen=True)
+class PublishedStats:
+    """Statistics of a published file.
+
+    Attributes:
+        path: the file.
+        mu, sigma: float64 [d] and [d, d].
+        extractor: what made the features, as the reader was told.
+        n: number of images, where the file tells it; else 0.
+        others: names of further arrays in the file, such as arr_0 (images), mu_s and sigma_s (spatial features).
+    """
+
+    path: Path
+    mu: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    extractor: str
+    n: int = 0
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_moments(self.mu, self.sigma, str(self.path))
+
+    def under(self, extractor: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(mu, sigma), to be compared with features of this extractor.
+
+        Raises:
+            ReferenceError: when another one made them.
+        """
+        if extractor != self.extractor:
+            raise ReferenceError(
+                f"{self.path} holds features of {self.extractor}; a distance from features of {extractor} means nothing"
+            )
+        return self.mu, self.sigma
+
+    def array(self, name: str) -> NDArray[Any]:
+        """One of `others`, read from the file now; arr_0 can be gigabytes.
+
+        Raises:
+            ReferenceError: when it is not in the file.
+        """
+        if name not in self.others:
+            raise ReferenceError(
+                f"{self.path} has no array {name!r} besides; it has: {', '.join(self.others) or 'none'}"
+            )
+        try:
+            return read_arrays(self.path, (name,))[name]
+        except (OSError, ValueError) as error:
+            raise ReferenceError(f"{self.path}: {error}") from error
+
+
+def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> PublishedStats:
+    """Read reference statistics, whatever project wrote them.
+
+    Formats, told apart by content: npz with mu and sigma (EDM, pytorch-fid, clean-fid, guided diffusion, ...); npz
+    with features [n, d] under pool_3 or feats (Score-SDE, clean-fid's KID); EDM2's pickle of {metric: {mu, sigma}};
+    torch-fidelity's cache .pt of {mu, sigma} or of features. Features become a mean and a covariance with divisor
+    n - 1.
+
+    Args:
+        path: the file.
+        extractor: what made the features; see `published_references`.
+        metric: "fid" or "fd_dinov2", for EDM2's files.
+
+    Raises:
+        ReferenceError: for another content, objects other than arrays, asymmetric or negative sigma, or values that
+            are not finite.
+    """
+    path = Path(path)
+    try:
+        found, others = _content(path, metric)
+        mu, sigma, n = _moments(found)
+    except ReferenceError as error:
+        raise ReferenceError(f"{path}: {error}") from error
+    except Exception as error:  # A damaged or hostile file can raise anything; all of it means the same.
+        told = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+        raise ReferenceError(f"{path} holds no reference statistics: {told}") from error
+    return PublishedStats(path, mu, sigma, extractor, n, others)
+
+
+def write_stats(path: str | Path, mu: NDArray[np.float64], sigma: NDArray[np.float64]) -> None:
+    """Write the npz with mu and sigma, float64, that pytorch-fid, EDM and most others read.
+
+    Raises:
+        ReferenceError: when they are no mean and covariance.
+    """
+    check_moments(mu, sigma, str(path))
+    write_atomically(Path(path), lambda stream: np.savez(stream, mu=mu, sigma=sigma))
+
+
+def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """(mu, sigma, number of images or 0)."""
+    if any(array.dtype.kind not in "fiu" for array in found.values()):
+        raise ReferenceError("the arrays do not hold real numbers")
+    if {"mu", "sigma"} <= found.keys():
+        if max(found["mu"].size, int(found["sigma"].size ** 0.5)) > MOST_FEATURES:
+            raise ReferenceError(f"mu {found['mu'].shape}, sigma {found['sigma'].shape}: {_MOST}")
+        return found["mu"].astype(np.float64), found["sigma"].astype(np.float64), 0
+    features = next((found[key] for key in _FEATURES if key in found), None)
+    if features is None or features.ndim != 2 or len(features) < 2:
+        raise ReferenceError(f"neither mu and sigma nor features [n, d]; there are: {', '.join(found) or 'no arrays'}")
+    if features.shape[1] > MOST_FEATURES:
+        raise ReferenceError(f"features {features.shape}: {_MOST}")
+    moments = FeatureMoments(features.shape[1], features[:1000].mean(axis=0, dtype=np.float64))
+    for start in range(0, len(features), 1000):
+        moments.add(features[start : start + 1000])
+    return *moments.moments(), moments.n
+
+
+def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """(the arrays that moments are made from, the names of the others)."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            content = _unpickled(file, path.stat().st_size)
+        if metric not in content or not isinstance(content[metric], dict):
+            raise ReferenceError(f"no statistics for {metric!r}; there are: {', '.join(map(str, list(content)[:8]))}")
+        return _plain(content[metric]), ()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        roots = [name for name in names if name.endswith("/data.pkl")]
+        if not roots:
+            keys = [name.removesuffix(".npy") for name in names]
+            wanted = tuple(key for key in keys if key in ("mu", "sigma", *_FEATURES))
+            if not wanted:
+                raise ReferenceError(f"neither mu and sigma nor features [n, d]; there are: {', '.join(keys[:8])}")
+            return read_arrays(path, wanted), tuple(key for key in keys if key not in wanted)
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ReferenceError("torch.save does not compress, this file does")
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            raise ReferenceError("its records claim more bytes than it has")
+        data = archive.read(roots[0])
+        root = roots[0].removesuffix(".pkl")
+        tensor = _unpickled(io.BytesIO(data), len(data), cache(lambda key: archive.read(f"{root}/{key}")))
+    return (_plain(tensor) if isinstance(tensor, dict) else {_FEATURES[0]: tensor.array}), ()
+
+
+def _plain(content: dict[Any, Any]) -> dict[str, NDArray[Any]]:
+    return {str(key): value.array for key, value in content.items() if isinstance(value, _Array)}
+
+
+def _unpickled(file: IO[bytes], size: int, record: Callable[[str], bytes] | None = None) -> Any:
+    content = _ArrayUnpickler(file, size, record).load()
+    if not isinstance(content, dict | _Array):
+        raise ReferenceError(f"the pickle holds a {type(content).__name__}, not arrays")
+    return content
+
+
+class _ArrayUnpickler(InertUnpickler):
+    """Reads dictionaries of NumPy arrays of floats, and a tensor of floats whose storage `record` reads by its key."""
+
+    error = ReferenceError
+
+    def __init__(self, file: IO[bytes], size: int, record: Callable[[str], bytes] | None) -> None:
+        super().__init__(file, size)
+        self._record = record
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _Type(_STORAGES[name])
+        return _Name(module.replace("numpy._core", "numpy.core"), name)
+
+    def persistent_load(self, identity: Any) -> Any:
+        match identity:
+            case ("storage", _Type() as kind, str() as key, *_) if self._record:
+                return self._record(key), kind
+        raise ReferenceError("the pickle refers to data outside itself")
+
+
+class _Name:
+    """What a pickle calls: makes arrays and types from inert data, and cannot be changed."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, module: str, name: str) -> None:
+        self._name = f"{module}.{name}"
+        if self._name not in (
+            "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer", "numpy.ndarray", "numpy.dtype",
+            "_codecs.encode", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict",
+        ):  # fmt: skip
+            raise ReferenceError(f"the pickle asks for {self._name}, which is refused")
+
+    def __setstate__(self, state: Any) -> None:
+        raise ReferenceError(f"the pickle tries to change {self._name}")
+
+    def __call__(self, *arguments: Any) -> Any:
+        match self._name.rpartition(".")[2], arguments:
+            case "_reconstruct", _:
+                return _Array()
+            case "_frombuffer", (bytes() | bytearray() as data, dtype, shape, order):
+                return _Array(_filled(bytes(data), dtype, shape, order))
+            case "dtype", ("f2" | "f4" | "f8" as code, *_):
+                return _Type(code)
+            case "encode", (str(text), "latin1"):  # how protocol 2 writes bytes
+                return text.encode("latin1")
+            case "OrderedDict", ():
+                return {}
+            case "_rebuild_tensor_v2", ((bytes() as data, _Type() as dtype), 0, shape, strides, *_):
+                array = _filled(data, dtype, shape, "C")
+                if tuple(step // array.itemsize for step in array.strides) == strides:
+                    return _Array(array)
+        raise ReferenceError(f"the pickle calls {self._name} in a way that no array of floats needs")
+
+
+class _Type:
+    """A type of floats. Its state says the byte order."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str) -> None:
+        self.dtype = np.dtype(f"<{code}")
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[1:2] != ("<",):
+            raise ReferenceError("the numbers are not little-endian floats")
+
+
+class _Array:
+    """An array, empty until its state comes."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: NDArray[Any] | None = None) -> None:
+        self.array = np.empty(0) if array is None else array
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _filled(data, dtype, shape, "F" if fortran else "C")
+
+
+def _filled(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
+    if not isinstance(dtype, _Type) or not isinstance(data, bytes) or order not in ("C", "F"):
+        raise ReferenceError("an array that is not of floats")
+    if not isinstance(shape, tuple) or len(shape) > 2 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ReferenceError(f"an array of shape {reprlib.repr(shape)}")
+    if len(data) != math.prod(shape) * dtype.dtype.itemsize:
+        raise ReferenceError(f"an array of shape {shape} and {len(data)} bytes")
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)

@@ -1,0 +1,1 @@
+"""Public checkpoints: cards, safe readers, conversion to safetensors."""

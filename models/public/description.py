@@ -1,0 +1,42 @@
+"""What there is to say about a public model before anything of it is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastsample.models.public.cards import Card
+from fastsample.models.public.known import current_sha256, identity, target_of
+from fastsample.models.public.manifest import existing
+
+__all__ = ["describe"]
+
+
+def describe(card: Card, home: Path) -> list[tuple[str, str]]:
+    """What there is to say about a public model, as (subject, text): what is fetched from where, and what it is.
+
+    Nothing is fetched.
+    """
+    target, done, sha256 = target_of(card, home), existing(card, home), current_sha256(card, home)
+    said = [
+        ("model", f"{card.id}: {card.title}"),
+        ("source", card.source),
+        ("from", "\n".join(card.urls) or f"{card.page} (in a browser)"),
+        ("size", f"about {card.size_mb:,.0f} MB"),
+        ("to", f"{target} ({'there' if target.is_file() else 'not there yet'})"),
+        ("converted", str(done) if done else "not yet"),
+        ("sha256", f"{sha256} ({identity(card, sha256, home)[1]})" if sha256 else "recorded at the first download"),
+        ("md5", card.md5),
+        ("licence", f"{card.licence}. {card.notice}"),
+        ("network", card.network.name),
+        ("path", card.path.name if card.path else "none: it is not sampled by itself"),
+        ("output", card.output),
+        ("images", f"{'x'.join(map(str, card.image_shape))}, {card.data}, prepared as {card.recipe}"),
+        ("labels", f"{card.labels.kind}, {card.labels.classes} classes" if card.labels.classes else "none"),
+        ("classifier", card.classifier),
+        ("reference", card.reference or "none published by the authors"),
+        ("FID", "\n".join(f"{fid.value} ({fid.sampler})" for fid in card.fid) or "none reported"),
+        ("papers", ", ".join(card.papers)),
+        ("used by", ", ".join(card.used_by) or "nothing known"),
+        ("note", card.note),
+    ]
+    return [(subject, text) for subject, text in said if text]

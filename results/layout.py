@@ -1,0 +1,302 @@
+"""Tables like those of papers: solvers down, evaluations across, the best set off only where the data say so.
+
+`evidence` turns rows of a store into one line per number, with its interval, its rank among what competes with it
+(same model, metric and budget) and remarks; `sheet_of` lays these lines out. Whatever may not stand in one column is
+refused with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from fastsample.results.comparable import CELL, incomparable
+from fastsample.results.sheet import Entry, Footnotes, Sheet
+from fastsample.results.statistics import Interval
+
+__all__ = ["DIMENSIONS", "Difference", "Measured", "evidence", "higher_is_better", "metric_kind", "metrics_named",
+           "sheet_of"]  # fmt: skip
+
+DIMENSIONS = ("model", "solver", "grid", "nfe", "metric")
+
+Measured = Callable[[Sequence[str], str], Interval | None]  # (cells that differ in their seed, metric)
+Difference = Callable[[Sequence[str], Sequence[str], str], Interval | None]  # first minus second
+
+_Key = tuple[Any, ...]
+
+_HIGHER = ("psnr", "is", "precision", "recall")
+_DECIMALS = {"kid": 5, "precision": 3, "recall": 3, "curvature": 4, "straightness": 4, "truncation": 4}
+_ASIDE = ("psnr_median", "psnr_pooled", "psnr_reference")
+_NAMES = {"nfe": "NFE", "model": "Model", "solver": "Solver", "grid": "Grid", "metric": "Metric"}
+_NUMBERS = ("measured", "published", "difference")
+
+
+def metric_kind(metric: str) -> str:
+    """`fd` of `fd[cifar10-resnet]@1000`."""
+    return re.split(r"[\[@]", metric)[0]
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric, by its full name or its kind."""
+    return metric_kind(metric).split("_")[0] in _HIGHER
+
+
+def metrics_named(rows: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
+    """Full names of the metrics that are asked for by full name or kind; by default `psnr`, or else the first.
+
+    Args:
+        rows: of `results.store.frame_of`.
+        names: such as `psnr`, `fd` (that of every extractor and number of samples) or `fd[cifar10-resnet]@1000`.
+
+    Raises:
+        ValueError: for a name that no row has; the message lists those there are.
+    """
+    known = [str(name)[8:] for name in rows.dropna(axis=1, how="all") if str(name).startswith("metrics.")]
+    main = [name for name in known if name not in _ASIDE]
+    found: list[str] = []
+    for name in names or (["psnr"] if "psnr" in main else main[:1]):
+        matches = [name] if name in known else [full for full in main if metric_kind(full) == name]
+        if not matches:
+            raise ValueError(f"no row has the metric {name!r}; there are {', '.join(main) or 'none'}")
+        found += [full for full in matches if full not in found]
+    return found
+
+
+def evidence(
+    rows: pd.DataFrame, metrics: Sequence[str], *, interval: Measured, difference: Difference,
+    own_grid: Callable[[str, str], str | None] = lambda model, solver: None,
+) -> pd.DataFrame:  # fmt: skip
+    """One line per model, solver with its options, grid, budget and metric; repeated seeds are averaged.
+
+    Columns: model, solver, title, grid, nfe (asked), made, metric, samples, seeds, guidance, value, low, high (95 %
+    interval, NaN where the store has no per-sample data), rank, cells, remarks. The rank is `best` where every paired
+    difference from the others excludes zero, `tied` for all that cannot be told from the leader, `second` for what
+    comes next where there is a best. Without intervals the values alone decide. A solver that exceeds its budget, as
+    adaptive ones may, has no rank.
+
+    Args:
+        rows: of `results.store.frame_of`.
+        metrics: full names, each of which a row has.
+        interval, difference: evidence from per-sample data, as `results.evidence.Comparison` gives it.
+        own_grid: the recommended grid of a solver on a model; None where it is not known.
+
+    Raises:
+        ValueError: where a column would mix what cannot be compared; the message says what.
+    """
+    lines: list[dict[str, Any]] = []
+    for metric in metrics:
+        if reason := incomparable(rows, metric):
+            raise ValueError(f"these rows do not belong in one table: {reason}; choose with --where FIELD=VALUE")
+        there = rows[rows[f"metrics.{metric}"].notna()]
+        for _, same in there.groupby(list(CELL), sort=False):
+            group = same.drop_duplicates("seed", keep="last").sort_values("seed")
+            row, cells = group.iloc[0], tuple(group["cell"])
+            known = interval(cells, metric)
+            lines.append({
+                "model": row["model"], "solver": row["solver"] + (f":{row['options']}" if row["options"] else ""),
+                "title": row["title"] + (f" ({row['options']})" if row["options"] else ""), "grid": row["grid"],
+                "nfe": int(row["nfe_asked"]), "made": int(row["nfe"]), "metric": metric, "samples": int(row["samples"]),
+                "seeds": ", ".join(map(str, group["seed"])), "guidance": float(row["guidance"]),
+                "value": float(group[f"metrics.{metric}"].mean()), "low": known.low if known else math.nan,
+                "high": known.high if known else math.nan, "rank": "", "cells": cells,
+                "remarks": _remarks(row, own_grid(row["model"], row["solver"])),
+            })  # fmt: skip
+    ranks: dict[int, str] = {}
+    rivals: dict[_Key, list[int]] = {}
+    for number, line in enumerate(lines):
+        if line["made"] <= line["nfe"]:
+            rivals.setdefault((line["model"], line["metric"], line["nfe"]), []).append(number)
+    for numbers in rivals.values():
+        ranks |= _ranks({number: lines[number] for number in numbers}, difference)
+    return pd.DataFrame([line | {"rank": ranks.get(number, "")} for number, line in enumerate(lines)])
+
+
+def _remarks(row: pd.Series, own_grid: str | None) -> tuple[str, ...]:
+    """What a reader has to know of a cell: another grid than the solver's own, another number of evaluations."""
+    found, spare = [], int(row["nfe_asked"] - row["nfe"])
+    if row["grid"] != own_grid:
+        found.append(f"grid {row['grid']}" + (f", not the solver's own ({own_grid})" if own_grid else ""))
+    if spare:
+        plural = "s" if abs(spare) > 1 else ""
+        found.append(
+            f"{abs(spare)} evaluation{plural} {'fewer than asked' if spare > 0 else 'more than asked: no rank'}"
+        )
+    return tuple(found)
+
+
+def _ranks(rivals: Mapping[int, Mapping[str, Any]], difference: Difference) -> dict[int, str]:
+    """Ranks of lines of evidence that compete, by their number; a single one has none."""
+    if len(rivals) < 2:
+        return {}
+    metric = next(iter(rivals.values()))["metric"]
+    order = sorted(rivals, key=lambda number: rivals[number]["value"], reverse=higher_is_better(metric))
+
+    def level(leader: int, others: list[int]) -> list[int]:
+        found = []
+        for other in others:
+            known = difference(rivals[leader]["cells"], rivals[other]["cells"], metric)
+            if not known.excludes_zero if known else rivals[leader]["value"] == rivals[other]["value"]:
+                found.append(other)
+        return found
+
+    if tied := level(order[0], order[1:]):
+        return dict.fromkeys([order[0], *tied], "tied")
+    return {order[0]: "best"} | dict.fromkeys([order[1], *level(order[1], order[2:])], "second")
+
+
+def sheet_of(
+    found: pd.DataFrame, *, rows: Sequence[str] = ("solver",), columns: Sequence[str] = ("nfe",),
+    intervals: bool = True, notes: Sequence[str] = (),
+) -> Sheet:  # fmt: skip
+    """Lay evidence out as a table.
+
+    A dimension that is named nowhere goes where papers have it if it varies (models to the left of the rows, metrics
+    above the columns, grids beside solvers that have several), and into the caption if it does not.
+
+    Args:
+        found: of `evidence`, with or without what `results.published.beside` adds.
+        rows, columns: of `DIMENSIONS`, outermost first.
+        intervals: write the half-width of the 95 % interval (its wider side) behind each value.
+        notes: more sentences for the foot of the table.
+
+    Raises:
+        ValueError: for a dimension that is unknown, named twice, or varies and is named nowhere.
+    """
+    down, across = _axes(found, rows, columns)
+    cells: dict[tuple[_Key, _Key], tuple[Entry, tuple[str, ...]]] = {}
+    for _, line in found.iterrows():
+        for number, entry, remarks in _entries(line, intervals):
+            cells[tuple(line[down]), (*line[across], number)] = entry, remarks
+    sides = sorted({side for side, _ in cells}, key=_order(found, down))
+    tops = sorted({top for _, top in cells}, key=_order(found, across))
+    several = len({number for *_, number in tops}) > 1
+    # What is remarked on all of a row or a column stands at its name.
+    measured = [top for top in tops if top[-1] == "measured"]
+    of_side = {side: _common([cells[side, top][1] for top in measured if (side, top) in cells]) for side in sides}
+    of_top = {top: _common([cells[side, top][1] for side in sides if (side, top) in cells]) for top in tops}
+    letters = Footnotes()
+
+    def named(labels: list[Entry], remarks: tuple[str, ...]) -> tuple[Entry, ...]:
+        return (*labels[:-1], letters.on(labels[-1], remarks))
+
+    heads = [named(_heads(found, across, top, several), of_top[top]) for top in tops]
+    names, body = [], []
+    for side in sides:
+        names.append(named([_label(found, *pair) for pair in zip(down, side, strict=True)], of_side[side]))
+        line_of_entries = []
+        for top in tops:
+            entry, remarks = cells.get((side, top), (Entry("-"), ()))
+            said = {*of_side[side], *of_top[top]}
+            line_of_entries.append(letters.on(entry, [text for text in remarks if text not in said]))
+        body.append(line_of_entries)
+    across_names = ["NFE" if name == "nfe" else "" for name in across] + ([""] if several else [])
+    frame = pd.DataFrame(
+        body, dtype=object, index=pd.MultiIndex.from_tuples(names, names=[_NAMES[name] for name in down]),
+        columns=pd.MultiIndex.from_tuples(heads, names=across_names),
+    )  # fmt: skip
+    foot = (*letters.texts, *(("", text) for text in (*_explanations(found, intervals), *notes)))
+    return Sheet(frame, _flat(found), _caption(found, {*down, *across}), foot)
+
+
+def _axes(found: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The dimensions of the rows and of the columns, completed, without those that are the same everywhere."""
+    for name in (*rows, *columns):
+        if name not in DIMENSIONS:
+            raise ValueError(f"rows and columns are of {', '.join(DIMENSIONS)}, not {name!r}")
+        if (*rows, *columns).count(name) > 1:
+            raise ValueError(f"{name!r} can be only once in the rows or the columns")
+    varying = [name for name in DIMENSIONS if found[name].nunique() > 1]
+    down, across = list(rows), list(columns)
+    if "model" in varying and "model" not in (*down, *across):
+        down.insert(0, "model")
+    if "metric" in varying and "metric" not in (*down, *across):
+        across.insert(0, "metric")
+    if "grid" not in (*down, *across) and found.duplicated([*down, *across]).any():
+        down.append("grid")
+    if found.duplicated([*down, *across]).any():
+        left = [name for name in varying if name not in (*down, *across)]
+        raise ValueError(f"{' and '.join(left)} would share one place of the table: name it in --rows or --columns")
+    return [n for n in down if n in varying] or down[-1:], [n for n in across if n in varying] or across[-1:]
+
+
+def _order(found: pd.DataFrame, axis: Sequence[str]) -> Callable[[_Key], _Key]:
+    """Sort key of rows or columns: evaluations rising, the rest as first seen, each measured number first."""
+    places = [{value: place for place, value in enumerate(found[name].unique())} for name in axis]
+    places = [{v: v for v in seen} if name == "nfe" else seen for name, seen in zip(axis, places, strict=True)]
+    numbers = {number: place for place, number in enumerate(_NUMBERS)}
+    return lambda key: tuple(place[value] for place, value in zip([*places, numbers], key, strict=False))
+
+
+def _entries(line: pd.Series, intervals: bool) -> Iterator[tuple[str, Entry, tuple[str, ...]]]:
+    """What a line of evidence puts into the table: the measured number, the published ones, and the difference."""
+
+    def number(value: float) -> str:
+        return f"{value:.{_DECIMALS.get(metric_kind(line['metric']), 2)}f}"
+
+    known = intervals and not math.isnan(line["low"])
+    spread = number(max(line["value"] - line["low"], line["high"] - line["value"])) if known else ""
+    yield "measured", Entry(number(line["value"]), spread, line["rank"]), line["remarks"]
+    if line.get("published"):
+        yield "published", Entry(" / ".join(map(number, line["published"]))), line["sources"]
+        yield "difference", Entry(" / ".join(map(number, line["difference"])) or "-"), ()
+
+
+def _common(remarks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What is remarked on each of several entries."""
+    return tuple(text for text in remarks[0] if all(text in others for others in remarks)) if len(remarks) > 1 else ()
+
+
+def _heads(found: pd.DataFrame, across: Sequence[str], top: _Key, several: bool) -> list[Entry]:
+    heads = [_label(found, name, value) for name, value in zip(across, top[:-1], strict=True)]
+    heads += [Entry(top[-1])] if several else []
+    # The lowest line of the heads is named at the left of it, the others say what they are.
+    return [
+        replace(head, text=f"NFE {head.text}") if name == "nfe" and head is not heads[-1] else head
+        for name, head in zip((*across, ""), heads, strict=False)
+    ]
+
+
+def _label(found: pd.DataFrame, name: str, value: Any) -> Entry:
+    if name == "metric":
+        arrow = "↑" if higher_is_better(value) else "↓"
+        return Entry(f"{'PSNR [dB]' if value == 'psnr' else value} {arrow}")
+    return Entry(found.loc[found["solver"] == value, "title"].iloc[0] if name == "solver" else str(value))
+
+
+def _caption(found: pd.DataFrame, shown: set[str]) -> str:
+    """What is the same in the whole table."""
+    first = found.iloc[0]
+    said = [_label(found, name, first[name]).text for name in ("metric", "model", "solver") if name not in shown]
+    said += [] if "nfe" in shown else [f"NFE {first['nfe']}"]
+    said += [f"{first['samples']:,} samples"] if found["samples"].nunique() == 1 else []
+    if found["seeds"].nunique() == 1:
+        said.append(f"mean over seeds {first['seeds']}" if "," in first["seeds"] else f"seed {first['seeds']}")
+    return ", ".join(said)
+
+
+def _explanations(found: pd.DataFrame, intervals: bool) -> Iterator[str]:
+    """What the signs of the table mean."""
+    ranks, sure = set(found["rank"]), found["low"].notna()
+    if "best" in ranks and sure.any():
+        yield (
+            "Bold: the best, whose paired 95 % interval from every other excludes zero; underlined: the second, or all "
+            "that are level with it."
+        )
+    if "tied" in ranks:
+        yield "=: level with the best: the paired 95 % interval of their difference holds zero."
+    if not sure.all():
+        bare = ", ".join(found.loc[~sure, "metric"].unique())
+        yield f"{bare}: no intervals, for want of per-sample data; bold and underlined by value alone."
+    if intervals and sure.any():
+        yield "±: half-width of the 95 % interval."
+
+
+def _flat(found: pd.DataFrame) -> pd.DataFrame:
+    """Evidence with lists as text."""
+    lists = [name for name in found if isinstance(found[name].iloc[0], tuple)]
+    return found.assign(**{str(name): found[name].map(lambda values: "; ".join(map(str, values))) for name in lists})

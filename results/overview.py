@@ -1,0 +1,111 @@
+"""Frames for people: what a store holds, row by row, and in which fields two rows differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Group
+
+from fastsample.results.sheet import plain
+from fastsample.results.sheet import to_rich as draw
+
+__all__ = ["differences", "overview", "select", "to_rich"]
+
+
+def select(
+    rows: pd.DataFrame,
+    models: Sequence[str] | None = None,
+    solvers: Sequence[str] | None = None,
+    where: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The rows of some models and solvers, in the order named, and with some fields; None asks for nothing.
+
+    Args:
+        rows: of `results.store.frame_of`.
+        solvers: `name` (with whatever options) or `name:option=value,...` as the row has it.
+        where: `field=value`, the fields being those that `differences` names, such as `samples=1000`.
+
+    Raises:
+        ValueError: for a word that no row fits.
+    """
+    specs = rows["solver"] + rows["options"].map(lambda text: f":{text}" if text else "")
+    for columns, words in (([rows["model"]], models), ([rows["solver"], specs], solvers)):
+        if words is not None:
+            rows = pd.concat([_fitting(rows, word, *columns) for word in dict.fromkeys(words)])
+            rows = rows[~rows.index.duplicated()]
+    for condition in where or ():
+        field, _, value = condition.partition("=")
+        if field not in rows:
+            raise ValueError(f"rows have no field {field!r}; fields: {', '.join(rows.columns)}")
+        rows = _fitting(
+            rows, value, rows[field].map(lambda held: f"{held:g}" if isinstance(held, float) else str(held))
+        )
+    return rows
+
+
+def _fitting(rows: pd.DataFrame, word: str, *columns: pd.Series) -> pd.DataFrame:
+    found = rows[pd.concat([column.loc[rows.index] == word for column in columns], axis=1).any(axis=1)]
+    if found.empty:
+        known = sorted(set(columns[-1].loc[rows.index]))
+        raise ValueError(f"no row fits {word!r}; there are {', '.join(known)}")
+    return found
+
+
+def overview(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per row of a store, with the columns that a reader compares first.
+
+    Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the
+    metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
+    metrics on top of the network's time.
+    """
+    if rows.empty:
+        return pd.DataFrame()
+    table = pd.DataFrame({
+        "model": rows["model"],
+        "solver": rows["solver"] + rows["options"].map(lambda text: f":{text}" if text else ""),
+        "grid": rows["grid"],
+        "NFE": [_nfe(made, asked) for made, asked in zip(rows["nfe"], rows["nfe_asked"], strict=True)],
+    })  # fmt: skip
+    for column in rows.columns:
+        name = column.removeprefix("metrics.")
+        if name != column and name not in ("psnr_median", "psnr_pooled", "psnr_reference"):
+            table["PSNR [dB]" if name == "psnr" else name] = rows[column]
+    sampling = rows["seconds.network"] + rows["seconds.solver"]
+    table["images/s"] = rows["samples"] / sampling
+    table["ms/image"] = 1e3 * sampling / rows["samples"]
+    share = (rows["seconds.solver"] + rows["seconds.metrics"]) / rows["seconds.network"].where(
+        rows["seconds.network"] > 0
+    )
+    table["overhead"] = share.map(lambda value: "-" if pd.isna(value) else f"{100 * value:.1f} %")
+    return table.sort_values(["model", "NFE", "solver"], key=_order, kind="stable").reset_index(drop=True)
+
+
+def _order(column: pd.Series) -> pd.Series:
+    return column.map(lambda value: int(str(value).split("/")[0])) if column.name == "NFE" else column
+
+
+def _nfe(made: int, asked: int) -> str:
+    return str(made) if made == asked else f"{made}/{asked}"
+
+
+def to_rich(frame: pd.DataFrame) -> Group:
+    """A frame for a rich console; numbers to the right, floats with two to four digits."""
+    return draw(plain(frame))
+
+
+def differences(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """The fields in which two rows differ, with both values; cells may be shortened to a unique beginning.
+
+    Raises:
+        ValueError: for a beginning that no cell or more than one cell has.
+    """
+    chosen = []
+    for beginning in (first, second):
+        found = rows[rows["cell"].str.startswith(beginning)]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} cells begin with {beginning!r}; cells: {', '.join(rows['cell'])}")
+        chosen.append(found.iloc[0])
+    one, two = chosen
+    lines = [(name, str(one[name]), str(two[name])) for name in rows.columns if str(one[name]) != str(two[name])]
+    return pd.DataFrame(lines, columns=["field", *(str(row["cell"]) for row in chosen)])

@@ -1,0 +1,1 @@
+"""Learned solvers: their parameters, their fit, and where their tables lie."""

@@ -1,0 +1,351 @@
+"""Distillation: fit the numbers of a coefficient table to a model, by Gauss-Newton on the log error.
+
+The loss is that of BNS (arXiv 2403.01329): the mean over pairs of log |x_n - y|^2, that is the mean PSNR, where y is
+the exact solution from the noise x_T. A table has few numbers (fewer than 200 up to 16 evaluations) and its result has
+many, so this is a small least-squares problem. It is solved as one: the sensitivity of the result to every number is
+carried forward through the rows, with directional differences of the denoiser,
+
+    dx_i = da_i x_T + sum_j (db_ij f_j + b_ij df_j),     df_i = f'(x_i, t_i)[dx_i] + df/dt dt_i,
+
+and each step solves the damped normal equations (Levenberg-Marquardt), every pair weighted by 1 / |x_n - y|^2. The
+logarithm is concave, so the weighted squares bound it from above. No gradient of the network is asked for: any network
+that can be evaluated can be distilled, and memory is that of evaluating one batch.
+
+A parameterisation (`solvers.learned.parameters`) says which tables are in reach and how many numbers are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fastsample.models.denoiser import Denoiser
+from fastsample.models.path import Path, ScaledFlow
+from fastsample.solvers.learned.parameters import (
+    Parameters,
+    consistent,
+    coordinate_of,
+    learned_times,
+    non_stationary,
+    scale_time,
+)
+from fastsample.solvers.solver import Plan, get
+from fastsample.solvers.table import Table, play, trace
+
+__all__ = ["Fit", "Pairs", "best_initial", "fit", "mean_psnr", "named_plan", "parameters_of", "sensitivities", "starts"]
+
+EVALUATIONS = 16384  # of the sensitivities of one step, where that is enough
+# What a fit may start from, by PSNR on the first validation pairs.
+SOLVERS = (
+    "euler",
+    "midpoint",
+    "flow-solver:order=2",
+    "flow-solver:order=2,corrector=pec",
+    "flow-solver:order=3",
+    "dpmpp-2m",
+    "unipc",
+    "ipndm",
+    "deis",
+)
+GRIDS = ("uniform", "quadratic", "sigmoid", "logsnr")
+BASES = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}  # kinds that start from one solver alone
+PROBES = 32
+PROBED = 128  # training pairs on which the damping of a step is chosen
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Noises and their exact solutions.
+
+    Attributes:
+        x: [n, ...] starting points, prior_std times standard normal noise; y: [n, ...] solutions at t_data.
+        make: the denoiser for pairs of these indices (it may depend on their labels); indices may repeat.
+        peak: peak-to-peak range R of the PSNR 10 log10(R^2 / MSE).
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    make: Callable[[Sequence[int]], Denoiser]
+    peak: float = 2.0
+
+    def psnr(self, table: Table, batch: int = 256) -> np.ndarray:
+        """PSNR [n] in dB of the table's results, not clamped."""
+        parts = []
+        for low in range(0, len(self.x), batch):
+            index = range(low, min(low + batch, len(self.x)))
+            mse = _mse(play(table, self.make(index), self.x[index.start : index.stop]), self.y[low : low + batch])
+            parts.append(20 * np.log10(self.peak) - 10 * torch.log10(mse.clamp(min=1e-20)).cpu().numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The state of a fit after a step; with it the fit goes on exactly.
+
+    Attributes:
+        iteration: steps taken.
+        theta: the current numbers; damping: of the next step.
+        best: the numbers with the highest validation PSNR so far; validation: that PSNR in dB (mean over pairs).
+        history: (iteration, PSNR of the training pairs that chose the damping, validation PSNR) in dB.
+        stalled: steps since the validation PSNR last rose by 0.05 dB.
+    """
+
+    iteration: int
+    theta: np.ndarray
+    damping: float
+    best: np.ndarray
+    validation: float
+    history: tuple[tuple[int, float, float], ...] = ()
+    stalled: int = 0
+
+
+def mean_psnr(table: Table, pairs: Pairs, batch: int = 256) -> float:
+    """Mean PSNR in dB over pairs; -inf where a result is not finite."""
+    value = float(pairs.psnr(table, batch).mean())
+    return value if np.isfinite(value) else -np.inf
+
+
+@torch.no_grad()
+def fit(
+    parameters: Parameters,
+    train: Pairs,
+    validation: Pairs,
+    *,
+    iterations: int = 24,
+    batch: int = 256,
+    patience: int = 4,
+    seed: int = 0,
+    state: Fit | None = None,
+) -> Iterator[Fit]:
+    """Fit, yielding the state after every step; the last one's `best` is the result.
+
+    Args:
+        parameters: the family of tables, with its starting point.
+        iterations: steps at most; it ends earlier when `patience` steps brought less than 0.05 dB on validation.
+        batch: points in one network call.
+        seed: of the draws.
+        state: where an interrupted fit stopped.
+
+    Raises:
+        FloatingPointError: if the starting point has no finite error.
+    """
+    if state is None:
+        start = mean_psnr(parameters.table(parameters.start), validation, batch)
+        if not np.isfinite(start):
+            raise FloatingPointError("the initial solver's result is not finite; start from another one")
+        state = Fit(0, parameters.start, 1e-3, parameters.start, start, ((0, np.nan, start),))
+    count = _pairs_of_a_step(parameters, train)
+    while state.iteration < iterations and state.stalled < patience:
+        rng = np.random.default_rng([seed, state.iteration])
+        order = rng.permutation(len(train.x))
+        hessian, gradient = _normal_equations(parameters, state.theta, _subset(train, np.sort(order[:count])), batch)
+        # Few pairs determine a step, but not how far to trust it: that is seen on others, where there are some.
+        probe = _subset(train, np.sort(order[-max(count, min(PROBED, len(order))) :]))
+        theta, damping, reached = state.theta, state.damping, mean_psnr(parameters.table(state.theta), probe, batch)
+        for trial in (state.damping * 5**k for k in range(12)):
+            scaled = hessian + trial * np.diag(np.diag(hessian) + 1e-12 * np.trace(hessian))
+            moved = state.theta - np.linalg.solve(scaled, gradient)
+            table = parameters.table(moved)
+            finite = np.isfinite(table.b).all() and np.isfinite(table.a).all()
+            value = mean_psnr(table, probe, batch) if finite else -np.inf
+            if value > reached:
+                theta, damping, reached = moved, trial, value
+                break
+        scored = mean_psnr(parameters.table(theta), validation, batch)
+        better = scored > state.validation
+        state = replace(
+            state,
+            iteration=state.iteration + 1,
+            theta=theta,
+            damping=min(max(damping * (5 if theta is state.theta else 0.2), 1e-9), 1.0),
+            best=theta if better else state.best,
+            validation=max(scored, state.validation),
+            history=(*state.history, (state.iteration + 1, reached, scored)),
+            stalled=0 if scored > state.validation + 0.05 else state.stalled + 1,
+        )
+        yield state
+
+
+def _pairs_of_a_step(parameters: Parameters, train: Pairs) -> int:
+    """Training pairs of a step: what `EVALUATIONS` pays for, at least 32 and 64 residuals a number; at most all."""
+    n = parameters.table(parameters.start).nfe
+    cost = 1 + sum(i * (i + 3) // 2 + 3 for i in range(1, n))
+    return min(len(train.x), max(32, EVALUATIONS // cost, 64 * parameters.free // train.x[0].numel()))
+
+
+def named_plan(path: Path, nfe: int, text: str, sigma0: float = 1.0) -> Plan:
+    """The plan of `SOLVER[:OPTION=VALUE,...][@GRID]`; sigma0 is the scale of the noise on whose path it is made.
+
+    Raises:
+        ValueError: for an unknown solver, option or grid, or a budget that is too small.
+    """
+    name, _, grid = text.partition("@")
+    name, _, rest = name.partition(":")
+    solver = get(name)
+    options = solver.parse(rest)
+    if sigma0 == 1:
+        return solver.plan(path, nfe, grid or None, **options)
+    whole = ScaledFlow(scale=sigma0)
+    own = whole.between(whole.t_noise, whole.t_of_lam(path.lam(path.t_data)))
+    return replace(solver.plan(own, nfe, grid or None, **options), path=path, own=own)
+
+
+def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solvers: Sequence[str] = SOLVERS) -> str:
+    """The solver and grid of highest PSNR on the first validation pairs, as `SOLVER@GRID`.
+
+    Raises:
+        ValueError: if none of the solvers can spend the budget exactly.
+    """
+    few = replace(validation, x=validation.x[:PROBES], y=validation.y[:PROBES])
+    scores: dict[str, float] = {}
+    for text in (f"{solver}@{grid}" for solver in solvers for grid in GRIDS):
+        try:
+            table = trace(named_plan(path, nfe, text), coordinate_of(path))
+        except ValueError:
+            continue  # a budget that this method cannot spend
+        if table.nfe == nfe:
+            scores[text] = mean_psnr(table, few, batch)
+    if not scores:
+        raise ValueError(f"{' or '.join(solvers)} cannot make exactly {nfe} evaluations")
+    return max(scores, key=lambda name: scores[name])
+
+
+def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[str]:
+    """The starting points that are tried for a learned solver, as `SOLVER@GRID`: the best one, and a plain one.
+
+    A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
+    many poor optima: the best start is tried again with noise on its numbers, `SOLVER@GRID~K`.
+    """
+    base = BASES.get(kind)
+    best = best_initial(path, nfe, validation, batch, (base,) if base else SOLVERS)
+    found = [best] if kind == "times" else [best, f"{base or 'euler'}@uniform"]
+    found += [f"{best}~{k}" for k in range(10)] if kind.startswith("rk") else []
+    return list(dict.fromkeys(found))
+
+
+def parameters_of(kind: str, path: Path, nfe: int, initial: str, sigma0: float = 1.0) -> Parameters:
+    """The parameterisation of a learned solver at a starting point.
+
+    Raises:
+        ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
+    """
+    text, _, jitter = initial.partition("~")
+    if jitter:
+        exact, k = parameters_of(kind, path, nfe, text, sigma0), int(jitter)
+        noise = np.random.default_rng(k % 5).standard_normal(len(exact.start))
+        return replace(exact, start=exact.start + (0.1 if k < 5 else 0.3) * noise)
+    plan = named_plan(path, nfe, text, sigma0)
+    table = trace(plan, coordinate_of(path))
+    if table.nfe != nfe:
+        raise ValueError(f"{initial} makes {table.nfe} evaluations for a budget of {nfe}: start from another solver")
+    base = BASES.get(kind)
+    if base and plan.solver.name != base:
+        raise ValueError(f"{kind} starts from {base} at some grid, not from {plan.solver.name}")
+    match kind:
+        case "bns":
+            return non_stationary(table)
+        case "times":
+            return learned_times(plan)
+        case "dss":
+            return consistent(plan)
+        case "rk1-bespoke" | "rk2-bespoke":
+            return scale_time(plan, int(kind[2]))
+    raise ValueError(f"unknown learned solver {kind!r}")
+
+
+def _subset(pairs: Pairs, chosen: np.ndarray) -> Pairs:
+    return replace(
+        pairs, x=pairs.x[chosen], y=pairs.y[chosen], make=lambda index: pairs.make([int(chosen[i]) for i in index])
+    )
+
+
+def _mse(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x.double() - y.double()).square().flatten(1).mean(1)
+
+
+def _normal_equations(
+    parameters: Parameters, theta: np.ndarray, pairs: Pairs, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """J^T J and J^T r of the weighted residuals, in theta."""
+    table = parameters.table(theta)
+    change = parameters.jacobian(theta)  # [entries, theta]
+    hessian, gradient = np.zeros((len(change), len(change))), np.zeros(len(change))
+    # The rows' sensitivities are about group * entries * n / 3 points: as many for every n.
+    group = max(1, min(len(pairs.x), 32768 // (len(change) * table.nfe)))
+    for low in range(0, len(pairs.x), group):
+        index = range(low, min(low + group, len(pairs.x)))
+        result, moves = sensitivities(table, pairs.make, index, pairs.x[index.start : index.stop], batch)
+        error = result - pairs.y[index.start : index.stop]
+        weight = (error.double().square().flatten(1).sum(1).clamp(min=1e-30) ** -0.5).to(error)
+        shape = (-1, *[1] * (error.ndim - 1))
+        scaled = (moves * weight.reshape(shape)).flatten(1)
+        target = (error * weight.reshape(shape)).flatten()
+        hessian += (scaled @ scaled.T).double().cpu().numpy()
+        gradient += (scaled @ target).double().cpu().numpy()
+    return change.T @ hessian @ change / len(pairs.x), change.T @ gradient / len(pairs.x)
+
+
+def sensitivities(
+    table: Table,
+    make: Callable[[Sequence[int]], Denoiser],
+    index: Sequence[int],
+    x: torch.Tensor,
+    batch: int = 256,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The result of a table and its derivatives by the table's entries.
+
+    Args:
+        table: of n evaluations, without noise.
+        make, index: the denoiser of each point of x, as in `Pairs`.
+        x: [m, ...] starting points.
+        batch: points in one network call.
+
+    Returns:
+        result [m, ...] and derivatives [entries, m, ...], in the order of `Table.entries`: for row i = 1..n
+        a_i, b_i0 .. b_i(i-1) and, but for the last row, t_i. (n^3 + 6 n^2 + 5 n - 6) / 6 evaluations for each point.
+    """
+    n = table.nfe
+    gaps = np.abs(np.diff(table.times, append=table.end))
+    f = x.new_zeros((n, *x.shape))
+    moves: list[torch.Tensor] = []
+    for i in range(n + 1):
+        b = torch.from_numpy(table.b[i, :i]).to(x)
+        point = float(table.a[i]) * x + torch.tensordot(b, f[:i], dims=1)
+        known = moves[-1].shape[0] if moves else 0
+        change = x.new_zeros((known + (i + 1 if i else 0), *x.shape))
+        for j, move in enumerate(moves):
+            change[: len(move)] += b[j] * move
+        if i:
+            change[known] = x
+            change[known + 1 :] = f[:i]
+        if i == n:
+            return point, change
+        t = float(table.times[i])
+        f[i] = _evaluate(table, make, index, point, t, batch)
+        if i == 0:
+            moves.append(change)
+            continue
+        size = change.flatten(2).norm(dim=2).clamp(min=1e-30)
+        step = torch.finfo(x.dtype).eps ** 0.5 * point.flatten(1).norm(dim=1) / size
+        step = step.reshape(*step.shape, *[1] * (x.ndim - 1))
+        near = (point + step * change).flatten(0, 1)
+        moved = _evaluate(table, make, list(index) * len(change), near, t, batch).reshape(change.shape)
+        h = max(0.02 * min(gaps[i - 1 : i + 1]), 1e-4 * abs(t))
+        slope = (
+            _evaluate(table, make, index, point, t + h, batch) - _evaluate(table, make, index, point, t - h, batch)
+        ) / (2 * h)
+        moves.append(torch.cat([(moved - f[i]) / step, slope[None]]))
+    raise AssertionError("the last row returns")
+
+
+def _evaluate(
+    table: Table, make: Callable[[Sequence[int]], Denoiser], index: Sequence[int], x: torch.Tensor, t: float, batch: int
+) -> torch.Tensor:
+    parts = [
+        make(index[low : low + batch]).predict(x[low : low + batch], t, table.coordinate)
+        for low in range(0, len(x), batch)
+    ]
+    return torch.cat(parts)

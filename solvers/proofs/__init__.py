@@ -1,0 +1,1 @@
+"""Proofs of solvers: order, evaluations, table, parity with official code."""
