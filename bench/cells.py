@@ -21,7 +21,7 @@ from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public.cards import cards
-from fastsample.solvers.grids import GRIDS, Grid
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.learned.shelf import find_table, fits, table_plan, table_solvers
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, Solver, get, solvers
@@ -73,14 +73,19 @@ class Cell:
         except Exception:
             return ""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
+        return self.options if self.table else self.plan.solver.known_options | self.options
+
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers; equal cells have equal numbers."""
         facts = {
             "version": version("fastsample"), "numerics": NUMERICS,
             "model": self.model.id, "checkpoint": self.model.sha256,
-            "solver": self.plan.solver.name, "options": self.options, "times": list(self.plan.times),
+            "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": self.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": self.precision, "metrics": list(self.metrics), "protocol": protocol,
+            "precision": self.precision, "metrics": sorted(self.metrics), "protocol": protocol,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -112,8 +117,7 @@ def plan_cells(
         raise RequestError(f"a sweep has at most {_MOST} cells, not {count}")
     solvers_asked = {text: _solver(text) for text in request.solver}
     for text in request.grid:
-        if text.partition(":")[0] not in (*GRIDS, "file"):
-            Grid.parse(text)  # says what there is
+        Grid.parse(text)  # says what there is
     learned = [one for one in solvers_asked.values() if isinstance(one, str)]
     if request.grid and len(learned) == len(solvers_asked):
         raise RequestError(f"the times of {' and '.join(learned)} are their own: leave --grid out")
@@ -123,7 +127,7 @@ def plan_cells(
         base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
         if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
             open_model(name)  # says what there is
-    cells: list[Cell] = []
+    cells: dict[str, Cell] = {}
     skipped: list[Skipped] = []
     first: Exception | None = None
     for name in request.model:
@@ -143,24 +147,24 @@ def plan_cells(
                     plan, options, table = _plan(text, solver, model, grid, nfe, request)
                 except Exception as error:
                     first = first or error
-                    if isinstance(error, ValueError) and str(error).startswith("unknown "):
-                        raise
                     what = f"{model.id} {text}{f' {grid}' if grid else ''} NFE {nfe}"
-                    skipped.append(Skipped(what, told(error), failed="at NFE" not in str(error)))
+                    skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
                 for seed in range(request.seed, request.seed + request.seeds):
                     asked = request.guidance, request.samples, seed, request.precision, request.labels
-                    cells.append(Cell(model, plan, options, *asked, metrics, table))
+                    cell = Cell(model, plan, options, *asked, metrics, table)
+                    cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     if not cells:
         assert first is not None
-        raise RequestError(str(first)) if "at NFE" in str(first) else first
-    return cells, skipped
+        raise first
+    return list(cells.values()), skipped
 
 
 def _solver(text: str) -> Solver | str:
     """A registered solver, or the name of one that is known by its tables."""
     name, _, rest = text.partition(":")
     if name in solvers():
+        get(name).parse(rest)
         return get(name)
     if name not in (tables := table_solvers()):
         raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from fastsample.models.path import Path
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import BudgetError, Grid
 
 __all__ = ["agile_orders", "fixed_orders", "interior_ratios", "outer_times"]
 
@@ -21,7 +21,7 @@ def agile_orders(nfe: int, order: int) -> list[int]:
     With order 3 a budget divisible by 3 ends in [2, 1], so that the last step is always of lower order.
 
     Raises:
-        ValueError: for an order that is not 1, 2 or 3, or a budget below the order.
+        BudgetError: for a budget below the order.
     """
     full, rest = _divide(nfe, order)
     if order == 3 and rest == 0:
@@ -33,16 +33,14 @@ def fixed_orders(nfe: int, order: int) -> list[int]:
     """floor(nfe / order) steps of one order; fewer evaluations than nfe where it does not divide.
 
     Raises:
-        ValueError: for an order that is not 1, 2 or 3, or a budget below the order.
+        BudgetError: for a budget below the order.
     """
     return [order] * _divide(nfe, order)[0]
 
 
 def _divide(nfe: int, order: int) -> tuple[int, int]:
-    if order not in (1, 2, 3):
-        raise ValueError(f"order is 1, 2 or 3, not {order}")
     if nfe < order:
-        raise ValueError(f"order {order} needs at least {order} evaluations, not {nfe}")
+        raise BudgetError(f"order {order} needs at least {order} evaluations, not {nfe}")
     return divmod(nfe, order)
 
 

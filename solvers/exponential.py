@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -149,21 +149,14 @@ def multistep(
 
 
 def multistep_schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, order: int = 2, lower_order_final: str = "short",
-    prediction: str = "data",
+    path: Path, t_start: float, grid: Grid, nfe: int, *, order: Literal[1, 2, 3, 4] = 2,
+    lower_order_final: Literal["always", "short", "never"] = "short", prediction: Literal["data", "noise"] = "data",
 ) -> Schedule:
     """One interval and one evaluation a step; the order rises from 1 to `order`.
 
     lower_order_final lets it fall to 1 again at the end: "always" (UniPC), "never", or "short": only
     with less than ten steps (DPM-Solver).
-
-    Raises:
-        ValueError: for an order that is not 1 to 4, or another word.
     """
-    if not 1 <= order <= 4:
-        raise ValueError(f"order is 1 to 4, not {order}")
-    if lower_order_final not in ("always", "short", "never"):
-        raise ValueError(f"lower_order_final is always, short or never, not {lower_order_final!r}")
     if prediction == "noise" and path.alpha(t_start) <= 0:  # there eps says no more than x
         t_start = path.t_finite
     times = grid(path, nfe, t_start, path.t_data)

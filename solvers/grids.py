@@ -27,11 +27,15 @@ import numpy as np
 from fastsample.datasets.names import nearest
 from fastsample.models.path import Path
 
-__all__ = ["GRIDS", "Grid", "GridError"]
+__all__ = ["GRIDS", "BudgetError", "Grid", "GridError"]
 
 _Times = Callable[..., list[float]]
 GRIDS: dict[str, _Times] = {}
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {}  # of the parameters of each grid, ends included
+
+
+class BudgetError(ValueError):
+    """A budget of evaluations or intervals that a method, grid or table cannot spend; a sweep goes on without it."""
 
 
 class GridError(ValueError):
@@ -190,9 +194,9 @@ def _entries(path: Path, entries: list[int]) -> list[float]:
     if not path.name.startswith("vp"):
         raise GridError(f"integer grids belong to VP paths, not to {path.name}")
     if len(entries) < 2:
-        raise GridError("an integer grid needs at least 2 intervals: with one it would start at entry 0, all but data")
+        raise BudgetError("an integer grid needs at least 2 intervals: with one it would start at entry 0, near data")
     if entries[-1] > 999:
-        raise GridError(f"an integer grid has at most 1000 intervals, not {len(entries)}")
+        raise BudgetError(f"an integer grid has at most 1000 intervals, not {len(entries)}")
     return [*((j + 1) / 1000 for j in reversed(entries)), 0.0]
 
 
@@ -243,19 +247,20 @@ class Grid:
         Those of an integer grid are of a whole run: they end at clean data, t = 0.
 
         Raises:
-            GridError: if n < 1, or if the grid or the file has no such times here.
+            BudgetError: for a number of intervals that the grid cannot have.
+            GridError: if the grid or the file has no such times here.
         """
         if n < 1:
-            raise GridError(f"a grid needs at least one interval, not {n}")
+            raise BudgetError(f"a grid needs at least one interval, not {n}")
         if self.name.startswith("file:"):
             if len(self.times) != n + 1:
                 told = f"grid file {self.name[5:]} holds {len(self.times)} times"
-                raise GridError(f"{told}; this solver and NFE need {n + 1}")
+                raise BudgetError(f"{told}; this solver and NFE need {n + 1}")
             times = self.times
         else:
             try:
                 times = tuple(GRIDS[self.name](path, n, t_start, t_end, **self.parameters))
-            except GridError:
+            except (GridError, BudgetError):
                 raise
             except (ArithmeticError, ValueError):  # of a logarithm or a power
                 times = (math.nan, math.nan)

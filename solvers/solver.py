@@ -16,12 +16,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.plan import Plan
 
 __all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
@@ -54,7 +55,7 @@ def steps(evaluations: int = 1, extra: int = 0) -> Scheduler:
     def schedule(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
         intervals = (nfe - extra) // evaluations
         if intervals < 1:
-            raise ValueError(f"needs at least {evaluations + extra} evaluations, not {nfe}")
+            raise BudgetError(f"needs at least {evaluations + extra} evaluations, not {nfe}")
         return Schedule(grid(path, intervals, t_start, path.t_data))
 
     return schedule
@@ -93,7 +94,7 @@ class Solver:
         """Read `key=value,...`; each value takes the type of the option's default.
 
         Raises:
-            ValueError: for an unknown option or a value of the wrong type.
+            ValueError: for an unknown option, a value of the wrong type, or one that the option cannot have.
         """
         options: dict[str, Any] = {}
         for item in filter(None, text.split(",")):
@@ -104,11 +105,18 @@ class Solver:
             if not sep:
                 raise ValueError(f"solver {self.name}: write {key}=VALUE")
             options[key] = _convert(f"solver {self.name}: {key}", value, known[key])
+        self.claimed_order(**options)  # refuses values that options cannot have
         return options
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The values of the options that are closed choices (`Literal`)."""
+        return {key: known for key, known in _literals(self.scheduler, self.solve).items() if key in self.known_options}
 
     def claimed_order(self, **options: Any) -> int:
         """Order of convergence that `verify` holds the solver to, with these options."""
-        return self.order if isinstance(self.order, int) else self.order(**self._complete(options))
+        complete = self._complete(options)
+        return self.order if isinstance(self.order, int) else self.order(**complete)
 
     def integration_path(self, path: Path) -> Path:
         """The path on which the solver integrates a model that lives on `path`."""
@@ -136,7 +144,8 @@ class Solver:
                 and `afs` (analytic first step, an evaluation less).
 
         Raises:
-            ValueError: for a budget that is too small, an unknown option or grid.
+            BudgetError: for a budget that the method or the grid cannot spend.
+            ValueError: for an unknown option or grid, or an option's value that it cannot have.
         """
         complete = self._complete(options)
         denoise, afs = complete.pop("denoise"), complete.pop("afs")
@@ -146,10 +155,11 @@ class Solver:
         chosen = {key: complete[key] for key in _keyword_only(self.scheduler)}
         try:
             if nfe < 1:
-                raise ValueError(f"NFE must be at least 1, not {nfe}")
+                raise BudgetError(f"NFE must be at least 1, not {nfe}")
             schedule = self.scheduler(own, start, grid, nfe - denoise + afs, **chosen)
         except ValueError as error:
-            raise ValueError(f"solver {self.name} at NFE {nfe}: {error}") from None
+            kind = BudgetError if isinstance(error, BudgetError) else ValueError
+            raise kind(f"solver {self.name} at NFE {nfe}: {error}") from None
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
@@ -161,9 +171,15 @@ class Solver:
             if key not in known:
                 raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
         complete = known | dict(options)
+        for key, allowed in self.choices.items():
+            if complete[key] not in allowed:
+                told = nearest(str(complete[key]), [*map(str, allowed)], key)
+                if isinstance(allowed[0], int):
+                    told = f"{key} runs from {allowed[0]} to {allowed[-1]}, not {complete[key]}"
+                raise ValueError(f"solver {self.name}: {told}")
         for key, (low, high) in self.ranges.items():
             if not low <= complete[key] <= high:
-                raise ValueError(f"solver {self.name}: {key} is from {low:g} to {high:g}, not {complete[key]}")
+                raise ValueError(f"solver {self.name}: {key} runs from {low:g} to {high:g}, not {complete[key]}")
         return complete
 
 
@@ -258,6 +274,13 @@ def _keyword_only(function: Callable[..., Any]) -> dict[str, Any]:
     """Keyword-only parameters that have a default: the options of a solve function or scheduler."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+@cache
+def _literals(*functions: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
+    hints = {key: get_type_hints(function)[key] for function in functions for key in _keyword_only(function)
+             if key in function.__annotations__}  # fmt: skip
+    return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _convert(what: str, value: str, default: Any) -> Any:

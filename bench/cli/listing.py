@@ -80,6 +80,7 @@ def _solver(solver: Solver, long: bool) -> tuple[str, ...]:
         return line
     options = ", ".join(
         f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        + (f" ({'/'.join(map(str, solver.choices[key]))})" if key in solver.choices else "")
         for key, value in solver.known_options.items()
     )
     return (*line, options, solver.note)

@@ -40,7 +40,7 @@ errors = Screen(stderr=True)
 
 Words = list[str] | None
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 _ROOMS = tuple(_PACKAGE / room for room in ("bench", "datasets", "models", "results", "solvers"))
 
 

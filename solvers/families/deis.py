@@ -58,7 +58,7 @@ def tab_weights(nodes: Sequence[float], s: float, t: float, official: bool = Fal
 @register(
     "deis", title="DEIS-tAB", paper="2204.13902", coordinate="eps", order=2, path="edm",
     grids=("karras", "vp-time:rho=2", "logsnr"), flow_grid="sigmoid", scheduler=multistep(3),
-    variants=({}, {"order": 2}, {"order": 1}, {"official": True}),
+    variants=({}, {"order": 2}, {"order": 1}, {"official": True}), ranges={"order": (1, 3)},
     note="The published coefficients are a 10000-point Riemann sum (official=true); the default integrates exactly.",
 )  # fmt: skip
 def deis(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, official: bool = False) -> Any:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.exponential import Rule, adams, adams_half, multistep, multistep_schedule, psi
@@ -35,13 +35,7 @@ from fastsample.solvers.solver import register
 
 
 def rule_named(solver_type: str) -> Rule:
-    """The predictor of a `solver_type` of DPM-Solver.
-
-    Raises:
-        ValueError: if it is neither dpmsolver nor taylor.
-    """
-    if solver_type not in ("dpmsolver", "taylor"):
-        raise ValueError(f"solver_type is dpmsolver or taylor, not {solver_type!r}")
+    """The predictor of a `solver_type` of DPM-Solver: dpmsolver or taylor."""
     return adams if solver_type == "taylor" else adams_half(math.expm1)
 
 
@@ -76,8 +70,8 @@ def dpm_solver_multistep(
     times: Sequence[float],
     *,
     orders: Sequence[int],
-    prediction: str = "data",
-    solver_type: str = "dpmsolver",
+    prediction: Literal["data", "noise"] = "data",
+    solver_type: Literal["dpmsolver", "taylor"] = "dpmsolver",
     corrector: bool = False,
     official: bool = False,
 ) -> Any:
@@ -107,7 +101,7 @@ def dpmpp_sde(
     *,
     orders: Sequence[int],
     noise: Callable[[int], Any],
-    solver_type: str = "dpmsolver",
+    solver_type: Literal["dpmsolver", "taylor"] = "dpmsolver",
 ) -> Any:
     """SDE-DPM-Solver++ (arXiv 2211.01095, eq. 18): data prediction with H = -2h, and sigma_t sqrt(1 - e^-2h) noise.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
@@ -31,7 +31,8 @@ from fastsample.solvers.solver import Schedule, register
 
 
 def singlestep_schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, order: int = 2, mode: str = "fast", ratios: str = "grid"
+    path: Path, t_start: float, grid: Grid, nfe: int, *, order: Literal[1, 2, 3] = 2,
+    mode: Literal["fast", "fixed"] = "fast", ratios: Literal["grid", "fixed"] = "grid",
 ) -> Schedule:
     """Outer times and the r_j of each step.
 
@@ -40,10 +41,6 @@ def singlestep_schedule(
     code does; otherwise, and with "fixed", the points are uniform in lambda: 1/2 and 1/3, 2/3. (Third order
     needs r_2 -> 2/3, which not every grid gives when it is applied to a short step.)
     """
-    if ratios not in ("grid", "fixed"):
-        raise ValueError(f"ratios is grid or fixed, not {ratios!r}")
-    if mode not in ("fast", "fixed"):
-        raise ValueError(f"mode is fast or fixed, not {mode!r}")
     orders = agile_orders(nfe, order) if mode == "fast" else fixed_orders(nfe, order)
     times = outer_times(path, t_start, grid, orders)
     inner = grid if ratios == "grid" and grid.name in ("uniform", "quadratic") else Grid("logsnr")
@@ -73,8 +70,8 @@ def dpm_solver(
     times: Sequence[float],
     *,
     interior: Sequence[Sequence[float]],
-    prediction: str = "data",
-    solver_type: str = "dpmsolver",
+    prediction: Literal["data", "noise"] = "data",
+    solver_type: Literal["dpmsolver", "taylor"] = "dpmsolver",
 ) -> Any:
     """DPM-Solver(++) steps of order 1 + len(interior[i]); as many evaluations as the order.
 

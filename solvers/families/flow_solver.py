@@ -5,38 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
-from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.adams import adams_weights, combine
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.solver import Schedule, register
 
-_CORRECTORS = ("none", "pec", "pec_final", "pece")
 # integral of u^k over a step: exact, and with the factorial of the Taylor series counted twice
 _MOMENTS = {"A": lambda k: 1 / (k + 1), "B": lambda k: 1 / math.factorial(k + 1)}
 
 
 def _schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, order: int = 2, corrector: str = "pec", warmup: str = "ramp",
-    variant: str = "A",
+    path: Path, t_start: float, grid: Grid, nfe: int, *, order: Literal[1, 2, 3, 4] = 2,
+    corrector: Literal["none", "pec", "pec_final", "pece"] = "pec", warmup: Literal["ramp", "rk"] = "ramp",
+    variant: Literal["A", "B"] = "A",
 ) -> Schedule:  # fmt: skip
-    for option, value, known in (
-        ("corrector", corrector, _CORRECTORS), ("warmup", warmup, ("ramp", "rk")),
-        ("variant", variant, tuple(_MOMENTS)),
-    ):  # fmt: skip
-        if value not in known:
-            raise ValueError(nearest(value, list(known), option))
-    if not 1 <= order <= 4:
-        raise ValueError(f"order runs from 1 to 4, not {order}")
     started = order - 1 if warmup == "rk" else 0  # steps by Runge-Kutta, four evaluations each
     count = nfe // 2 - started if corrector == "pece" else nfe - 3 * started - (corrector == "pec_final")
     if count < started:  # nothing but the start
         count = nfe // 4
     if count < 1:
-        raise ValueError(f"corrector={corrector}, warmup={warmup} needs a larger budget than {nfe}")
+        raise BudgetError(f"corrector={corrector}, warmup={warmup} needs a larger budget than {nfe}")
     options = {"order": order, "corrector": corrector, "warmup": warmup, "variant": variant}
     return Schedule(grid(path, count, t_start, path.t_data), options)
 

@@ -14,7 +14,7 @@ from typing import Any
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Path
 from fastsample.solvers.adams import adams_weights, combine, integrate, multistep
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.solver import Schedule, register
 
 
@@ -54,13 +54,13 @@ def _f_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, offici
     # The first three steps cost four evaluations.
     count = nfe - 9 if nfe >= 12 else nfe // 4
     if count < 1:
-        raise ValueError(f"needs at least 4 evaluations, not {nfe}")
+        raise BudgetError(f"needs at least 4 evaluations, not {nfe}")
     return _schedule(path, grid(path, count, t_start, path.t_data), official)
 
 
 def _s_pndm_schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, official: bool = False) -> Schedule:
     if nfe < 2:
-        raise ValueError(f"needs at least 2 evaluations, not {nfe}")
+        raise BudgetError(f"needs at least 2 evaluations, not {nfe}")
     return _schedule(path, grid(path, nfe - 1, t_start, path.t_data), official)
 
 
@@ -121,7 +121,7 @@ def s_pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool
 
 _SIGMA: dict[str, Any] = {
     "coordinate": "eps", "path": "edm", "grids": ("karras", "logsnr", "vp-time:rho=2"), "flow_grid": "sigmoid",
-    "scheduler": multistep(4),
+    "scheduler": multistep(4), "ranges": {"order": (1, 4)},
 }  # fmt: skip
 
 

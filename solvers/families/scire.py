@@ -21,9 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
-from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Denoiser, Prediction
 from fastsample.models.path import Path
 from fastsample.solvers.budgets import agile_orders, fixed_orders, interior_ratios, outer_times
@@ -31,12 +30,6 @@ from fastsample.solvers.exponential import prediction_named
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.recursive_difference import constant_phi, is_exact, phi_per_step
 from fastsample.solvers.solver import Schedule, register
-
-
-def _choice(option: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise ValueError(nearest(value, list(allowed), option))
-    return value
 
 
 def _split(mode: str, nfe: int, order: int) -> list[int]:
@@ -54,19 +47,15 @@ def _scire_schedule(
     grid: Grid,
     nfe: int,
     *,
-    order: int = 2,
-    mode: str = "singlestep_agile",
+    order: Literal[1, 2, 3] = 2,
+    mode: Literal["singlestep_agile", "singlestep_fixed", "multistep"] = "singlestep_agile",
     phi: str = "m3",
-    ratios: str = "fixed",
-    stage: str = "paper",
-    rule: str = "root",
+    ratios: Literal["fixed", "grid"] = "fixed",
+    stage: Literal["paper", "consistent"] = "paper",
+    rule: Literal["root", "sd"] = "root",
     lower_order_final: bool = True,
-    prediction: str = "noise",
+    prediction: Literal["data", "noise"] = "noise",
 ) -> Schedule:
-    _choice("mode", mode, ("singlestep_agile", "singlestep_fixed", "multistep"))
-    _choice("ratios", ratios, ("fixed", "grid"))
-    _choice("stage", stage, ("paper", "consistent"))
-    _choice("rule", rule, ("root", "sd"))
     multistep = mode == "multistep"
     if multistep:
         orders = _multistep_orders(nfe, order, lower_order_final and (rule == "root" or nfe < 10))
@@ -217,9 +206,10 @@ def _difference(past: Sequence[tuple[float, Any]], n_t: float, phi: float, rule:
 
 
 def _scirei_schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, mode: str = "singlestep_agile", phi: str = "m3"
-) -> Schedule:
-    orders = _split(_choice("mode", mode, ("singlestep_agile", "singlestep_fixed")), nfe, 2)
+    path: Path, t_start: float, grid: Grid, nfe: int, *,
+    mode: Literal["singlestep_agile", "singlestep_fixed"] = "singlestep_agile", phi: str = "m3",
+) -> Schedule:  # fmt: skip
+    orders = _split(mode, nfe, 2)
     return Schedule(outer_times(path, t_start, grid, orders), {"orders": orders, "phi_value": constant_phi(phi)})
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,8 +56,8 @@ def unipc(
     times: Sequence[float],
     *,
     orders: Sequence[int],
-    variant: str = "bh2",
-    prediction: str = "data",
+    variant: Literal["bh1", "bh2", "vary_coeff"] = "bh2",
+    prediction: Literal["data", "noise"] = "data",
     official: bool = False,
 ) -> Any:
     """UniPC of the given orders per step, variant bh1, bh2 or vary_coeff; one evaluation a step.
@@ -66,11 +66,6 @@ def unipc(
     the order fall to 1 at the end, which is best for few steps and leaves order 2 in the limit.
 
     official: the published corrector of vary_coeff; first order.
-
-    Raises:
-        ValueError: for an unknown variant.
     """
-    if variant not in _RULES:
-        raise ValueError(f"variant is {', '.join(_RULES)}, not {variant!r}")
     corrector = _published_corrector if official and variant == "vary_coeff" else _RULES[variant]
     return multistep(denoiser, x, times, orders, prediction, _RULES[variant], corrector)

@@ -18,7 +18,7 @@ from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.commands import number
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.table import play, trace
@@ -62,7 +62,8 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
         transfer: where the model has none, take another model's whose path is the same.
 
     Raises:
-        ValueError: if there is none; the message says what there is and how to make it.
+        BudgetError: if there are only some of other budgets.
+        ValueError: if there is none at all; both messages say what there is and how to make it.
     """
     mine = [file for file in learned_tables() if file.solver == solver]
     playable = [file for file in mine if file.noise_path == model.path and file.guidance in (0.0, guidance)]
@@ -78,7 +79,8 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     command = f"fastsample distill {solver} --model {model.id} --nfe {nfe}"
     command += f" --guidance {number(guidance)}" if guidance else ""
     make = f"`{command}` makes one" if solver in LEARNED and not model.classifier else ""
-    raise ValueError(f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}")
+    why = f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}"
+    raise BudgetError(why) if budgets else ValueError(why)
 
 
 def fits(file: TableFile, model: Model, guidance: float) -> bool:

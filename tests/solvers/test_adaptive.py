@@ -111,11 +111,11 @@ def test_runs_on_another_path_in_float32():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"rtol": 0.0}, "rtol is from 1e-13 to 1, not 0"),
-        ({"rtol": float("nan")}, "rtol is from 1e-13 to 1, not nan"),
-        ({"atol": -1.0}, "atol is from 1e-15 to 1, not -1"),
-        ({"atol": float("inf")}, "atol is from 1e-15 to 1, not inf"),
-        ({"max_nfe": 7}, r"max_nfe is from 8 to 1e\+06, not 7"),
+        ({"rtol": 0.0}, "rtol runs from 1e-13 to 1, not 0"),
+        ({"rtol": float("nan")}, "rtol runs from 1e-13 to 1, not nan"),
+        ({"atol": -1.0}, "atol runs from 1e-15 to 1, not -1"),
+        ({"atol": float("inf")}, "atol runs from 1e-15 to 1, not inf"),
+        ({"max_nfe": 7}, r"max_nfe runs from 8 to 1e\+06, not 7"),
     ],
 )
 def test_tolerances_have_ranges(options, told):

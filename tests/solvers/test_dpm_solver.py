@@ -47,10 +47,10 @@ def test_interior_points_follow_the_grid():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "agile"}, "mode is fast or fixed"),
-        ({"ratios": "half"}, "ratios is grid or fixed"),
-        ({"order": 4}, "order is 1, 2 or 3"),
-        ({"solver_type": "rde"}, "solver_type is dpmsolver or taylor"),
+        ({"mode": "agile"}, "unknown mode"),
+        ({"ratios": "half"}, "unknown ratios"),
+        ({"order": 4}, "order runs from 1 to 3, not"),
+        ({"solver_type": "rde"}, "unknown solver_type"),
     ],
 )
 def test_errors(options, message):

@@ -82,11 +82,11 @@ def test_it_is_the_official_sampler_to_its_last_churn(churn, low, high, scale):
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("edm-dpm2", {"r": 0.0}, "r is from 0.05 to 1, not 0"),
-        ("edm-dpm2", {"r": 2.0}, "r is from 0.05 to 1, not 2"),
-        ("edm-sde", {"S_noise": float("nan")}, "S_noise is from 0 to 10, not nan"),
-        ("edm-sde", {"S_churn": -1.0}, r"S_churn is from 0 to 1e\+06, not -1"),
-        ("ddpm", {"eta": 1.5}, "eta is from 0 to 1, not 1.5"),
+        ("edm-dpm2", {"r": 0.0}, "r runs from 0.05 to 1, not 0"),
+        ("edm-dpm2", {"r": 2.0}, "r runs from 0.05 to 1, not 2"),
+        ("edm-sde", {"S_noise": float("nan")}, "S_noise runs from 0 to 10, not nan"),
+        ("edm-sde", {"S_churn": -1.0}, r"S_churn runs from 0 to 1e\+06, not -1"),
+        ("ddpm", {"eta": 1.5}, "eta runs from 0 to 1, not 1.5"),
     ],
 )
 def test_options_have_ranges(name, options, told):

@@ -121,10 +121,10 @@ def test_lower_order_final():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": 5}, "order is 1 to 4"),
-        ({"lower_order_final": "yes"}, "always, short or never"),
-        ({"variant": "bh3"}, "variant is bh1, bh2, vary_coeff"),
-        ({"prediction": "x0"}, "prediction is data or noise"),
+        ({"order": 5}, "order runs from 1 to 4, not"),
+        ({"lower_order_final": "yes"}, "unknown lower_order_final"),
+        ({"variant": "bh3"}, "unknown variant"),
+        ({"prediction": "x0"}, "unknown prediction"),
     ],
 )
 def test_errors(options, message):

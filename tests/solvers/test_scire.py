@@ -74,7 +74,7 @@ def test_recursive_difference_costs_an_order(solver, options, phi, low, high):
     [{"mode": "single"}, {"ratios": "linear"}, {"stage": "x"}, {"rule": "x"}, {"prediction": "eps"}, {"order": 4}],
 )
 def test_unknown_values(options):
-    with pytest.raises(ValueError, match="solver scire at NFE 10"):
+    with pytest.raises(ValueError, match="solver scire: "):
         get("scire").plan(VPLinear(), 10, **options)
 
 

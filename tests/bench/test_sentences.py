@@ -1,0 +1,73 @@
+"""A sampler's sentence is read before anything runs: what it cannot say is refused, the same said twice is one cell."""
+
+import pytest
+from rich.console import Console
+
+from fastsample.bench.cells import plan_cells
+from fastsample.bench.cli.listing import solver_page
+from fastsample.bench.request import Request
+from fastsample.bench.sweep import run_sweep
+from fastsample.results.store import Store
+from fastsample.solvers.grids import BudgetError
+from fastsample.solvers.solver import get, solvers
+
+from ..command import command
+
+
+def refused(told, *words):
+    ended = command(*words)
+    assert ended.code == 2
+    assert told in ended.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("dpmpp-2m:order=9", "solver dpmpp-2m: order runs from 1 to 4, not 9"),
+        ("scire:mode=multisteps", "solver scire: unknown mode 'multisteps'; did you mean multistep"),
+        ("unipc:variant=bh9", "solver unipc: unknown variant 'bh9'; did you mean bh"),
+        ("scire:phi=seven", "phi is m3, limit, fd, code-root, code-sd or a positive number, not 'seven'"),
+        ("deis:order=0", "order runs from 1 to 3, not 0"),
+        ("ipndm:order=5", "order runs from 1 to 4, not 5"),
+    ],
+)
+def test_an_option_that_cannot_be_ends_the_request(sentence, told, tmp_path):
+    words = ["bench", "--model", "gmm2d", "--nfe", "6", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    refused(told, *words, "--solver", f"euler,{sentence}")
+    assert not (tmp_path / "s").exists()
+
+
+def test_only_a_budget_that_cannot_be_spent_is_skipped(tmp_path):
+    words = ["bench", "--model", "gmm2d", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    done = command(*words, "--solver", "heun", "--nfe", "1,4")
+    assert done.code == 0
+    assert "skipped gmm2d heun NFE 1: solver heun at NFE 1: needs at least 2 evaluations, not 1" in done.out
+    refused("needs at least 2 evaluations", *words, "--solver", "heun", "--nfe", "1")
+    for name in ("heun", "dpm-solver-3", "scire", "pndm", "flow-solver"):
+        with pytest.raises(BudgetError):
+            get(name).plan(get(name).integration_path(request_path()), 0)
+
+
+def request_path():
+    (cell,), _ = plan_cells(Request(model="gmm2d", solver="ddim", nfe=4), ("psnr",))
+    return cell.model.path
+
+
+def test_sentences_that_say_the_same_are_one_cell(tmp_path):
+    asked = dict(model="gmm2d", nfe=(6, 6), samples=4, out=tmp_path / "s")
+    same = ("scire", "scire:order=2", "scire:mode=singlestep_agile,phi=m3")
+    request = Request(solver=same, metrics=("psnr",), **asked)
+    cells, _ = plan_cells(request, request.metrics)
+    assert len(cells) == 1
+    for metrics in (("psnr", "truncation"), ("truncation", "psnr")):
+        for solver in (("scire", "ddim"), ("ddim", "scire:order=2")):
+            request = Request(solver=solver, metrics=metrics, **asked)
+            assert run_sweep(request, Console(quiet=True)) == []
+    assert len(Store(tmp_path / "s").rows()) == 2
+
+
+def test_closed_choices_are_printed_and_every_default_is_one_of_them():
+    for solver in solvers().values():
+        for key, known in solver.choices.items():
+            assert solver.known_options[key] in known, (solver.name, key)
+    assert "variant=bh2 (bh1/bh2/vary_coeff)" in solver_page()
