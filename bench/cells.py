@@ -156,7 +156,7 @@ def plan_cells(
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     if not cells:
         assert first is not None
-        raise first
+        raise RequestError(str(first)) if isinstance(first, BudgetError) else first
     return list(cells.values()), skipped
 
 

@@ -161,8 +161,10 @@ class Runner:
         for name, value in [*values.items(), *((f"the standard error of {name}", e) for name, e in errors.items())]:
             finite(f"{name} is", np.array(value))
         row = Row(
-            cell=key, model=cell.model.id, checkpoint_sha256=cell.model.sha256, solver=cell.plan.solver.name,
-            title=cell.plan.solver.title, options=cell.options, grid=str(cell.plan.grid), times=list(cell.plan.times),
+            cell=key, version=2, model=cell.model.id, checkpoint_sha256=cell.model.sha256, solver=cell.plan.solver.name,
+            title=cell.plan.solver.title, options=cell.options, grid=str(cell.plan.grid),
+            own_grid=str(cell.plan.grid if cell.table else cell.plan.solver.default_grid(cell.model.path)),
+            times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
             nfe=round(sums["nfe"] / cell.samples),
             nfe_mean=sums["nfe"] / cell.samples if cell.plan.solver.adaptive else None,

@@ -1,29 +1,20 @@
-"""Evidence about the rows of one store: intervals of their numbers and of the differences between them, and what the
-registry knows of their solvers.
-"""
+"""Evidence about the rows of one store: intervals of their numbers and of the differences between them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fastsample.bench.metrics.error import symmetric_root
-from fastsample.bench.metrics.frechet import influence
-from fastsample.datasets.moments import ReferenceError, shipped_reference
-from fastsample.models.catalogue import shipped_path
 from fastsample.results.comparable import what_decides
 from fastsample.results.layout import evidence, metrics_named
 from fastsample.results.overview import select
 from fastsample.results.statistics import FEWEST, Estimate, Interval, difference, mean_of, pool
 from fastsample.results.store import Store
-from fastsample.solvers.solver import solvers
 
-__all__ = ["Comparison", "own_grid"]
+__all__ = ["Comparison"]
 
 
 class Comparison:
@@ -56,7 +47,7 @@ class Comparison:
     def evidence(self, rows: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """`results.layout.evidence` of rows, for the metrics that `results.layout.metrics_named` finds."""
         return evidence(
-            rows, metrics_named(rows, metrics), interval=self.interval, difference=self.difference, own_grid=own_grid
+            rows, metrics_named(rows, metrics), interval=self.interval, difference=self.difference
         )
 
     def interval(self, cell: str | Sequence[str], metric: str, *, level: float = 0.95) -> Interval | None:
@@ -90,36 +81,16 @@ class Comparison:
         return self._known[key]
 
 
-@cache
-def own_grid(model: str, solver: str) -> str | None:
-    """The recommended grid of a solver on a model; None where one of them does not ship with the package."""
-    path = shipped_path(model)
-    return str(solvers()[solver].default_grid(path)) if path and solver in solvers() else None
-
-
 def _listed(cells: str | Sequence[str]) -> Sequence[str]:
     return [cells] if isinstance(cells, str) else cells
 
 
 def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarray]) -> Estimate | None:
-    """From the arrays of a row; rows of fastsample 0.1.0 kept features, but no influences."""
+    """From the arrays of a row; None where they hold nothing of the metric, as for distances in rows of 0.1.0."""
     if not arrays:
         return None
     if metric == "psnr":
         return mean_of(arrays["psnr"]) if "psnr" in arrays else None
     if f"influence[{metric}]" in arrays:
         return Estimate(row[f"metrics.{metric}"], (arrays[f"influence[{metric}]"],))
-    match = re.fullmatch(r"fd\[(.+)\]@\d+", metric)
-    if match is None or f"features[{match[1]}]" not in arrays:
-        return None
-    try:
-        moments = _shipped_moments(str(row.get(f"protocol.reference[{match[1]}]")).split(" n=")[0])
-    except ReferenceError:
-        return None
-    return Estimate(row[f"metrics.{metric}"], (influence(arrays[f"features[{match[1]}]"], moments),))
-
-
-@lru_cache(maxsize=4)
-def _shipped_moments(name: str) -> tuple[np.ndarray, np.ndarray]:
-    stats = shipped_reference(name)
-    return stats.mu, symmetric_root(stats.sigma)
+    return None

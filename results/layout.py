@@ -69,7 +69,6 @@ def metrics_named(rows: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
 
 def evidence(
     rows: pd.DataFrame, metrics: Sequence[str], *, interval: Measured, difference: Difference,
-    own_grid: Callable[[str, str], str | None] = lambda model, solver: None,
 ) -> pd.DataFrame:  # fmt: skip
     """One line per model, solver with its options, grid, budget and metric; repeated seeds are averaged.
 
@@ -83,7 +82,6 @@ def evidence(
         rows: of `results.store.frame_of`.
         metrics: full names, each of which a row has.
         interval, difference: evidence from per-sample data, as `results.evidence.Comparison` gives it.
-        own_grid: the recommended grid of a solver on a model; None where it is not known.
 
     Raises:
         ValueError: where a column would mix what cannot be compared; the message says what.
@@ -104,7 +102,7 @@ def evidence(
                 "seeds": ", ".join(map(str, group["seed"])), "guidance": float(row["guidance"]),
                 "value": float(group[f"metrics.{metric}"].mean()), "low": known.low if known else math.nan,
                 "high": known.high if known else math.nan, "rank": "", "cells": cells,
-                "remarks": _remarks(row, own_grid(row["model"], row["solver"])),
+                "remarks": _remarks(row),
             })  # fmt: skip
     ranks: dict[int, str] = {}
     rivals: dict[_Key, list[int]] = {}
@@ -116,9 +114,9 @@ def evidence(
     return pd.DataFrame([line | {"rank": ranks.get(number, "")} for number, line in enumerate(lines)])
 
 
-def _remarks(row: pd.Series, own_grid: str | None) -> tuple[str, ...]:
+def _remarks(row: pd.Series) -> tuple[str, ...]:
     """What a reader has to know of a cell: another grid than the solver's own, another number of evaluations."""
-    found, spare = [], int(row["nfe_asked"] - row["nfe"])
+    found, spare, own_grid = [], int(row["nfe_asked"] - row["nfe"]), row["own_grid"]
     if row["grid"] != own_grid:
         found.append(f"grid {row['grid']}" + (f", not the solver's own ({own_grid})" if own_grid else ""))
     if spare:

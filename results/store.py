@@ -62,7 +62,9 @@ class Row(BaseModel):
     Attributes:
         cell: identity, a hash of all that determines the numbers.
         model, checkpoint_sha256: the model and the hash of its weights ("" for analytic models).
-        solver, title, options, grid: the sampler; options complete, grid as `Grid.parse` reads it.
+        version: of this form; rows without it are of version 1.
+        solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it.
+        own_grid: the solver's recommended grid on the model; "" in rows of version 1.
         times: outer times on the path that the solver integrates on.
         nfe_asked, nfe: budget, and network evaluations per sample in sequence that were made.
         nfe_mean, nfe_max: of adaptive solvers, where `nfe` is the rounded mean over samples; None of others.
@@ -80,12 +82,14 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
+    version: int = 1
     model: str
     checkpoint_sha256: str
     solver: str
     title: str
     options: dict[str, JsonValue]
     grid: str
+    own_grid: str = ""
     times: list[float]
     nfe_asked: int
     nfe: int

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from fastsample.bench.tables import complete, table_of
-from fastsample.results.evidence import own_grid
 from fastsample.results.overview import overview
 from fastsample.results.store import Store
 
@@ -164,9 +163,5 @@ def test_published_searches():
 
 
 def test_what_the_registry_knows():
-    assert own_grid("edm-cifar10-uncond-vp", "unipc") == "logsnr"
-    assert own_grid("sit-xl2-256", "unipc") == own_grid("cifar10-tiny-flow", "unipc") == "sigmoid"
-    assert own_grid("gmm2d", "scire") == "nsr"
-    assert own_grid("no-such-model", "scire") is own_grid("gmm2d", "no-such-solver") is None
     assert complete("unipc") == complete("unipc:order=3") != complete("unipc:order=2")
     assert complete("my-own:x=1") == "my-own:x=1"

@@ -16,7 +16,6 @@ from fastsample.models.checkpoints import load_checkpoint, model_file, save_chec
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named
 from fastsample.models.public.known import exclusive, record
-from fastsample.results.evidence import own_grid
 from fastsample.results.store import Store
 
 from ..command import command
@@ -233,10 +232,6 @@ def test_given_weights_of_a_shipped_model_have_no_published_numbers(bench, tmp_p
     (data_home() / "checkpoints" / f"edm-cifar10-uncond-vp-{sha256(GOOD)[:12]}.safetensors").unlink()
     with pytest.raises(ValueError, match=f"{row.model} is not here: give its file once"):
         Replay(store, "cpu").cell(row.cell)
-
-
-def test_the_grid_of_a_model_needs_no_weights():
-    assert own_grid("edm-cifar10-uncond-vp@01234567", "euler") == own_grid("edm-cifar10-uncond-vp", "euler") is not None
 
 
 def test_many_processes_record_what_they_found(tmp_path):

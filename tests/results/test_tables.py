@@ -40,7 +40,6 @@ def found(rows, psnr=None, metrics=("psnr",), **options):
     known = {
         "interval": lambda cells, metric: mean_interval(psnr[cells[0]]) if psnr else None,
         "difference": lambda one, two, metric: paired_interval(psnr[one[0]], psnr[two[0]]) if psnr else None,
-        "own_grid": lambda model, solver: "nsr",
     }
     return evidence(frame_of(rows), list(metrics), **known | options)
 

@@ -1,0 +1,56 @@
+"""The house over its syntax trees: which room may import which, and no circle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {"datasets": 1, "results": 2, "models": 2, "solvers": 3, "bench": 4}
+FILES = {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text("utf-8")) for room in FLOORS
+         for file in (ROOT / room).rglob("*.py")}  # fmt: skip
+
+
+def module(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module(path) for path in FILES}
+
+
+def imports(tree):
+    """(module, line, whether inside a function) of each first-party import; TYPE_CHECKING blocks do not run."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    checks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    inside, typing = ({id(node) for outer in many for node in ast.walk(outer)} for many in (functions, checks))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastsample."):
+            if id(node) in typing:
+                continue
+            name = node.module.removeprefix("fastsample.")
+            for alias in node.names:
+                whole = f"{name}.{alias.name}"
+                yield (whole if whole in MODULES else name), node.lineno, id(node) in inside
+
+
+@pytest.mark.parametrize("path", sorted(FILES))
+def test_an_import_goes_down_or_stays_in_its_room(path):
+    room = path.split("/")[0]
+    for name, line, _ in imports(FILES[path]):
+        other = name.split(".")[0]
+        assert other == room or FLOORS[other] < FLOORS[room], f"{path}:{line} imports {name}"
+
+
+def test_no_first_party_import_hides_in_a_function():
+    for path, tree in FILES.items():
+        for name, line, inside in imports(tree):
+            allowed = path.startswith("bench/cli/") or name == "solvers.exports.diffusers"  # an optional extra
+            assert allowed or not inside, f"{path}:{line} imports {name}"
+
+
+def test_there_is_no_circle():
+    graph = {module(path): {name for name, _, _ in imports(tree)} - {module(path)} for path, tree in FILES.items()}
+    for name in graph:  # the door plate of families imports its files to register them
+        graph[name].discard("solvers.families")
+    TopologicalSorter(graph).prepare()
