@@ -119,8 +119,9 @@ def plan_cells(
     for text in request.grid:
         Grid.parse(text)  # says what there is
     learned = [one for one in solvers_asked.values() if isinstance(one, str)]
-    if request.grid and len(learned) == len(solvers_asked):
-        raise RequestError(f"the times of {' and '.join(learned)} are their own: leave --grid out")
+    own = learned + [one.name for one in solvers_asked.values() if isinstance(one, Solver) and one.adaptive]
+    if request.grid and len(own) == len(solvers_asked):
+        raise RequestError(f"the times of {' and '.join(own)} are their own: leave --grid out")
     if request.transfer and not learned:
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
@@ -142,7 +143,8 @@ def plan_cells(
             skipped.append(Skipped(name, told(error), failed=True))
             continue
         for text, solver in solvers_asked.items():
-            for grid, nfe in product((isinstance(solver, Solver) and request.grid) or (None,), request.nfe):
+            gridded = isinstance(solver, Solver) and not solver.adaptive
+            for grid, nfe in product((gridded and request.grid) or (None,), request.nfe):
                 try:
                     plan, options, table = _plan(text, solver, model, grid, nfe, request)
                 except Exception as error:

@@ -31,6 +31,7 @@ from fastsample.solvers.grids import Grid
 from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr, parameters_of, starts
 from fastsample.solvers.learned.parameters import Parameters
 from fastsample.solvers.learned.shelf import LEARNED
+from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import get
 from fastsample.solvers.table_file import TableFile, Training
 
@@ -194,7 +195,7 @@ class Distillation:
     def _key(self, *choices: Any) -> str:
         facts = [
             *choices, self.model.id, self.model.sha256, self.guidance, self.train, self.validation,
-            self.reference.id, version("fastsample"),
+            self.reference.id, version("fastsample"), NUMERICS,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

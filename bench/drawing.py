@@ -13,6 +13,7 @@ from fastsample.bench.cells import plan_cells
 from fastsample.bench.metrics.error import to_uint8
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.datasets.files import write_atomically
 
 __all__ = ["draw"]
 
@@ -29,6 +30,8 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
         ValueError: if the model's samples are no images, too many for a picture, or the file cannot be written.
         FloatingPointError: if a sample or an image is not finite; there is no file then.
     """
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"pictures of samples are written as .png, not {out.name!r}")
     (cell, *_), _ = plan_cells(request, (), console)
     if len(cell.model.shape) != 3:
         raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
@@ -41,8 +44,6 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
         to_uint8(sampler.images(cell, sampler.sample(cell, everything[low : low + request.batch_size])[0])).cpu()
         for low in range(0, request.samples, request.batch_size)
     ]
-    try:
-        save_image(torch.cat(parts) / 255, out, nrow=math.ceil(math.sqrt(request.samples)), padding=1)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot write {out}: {error}") from None
+    rows, images = math.ceil(math.sqrt(request.samples)), torch.cat(parts) / 255
+    write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=1, format="png"))
     return f"{request.samples} samples of {cell} in {out}"

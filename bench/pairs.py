@@ -23,9 +23,10 @@ from fastsample.models.noise import labels, normal
 from fastsample.models.training import pairs as files
 from fastsample.models.training.pairs import PairStore, noise_quality
 from fastsample.models.training.process import progress_bar
-from fastsample.models.training.recipe import Pairs, Recipe
+from fastsample.models.training.recipe import Pairs, Recipe, RecipeError
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.shelf import table_of, table_plan
+from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan, get, solvers
 
 __all__ = ["generate", "invert", "make_pairs"]
@@ -71,6 +72,8 @@ def make_pairs(
 def _plan(coupling: Pairs, model: Model) -> Plan:
     name, _, rest = coupling.solver.partition(":")
     if name in solvers():
+        if get(name).stochastic:
+            raise RecipeError(f"pairs are ends of an ODE's trajectories, and solver {name} draws noise on the way")
         return get(name).plan(model.path, coupling.nfe, coupling.grid, **get(name).parse(rest))
     return table_plan(table_of(coupling.solver, model, coupling.nfe))
 
@@ -104,7 +107,7 @@ def generate(
     facts = {
         "format": 1, "teacher": model.id, "teacher_sha256": model.sha256, "solver": solver, "grid": str(plan.grid),
         "times": list(plan.times), "nfe": plan.nfe, "seed": seed, "shape": list(model.image_shape),
-        "classes": model.num_classes,
+        "classes": model.num_classes, "numerics": NUMERICS,
     }  # fmt: skip
     files.agree(folder / files.MANIFEST, facts)
     network = model.network.to(device) if model.network is not None else None

@@ -131,5 +131,5 @@ def _attempt(
     """The picture, or the reason why it cannot be drawn here."""
     try:
         return Picture(title, text, alt, draw(*arguments), wide)
-    except (ValueError, FloatingPointError) as error:
+    except Exception as error:  # of a row from elsewhere anything may be wrong
         return Picture(title, f"Not drawn: {error}.")

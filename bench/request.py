@@ -62,7 +62,7 @@ class Request(BaseModel):
     labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
     transfer: bool = False
-    metrics: tuple[str, ...] = DEFAULT_METRICS
+    metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1)
     out: Path = Path("results-store")
 
     @field_validator("nfe")

@@ -31,6 +31,7 @@ from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.results import statistics
 from fastsample.results.comparable import FINGERPRINT
 from fastsample.results.store import Row, Store
+from fastsample.solvers.numerics import NUMERICS
 
 __all__ = ["SHARD", "CellError", "Runner"]
 
@@ -74,6 +75,7 @@ class Runner:
     def protocol(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers."""
         facts = {
+            "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host", "uint8": measures.UINT8_RULE, "resize": "none",
             "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
             "distance": "eigvalsh of the symmetric product, float64",

@@ -46,7 +46,8 @@ def _sampler(row: Row) -> list[str]:
         return words + (["--transfer"] if "transfer" in row.options else [])
     options = ",".join(f"{key}={_text(value)}" for key, value in row.options.items())
     solver = f"{row.solver}:{options}" if options else row.solver
-    return ["--solver", solver, "--nfe", str(row.nfe_asked), "--grid", row.grid]
+    words = ["--solver", solver, "--nfe", str(row.nfe_asked)]
+    return words + ([] if row.nfe_max else ["--grid", row.grid])  # adaptive solvers choose their times
 
 
 def number(value: float) -> str:

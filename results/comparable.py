@@ -82,6 +82,8 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
         return ""
     rows = rows[rows[f"metrics.{metric}"].notna()]
     facts = pd.DataFrame([what_decides(row, metric) for row in rows.to_dict("records")], index=rows.index)
+    # Not one of the facts above, since a gate compares across versions of the code on purpose.
+    facts["protocol.numerics"] = [_text(row.get("protocol.numerics")) for row in rows.to_dict("records")]
     for name in facts:
         for _, values in facts[name].groupby(rows["model"] if name in _OF_MODEL else rows[f"metrics.{metric}"].notna()):
             kinds = [shortened(value) for value in values.unique()]

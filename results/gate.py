@@ -154,7 +154,9 @@ def _test(
 def _obstacle(row: Mapping[Any, Any], metric: str, entry: Entry, comparison: Comparison) -> str:
     """Why a row's metric cannot be compared with that of an entry; "" if it can."""
     then = entry.facts | {"nfe": str(entry.nfe)}
-    now = what_decides(row, metric) | {"nfe": str(row["nfe"])}
+    now = what_decides(row, metric)
+    if pd.isna(row.get("nfe_max")):  # the evaluations of an adaptive solver are those of its samples
+        now |= {"nfe": str(row["nfe"])}
     differing = {field.removeprefix("protocol."): field for field, text in now.items() if then.get(field, "") != text}
     if "samples" not in differing and pd.isna(row.get(f"metrics.{metric}")):
         return f"the store has no {metric} of this cell"

@@ -91,15 +91,15 @@ class Row(BaseModel):
     grid: str
     own_grid: str = ""
     times: list[float]
-    nfe_asked: int
+    nfe_asked: int = Field(ge=1, le=10_000)
     nfe: int
     nfe_mean: float | None = None
     nfe_max: int | None = None
     forwards: int
     classifier_calls: int = 0  # rows of 0.1.0 have none
     guidance: float
-    samples: int
-    seed: int
+    samples: int = Field(ge=1, le=1_000_000)
+    seed: int = Field(ge=0, lt=2**31)
     precision: str
     device: str
     metrics: dict[str, float]

@@ -105,7 +105,7 @@ def bench(
     from fastsample.bench.sweep import run_sweep
 
     request = read_request(
-        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=split_words(grid),
+        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=solver_words(grid),
         samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fastsample.datasets.files import write_atomically
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
 from fastsample.solvers.solver import get
@@ -97,6 +98,7 @@ def draw_orders(proofs: list[Proof], file: Path) -> None:
     axes[0].set_ylabel("RMS error against the exact solution")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=6, ncols=4, loc="outside lower center", frameon=False)
     try:
-        figure.savefig(file, dpi=130)
+        form = file.suffix[1:].lower() or "png"
+        write_atomically(file, lambda stream: figure.savefig(stream, dpi=130, format=form))
     except OSError as error:
         raise ValueError(f"cannot write {file}: {error.strerror}") from None

@@ -2,12 +2,12 @@
 
 | layout | files | read by | weights taken |
 |---|---|---|---|
-| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | models.torch_files | the whole, or one entry |
+| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | public.torch_files | the whole, or one entry |
 | state-dict | any in the safetensors format, told by the content | safetensors | the whole |
-| score-sde | score_sde_pytorch, RectifiedFlow | models.torch_files | ema.shadow_params, in the order of `model` |
-| ddim | ermongroup/ddim | models.torch_files | entry 4 of a list |
-| edm-pickle | NVlabs edm and edm2 | models.unpickling | the module `ema` |
-| lightning | CompVis latent-diffusion | models.torch_files | state_dict, with model_ema in place of model |
+| score-sde | score_sde_pytorch, RectifiedFlow | public.torch_files | ema.shadow_params, in the order of `model` |
+| ddim | ermongroup/ddim | public.torch_files | entry 4 of a list |
+| edm-pickle | NVlabs edm and edm2 | public.unpickling | the module `ema` |
+| lightning | CompVis latent-diffusion | public.torch_files | state_dict, with model_ema in place of model |
 
 What a file can ask for is limited: to `_MOST_TENSORS` tensors of together at most twice the bytes of the file, since
 some share their values, and of at most `_MOST_BYTES` each.

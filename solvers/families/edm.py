@@ -61,7 +61,7 @@ def edm_dpm2(denoiser: Denoiser, x: Any, times: Sequence[float], *, r: float = 0
 
 @register(
     "edm-sde", title="EDM stochastic", order=1, scheduler=steps(2), stochastic=True,
-    ranges={"S_churn": (0, 1e6), "S_min": (0, 1e6), "S_max": (0, math.inf), "S_noise": (0, 10)}, **_EDM,
+    ranges={"S_churn": (0, 1e6), "S_min": (0, 1e6), "S_max": (0, 1e12), "S_noise": (0, 10)}, **_EDM,
 )  # fmt: skip
 def edm_sde(
     denoiser: Denoiser,

@@ -74,12 +74,12 @@ def test_a_model_that_cannot_be_had_leaves_the_others_alone(command, tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-def test_a_value_out_of_range_leaves_the_other_cells_alone(command, tmp_path):
+def test_a_value_that_an_option_cannot_have_ends_the_request(command, tmp_path):
     words = ["--model", "gmm2d", "--nfe", 6, "--samples", 4, "--metrics", "curvature"]
     code, _, error = command("bench", "--solver", "edm-dpm2:r=0,euler", *words, "--out", tmp_path / "s")
-    assert code == 1
-    assert error.count("failed: ") == 1
-    assert [row.solver for row in Store(tmp_path / "s").rows()] == ["euler"]
+    assert code == 2
+    assert "solver edm-dpm2: r runs from 0.05 to 1, not 0" in error
+    assert not (tmp_path / "s").exists()
     code, _, error = command("bench", "--solver", "heun:steps=3,euler", *words, "--out", tmp_path / "t")
     assert code == 2
     assert "unknown option of solver heun 'steps'" in error

@@ -57,7 +57,7 @@ from fastsample.results import gate, baseline
 from fastsample.results import report, published
 
 store, allowed = os.path.realpath(sys.argv[1]), tuple(map(os.path.realpath, (
-    sys.prefix, sys.base_prefix, Path(cli.__file__).parents[1], *sys.path[1:], "/usr", "/dev", "/proc", "/sys", "out")))
+    sys.prefix, sys.base_prefix, Path(cli.__file__).parents[2], *sys.path[1:], "/usr", "/dev", "/proc", "/sys", "out")))
 seen = set()
 
 def hook(event, arguments):
