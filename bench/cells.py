@@ -46,7 +46,7 @@ class Skipped:
 class Cell:
     """(model, solver with options, grid, NFE, guidance, labels, samples, seed, precision) and the metrics asked for.
 
-    `table` is that of a learned or imported solver.
+    `table` is that of a learned or imported solver; `reference_steps` are those of `Request`.
     """
 
     model: Model
@@ -59,6 +59,7 @@ class Cell:
     labels: str
     metrics: tuple[str, ...]
     table: TableFile | None = None
+    reference_steps: int | None = None
 
     @cached_property
     def nfe(self) -> int:
@@ -154,7 +155,7 @@ def plan_cells(
                     continue
                 for seed in range(request.seed, request.seed + request.seeds):
                     asked = request.guidance, request.samples, seed, request.precision, request.labels
-                    cell = Cell(model, plan, options, *asked, metrics, table)
+                    cell = Cell(model, plan, options, *asked, metrics, table, request.reference_steps)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     if not cells:
         assert first is not None

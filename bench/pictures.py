@@ -88,7 +88,8 @@ class Replay:
         if not same or (table and table.sha256 != row.protocol["table"]):
             raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")
         asked = row.guidance, row.samples, row.seed, row.precision, labels_of(row)
-        return Cell(model, plan, row.options, *asked, (), table)
+        steps = row.protocol.get("reference steps")
+        return Cell(model, plan, row.options, *asked, (), table, int(steps) if steps else None)
 
     def split(self, found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         """The evidence on models that are here, and for each of the others why it is left out."""
@@ -130,7 +131,9 @@ class Replay:
     def _exact(self, cell: Cell) -> tuple[Cell, Reference]:
         """The cell in the precision of its reference, and this."""
         device = self.sampler.device.type
-        reference = reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device)
+        reference = reference_for(
+            cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device, cell.reference_steps
+        )
         return replace(cell, precision=reference.precision), reference
 
     def _model(self, row: Row) -> Model:

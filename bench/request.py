@@ -38,6 +38,8 @@ class Request(BaseModel):
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.
+        reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
+            learned from these is judged by finer ones.
         transfer: a learned solver that has no table for a model may take another model's; its rows say so.
         metrics: `psnr`, `truncation`, `curvature`, `straightness`, `fid`, `kid`, `is`, `precision`, `recall`, or one
             with its extractor as in `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for
@@ -61,6 +63,7 @@ class Request(BaseModel):
     classifier_scale: float = Field(0.0, ge=0, allow_inf_nan=False)
     labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
+    reference_steps: int | None = Field(None, ge=20, le=MOST_NFE)
     transfer: bool = False
     metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1)
     out: Path = Path("results-store")

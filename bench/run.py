@@ -100,6 +100,7 @@ class Runner:
         if self._wants(cell, "psnr", "truncation"):
             reference = self.reference(cell)
             facts["psnr reference"] = f"{reference.title} ({reference.id})"
+            facts |= {"reference steps": str(cell.reference_steps)} if cell.reference_steps else {}
         if self._wants(cell, "psnr"):
             facts["psnr"] = "images clamped to [-1, 1], R = 2, no rounding"
         if self._wants(cell, "truncation"):
@@ -111,7 +112,9 @@ class Runner:
     def reference(self, cell: Cell) -> Reference:
         """The reference solution that this cell's PSNR and truncation error are measured against."""
         device = self.sampler.device.type
-        return reference_for(cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device)
+        return reference_for(
+            cell.model, cell.seed, cell.precision, cell.guidance, cell.labels, device, cell.reference_steps
+        )
 
     def _solved(self, cell: Cell, indices: list[int]) -> tuple[Denoiser, torch.Tensor]:
         """What the reference solutions of these samples are made with: denoiser and start, in its precision."""

@@ -14,6 +14,7 @@ def bench_command(row: Row) -> str:
     """The command that computes the row again, with all its metrics, into a store of its own."""
     kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if not name.startswith("psnr_"))
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
+    words += ["--reference-steps", steps] if (steps := row.protocol.get("reference steps")) else []
     return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
 
 

@@ -83,6 +83,10 @@ def bench(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
     ] = None,
+    reference_steps: Annotated[
+        int | None,
+        typer.Option(help=r"Steps of the reference solutions. \[default: 100; exact models 640]"),
+    ] = None,
     transfer: Annotated[
         bool | None, typer.Option("--transfer", help="Let a learned solver take another model's table; rows say so.")
     ] = None,
@@ -109,7 +113,8 @@ def bench(
         samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale,
-        labels=labels, checkpoint=checkpoint, transfer=transfer, metrics=split_words(metrics), out=out,
+        labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer,
+        metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, inception_weights)

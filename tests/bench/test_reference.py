@@ -15,6 +15,7 @@ from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.error import parse_metric, psnr_values
 from fastsample.bench.metrics.integrator import integrate
 from fastsample.bench.metrics.solution import reference_for, solution_at
+from fastsample.bench.pictures import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler
@@ -22,6 +23,7 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal
 from fastsample.models.path import DiscreteVP
+from fastsample.results.commands import bench_command
 from fastsample.results.comparable import FINGERPRINT, moved
 from fastsample.results.store import Store
 from fastsample.solvers.families import flow_solver
@@ -169,3 +171,15 @@ def test_a_run_on_the_second_day_reads_its_references(monkeypatch, tmp_path):
     again = Runner(Store(tmp_path / "other"), Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
     assert again.metrics == row.metrics
     assert again.protocol == row.protocol
+
+
+def test_a_finer_reference_can_be_asked_for(tmp_path):
+    asked = dict(model="gmm2d-flow", solver="unipc", nfe=(12,), samples=8, metrics=("psnr",), out=tmp_path / "s")
+    for steps in (None, 20, 1280):
+        assert run_sweep(Request(**asked, reference_steps=steps), Console(quiet=True)) == []
+    rows = {row.protocol.get("reference steps"): row for row in Store(tmp_path / "s").rows()}
+    usual, coarse, fine = (rows[key].metrics["psnr"] for key in (None, "20", "1280"))
+    assert 10 * abs(fine - usual) < abs(coarse - usual)
+    assert "1280 steps" in rows["1280"].protocol["psnr reference"]
+    assert "--reference-steps 1280" in bench_command(rows["1280"])
+    assert Replay(Store(tmp_path / "s"), "cpu").cell(rows["20"].cell).reference_steps == 20
