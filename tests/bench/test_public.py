@@ -283,7 +283,7 @@ def test_a_table_learned_without_a_classifier_is_anothers(tmp_path, server):
     add_table(table_of("dpmpp-2m", model, 4).model_copy(update=made_for))
     (plain,), _ = plan_cells(asked(tmp_path, card, solver="bns"), ())
     guided = asked(tmp_path, card, solver="bns", classifier_scale=2.0)
-    with pytest.raises(RequestError, match=r"no table for this model and guidance, but for guided-diffusion .*--trans"):
+    with pytest.raises(ValueError, match=r"no table for this model and guidance, but for guided-diffusion .*--trans"):
         plan_cells(guided, ())
     (cell,), _ = plan_cells(guided.model_copy(update={"transfer": True}), ())
     assert (plain.options, cell.options) == ({}, {"transfer": "guided-diffusion"})
