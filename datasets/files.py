@@ -37,6 +37,7 @@ __all__ = [
     "read_arrays",
     "read_facts",
     "read_json",
+    "read_small",
     "sweep",
     "warn",
     "write_arrays",
@@ -46,6 +47,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _PARTS = ".fastsample-*.part"
+_MOST = 2**24  # bytes of `read_small`
 _SEAL = b"\nsha256 "
 _SEALED = len(_SEAL) + 64 + 1
 
@@ -108,6 +110,19 @@ def _claimed(folder: Path) -> tuple[Path, BinaryIO]:
         if temporary.exists():  # not swept between the two calls
             return temporary, stream
         stream.close()
+
+
+def read_small(file: Path) -> bytes:
+    """The content of a file that people write or that holds numbers of a table, at most 16 MB.
+
+    Raises:
+        OSError: if it cannot be read, or is larger (a device has no end).
+    """
+    with file.open("rb") as stream:
+        content = stream.read(_MOST + 1)
+    if len(content) > _MOST:
+        raise OSError(errno.EFBIG, f"larger than {_MOST:,} bytes", str(file))
+    return content
 
 
 def sweep(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fastsample.datasets.files import write_atomically
+from fastsample.datasets.files import read_small, write_atomically
 from fastsample.results.comparable import CELL, FINGERPRINT, incomparable, what_decides
 from fastsample.results.evidence import Comparison
 from fastsample.results.statistics import Estimate
@@ -116,7 +116,7 @@ class Baseline(BaseModel):
             BaselineError: if it cannot be read, or is no baseline of this version.
         """
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate_json(read_small(file))
         except OSError as error:
             raise BaselineError(f"cannot read {file}: {error.strerror}") from None
         except ValidationError as error:

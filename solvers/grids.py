@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsample.datasets.files import read_small
 from fastsample.datasets.names import nearest
 from fastsample.models.path import Path
 
@@ -300,7 +301,7 @@ def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
     match = re.fullmatch(r"(.+)@([0-9a-f]{16})", text)
     file, known = FilePath(match[1] if match else text), match[2] if match else ""
     try:
-        data = file.read_bytes()
+        data = read_small(file)
         content = data.decode()
         values: Any = json.loads(content) if content.lstrip().startswith("[") else content.split()
         times = tuple(float(value) for value in values)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from fastsample.datasets.files import DamagedFileError, json_bytes, read_json
+from fastsample.datasets.files import DamagedFileError, json_bytes, read_json, read_small
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import DiscreteVP, Path, path_named
 from fastsample.solvers.table import Table
@@ -173,7 +173,7 @@ def read_table(file: FilePath) -> TableFile:
         TableFileError: if it cannot be read, is cut short, of another form, or its numbers cannot be a solver.
     """
     try:
-        return read_json(file.read_bytes(), TableFile.model_validate)
+        return read_json(read_small(file), TableFile.model_validate)
     except OSError as error:
         raise TableFileError(f"cannot read {file}: {error.strerror}") from None
     except DamagedFileError as error:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fastsample.datasets.files import read_small
 from fastsample.datasets.names import nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
@@ -214,7 +215,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         if (size := file.stat().st_size) > _MOST_BYTES:
             raise ValueError(f"{size:,} bytes, where at most {_MOST_BYTES:,} are read")
-        found = tomllib.loads(file.read_text("utf-8"))
+        found = tomllib.loads(read_small(file).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a TOML file of cards: {error}") from error
     if not all(isinstance(table, dict) for table in found.values()):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fastsample.datasets.files import read_small
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.names import nearest
 from fastsample.models.convention import Convention
@@ -262,7 +263,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 
 def _read(file: FilePath) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(read_small(file).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not a TOML file: {error}") from error
 

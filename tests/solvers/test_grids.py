@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fastsample.bench.cli.app import app
 from fastsample.models.path import ScaledFlow, path_named
-from fastsample.solvers.grids import _RANGES, GRIDS, Grid
+from fastsample.solvers.grids import _RANGES, GRIDS, Grid, GridError
 from fastsample.solvers.solver import get
 
 PATHS = [path_named(name) for name in ("vp-linear", "sub-vp", "vp-cosine", "vp-discrete", "edm", "flow", "flow-cosine")]
@@ -136,3 +136,8 @@ def test_a_file_s_ends_are_those_of_the_interval_up_to_its_digits(tmp_path):
     assert found == (own.t_noise, 10.0, 1.0, own.t_data)
     for start in (0.0, 1e-3):  # the linear path may start where lambda is finite
         assert file_grid(tmp_path, (start, 0.5, 0.999), 1, "flow", "euler") == (start, 0.5, 0.999)
+
+
+def test_a_file_without_an_end_is_refused():
+    with pytest.raises(GridError, match="larger than 16,777,216 bytes"):
+        Grid.parse("file:/dev/zero")
