@@ -21,6 +21,7 @@ from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public.cards import cards
+from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.learned.shelf import find_table, fits, table_plan, table_solvers
 from fastsample.solvers.numerics import NUMERICS
@@ -44,22 +45,19 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cell:
-    """(model, solver with options, grid, NFE, guidance, labels, samples, seed, precision) and the metrics asked for.
+    """(model, solver with options, grid, NFE, protocol, samples, seed) and the metrics asked for.
 
-    `table` is that of a learned or imported solver; `reference_steps` are those of `Request`.
+    `table` is that of a learned or imported solver.
     """
 
     model: Model
     plan: Plan
     options: dict[str, Any]
-    guidance: float
+    protocol: Protocol
     samples: int
     seed: int
-    precision: str
-    labels: str
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
     table: TableFile | None = None
-    reference_steps: int | None = None
 
     @cached_property
     def nfe(self) -> int:
@@ -80,13 +78,14 @@ class Cell:
         return self.options if self.table else self.plan.solver.known_options | self.options
 
     def identity(self, protocol: dict[str, str]) -> str:
-        """Hash of all that determines the numbers; equal cells have equal numbers."""
+        """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""
+        asked = self.protocol
         facts = {
             "version": version("fastsample"), "numerics": NUMERICS,
             "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
-            "nfe": self.plan.nfe, "guidance": self.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": self.precision, "metrics": sorted(self.metrics), "protocol": protocol,
+            "nfe": self.plan.nfe, "guidance": asked.guidance, "samples": self.samples, "seed": self.seed,
+            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -154,8 +153,7 @@ def plan_cells(
                     skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
                 for seed in range(request.seed, request.seed + request.seeds):
-                    asked = request.guidance, request.samples, seed, request.precision, request.labels
-                    cell = Cell(model, plan, options, *asked, metrics, table, request.reference_steps)
+                    cell = Cell(model, plan, options, request.asked, request.samples, seed, metrics, table)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     if not cells:
         assert first is not None

@@ -27,6 +27,7 @@ from fastsample.datasets.files import json_bytes, read_facts, write_atomically
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
+from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr, parameters_of, starts
 from fastsample.solvers.learned.parameters import Parameters
@@ -70,16 +71,15 @@ class Distillation:
         return self._reference(TRAIN_SEED)
 
     def _reference(self, seed: int) -> Reference:
-        device = self.sampler.device.type
-        return reference_for(self.model, seed, self._precision, self.guidance, "random", device)
+        return reference_for(self.model, seed, self._protocol, self.sampler.device.type)
 
     @property
-    def _precision(self) -> str:
-        return "float32" if self.model.network is not None else "float64"
+    def _protocol(self) -> Protocol:
+        return Protocol(precision="float64" if self.model.network is None else "float32", guidance=self.guidance)
 
     def _cell(self, seed: int) -> Cell:
         plan = get("euler").plan(self.model.path, 1)  # any: the cell says what its noise and denoiser are
-        return Cell(self.model, plan, {}, self.guidance, self.train, seed, self._precision, "random", ())
+        return Cell(self.model, plan, {}, self._protocol, self.train, seed)
 
     def pairs(self, seed: int) -> Pairs:
         """The pairs of a seed, from the cache or solved now."""

@@ -10,10 +10,10 @@ from rich.console import Console
 from torchvision.utils import save_image
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics.error import to_uint8
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.datasets.files import write_atomically
+from fastsample.datasets.pixels import to_uint8
 
 __all__ = ["draw"]
 

@@ -5,8 +5,7 @@ What a folder of pairs holds is told in `fastsample.models.training.pairs`, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,14 +110,11 @@ def generate(
     }  # fmt: skip
     files.agree(folder / files.MANIFEST, facts)
     network = model.network.to(device) if model.network is not None else None
-    for index in range(process[0], -(-count // files.SHARD), process[1]):
-        file = files.shard_file(folder, index)
-        if _is_sound(file):
-            progress(files.SHARD)
-            continue
+    whole = -(-count // files.SHARD) * files.SHARD  # of the last shard too
+    for file, rows in _missing(whole, process, lambda index: files.shard_file(folder, index), _is_sound, progress):
         parts = []
-        for low in range(index * files.SHARD, (index + 1) * files.SHARD, batch):
-            indices = range(low, min(low + batch, (index + 1) * files.SHARD))
+        for low in range(rows.start, rows.stop, batch):
+            indices = range(low, min(low + batch, rows.stop))
             given = labels(seed, indices, model.num_classes).to(device) if model.num_classes else None
             start = model.path.prior_std * normal(seed, indices, model.shape).to(device)
             x = model.decode(plan(model.make(network, given, 0.0, None), start)).float()
@@ -128,6 +124,19 @@ def generate(
             progress(len(indices))
         made = np.concatenate(parts)
         write_sealed(file, lambda stream, made=made: np.save(stream, made, allow_pickle=False))  # type: ignore[misc]
+
+
+def _missing(
+    count: int, process: tuple[int, int], named: Callable[[int], Path], there: Callable[[Path], object],
+    progress: Callable[[int], None],
+) -> Iterator[tuple[Path, range]]:  # fmt: skip
+    """This process's shards of `count` rows that are not there yet: their files and rows."""
+    for index in range(process[0], -(-count // files.SHARD), process[1]):
+        rows = range(index * files.SHARD, min((index + 1) * files.SHARD, count))
+        if there(named(index)):
+            progress(len(rows))
+        else:
+            yield named(index), rows
 
 
 def _is_sound(file: Path) -> bool:
@@ -167,22 +176,14 @@ def invert(
     files.agree(folder / files.REAL_MANIFEST, facts)
     path, network = model.path, model.network.to(device) if model.network is not None else None
     times = GRIDS["karras" if path.name == "edm" else "uniform"](path, steps, path.t_data, path.t_noise)
-    for index in range(process[0], -(-count // files.SHARD), process[1]):
-        file = folder / f"real-{index:05d}.npz"
-        rows = torch.arange(index * files.SHARD, min((index + 1) * files.SHARD, count))
-        if read_arrays(file):
-            progress(len(rows))
-            continue
-        found = []
+    for file, some in _missing(count, process, lambda index: folder / f"real-{index:05d}.npz", read_arrays, progress):
+        rows, found = torch.arange(some.start, some.stop), []
         for part in rows.split(batch):
             given = data.labels[part].to(device) if model.num_classes else None
             denoiser = model.make(network, given, 0.0, None)
             x = path.alpha(times[0]) * data.signal(part).to(device)
             x = x + path.sigma(times[0]) * normal(0, part.tolist(), model.shape).to(device)
-            for s, t in pairwise(times):
-                slope = denoiser.velocity(x, s)
-                ahead = x + (t - s) * slope
-                x = x + 0.5 * (t - s) * (slope + denoiser.velocity(ahead, t))
+            x = get("heun").solve(denoiser, x, times)
             if not bool(x.isfinite().all()):
                 raise FloatingPointError(f"{model.id} made NaN or infinity of the images {int(part[0])}..")
             found.append((x / path.prior_std).cpu().numpy().astype(np.float16))

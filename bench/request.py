@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fastsample.bench.cli.words import MOST_BATCH, MOST_NFE, SEEDS
+from fastsample.results.metrics import DEFAULT
+from fastsample.results.protocol import Protocol
 
-__all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
+__all__ = ["Request", "RequestError", "read_request"]
 
-DEFAULT_METRICS = ("psnr", "fd", "fid")
 _LARGEST_FILE = 2**20  # bytes of a sweep
 
 
@@ -20,8 +21,8 @@ class RequestError(ValueError):
     """A request that cannot be carried out as it stands."""
 
 
-class Request(BaseModel):
-    """A sweep: the product of models, solvers, grids and NFEs.
+class Request(Protocol):
+    """A sweep: the product of models, solvers, grids and NFEs, under one protocol.
 
     Attributes:
         model: model ids or checkpoint files.
@@ -33,21 +34,12 @@ class Request(BaseModel):
         seed: of the noise.
         seeds: how often each cell is repeated, with seeds seed, seed + 1, ..., all of them below `SEEDS`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
-        guidance: classifier-free guidance weight.
-        classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
-        labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.
-        reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
-            learned from these is judged by finer ones.
         transfer: a learned solver that has no table for a model may take another model's; its rows say so.
-        metrics: `psnr`, `truncation`, `curvature`, `straightness`, `fid`, `kid`, `is`, `precision`, `recall`, or one
-            with its extractor as in `fd[cifar10-resnet]`; plain `fd` is the distance of the extractor that ships for
-            the model's data. `fd-inf` and `fid-inf` are the distances extrapolated to infinitely many samples.
+        metrics: kinds of `results.metrics`, or with an extractor as in `fd[cifar10-resnet]`; without one it is that
+            which ships for the model's data.
         out: folder of the store.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: tuple[str, ...] = Field(("cifar10-tiny-vp",), min_length=1)
     solver: tuple[str, ...] = Field(("scire",), min_length=1)
@@ -58,14 +50,9 @@ class Request(BaseModel):
     seed: int = Field(0, ge=0, lt=SEEDS)
     seeds: int = Field(1, ge=1, le=1000)
     device: str = "auto"
-    precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
-    guidance: float = Field(0.0, allow_inf_nan=False)
-    classifier_scale: float = Field(0.0, ge=0, allow_inf_nan=False)
-    labels: Literal["random", "balanced"] = "random"
     checkpoint: Path | None = None
-    reference_steps: int | None = Field(None, ge=20, le=MOST_NFE)
     transfer: bool = False
-    metrics: tuple[str, ...] = Field(DEFAULT_METRICS, min_length=1)
+    metrics: tuple[str, ...] = Field(DEFAULT, min_length=1)
     out: Path = Path("results-store")
 
     @field_validator("nfe")

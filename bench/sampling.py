@@ -64,9 +64,9 @@ class Sampler:
         """The cell's network on the device, in the cell's precision; None for analytic models."""
         if cell.model.network is None:
             return None
-        key = (cell.model.id, cell.model.sha256, cell.precision)
+        key = (cell.model.id, cell.model.sha256, cell.protocol.precision)
         if key not in self._networks:
-            dtype = torch.float64 if cell.precision == "float64" else torch.float32
+            dtype = torch.float64 if cell.protocol.precision == "float64" else torch.float32
             with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
                 self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
         return self._networks[key]
@@ -74,12 +74,13 @@ class Sampler:
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
         classes = cell.model.num_classes
-        given = labels(cell.seed, indices, classes, cell.labels == "balanced").to(self.device) if classes else None
-        return cell.model.make(self.network(cell), given, cell.guidance, _AUTOCAST.get(cell.precision))
+        asked, balanced = cell.protocol, cell.protocol.labels == "balanced"
+        given = labels(cell.seed, indices, classes, balanced).to(self.device) if classes else None
+        return cell.model.make(self.network(cell), given, asked.guidance, _AUTOCAST.get(asked.precision))
 
     def start(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """x at t_noise: prior_std times the noise of these samples, in the cell's precision, on the device."""
-        dtype = torch.float64 if cell.precision == "float64" else torch.float32
+        dtype = torch.float64 if cell.protocol.precision == "float64" else torch.float32
         path = cell.model.path
         return path.prior_std * normal(cell.seed, indices, cell.model.shape).to(self.device, dtype)
 
@@ -93,13 +94,18 @@ class Sampler:
         finite("decoding returned", images)
         return images
 
-    def sample(self, cell: Cell, indices: list[int]) -> tuple[torch.Tensor, list[int], int]:
+    def sample(
+        self, cell: Cell, indices: list[int], denoiser: Denoiser | None = None
+    ) -> tuple[torch.Tensor, list[int], int]:
         """(samples, evaluations of each, network calls of one evaluation) of one batch.
+
+        Args:
+            denoiser: that of these samples, if it is there already.
 
         Raises:
             FloatingPointError: for a sample that is not finite.
         """
-        denoiser = self.denoiser(cell, indices)
+        denoiser = denoiser or self.denoiser(cell, indices)
         x = self.start(cell, indices)
 
         def noise(step: int) -> torch.Tensor:

@@ -5,30 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.cli.words import told
-from fastsample.bench.metrics.error import Metric, parse_metric
-from fastsample.bench.metrics.features import (
-    EMBEDDED,
-    INCEPTION,
-    REFERENCES,
-    Extractor,
-    MetricUnavailable,
-    open_extractor,
-)
-from fastsample.bench.metrics.frechet import TooFewSamples, check_count
-from fastsample.bench.refusals import metric_refusal
+from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, REFERENCES, MetricUnavailable
+from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.datasets.names import nearest
+from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
 from fastsample.results.overview import overview, to_rich
-from fastsample.results.store import Row, Store, frame_of
+from fastsample.results.row import Row, frame_of
+from fastsample.results.store import Store
 
 __all__ = ["run_sweep"]
 
@@ -44,17 +37,19 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     device = choose_device(request.device)
     check_precision(request.precision, device)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
-    for metric in wanted.values():
-        if metric.extractor and metric.extractor not in REFERENCES:
-            raise RequestError(nearest(metric.extractor, list(REFERENCES), "feature extractor"))
+    for asked in wanted.values():
+        if asked.extractor and asked.extractor not in REFERENCES:
+            raise RequestError(nearest(asked.extractor, list(REFERENCES), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    if inception_weights and not any(metric.extractor == INCEPTION for metric in wanted.values()):
-        raise RequestError("--inception-weights is for fid and fid-inf, and neither is asked for")
-    metrics, extractors, reasons = _available(planned, wanted, device, inception_weights)
-    for (what, reason), kinds in reasons.items():
-        which = f"{' and '.join(kinds)}{f' for {what}' if what else ''}"
+    if inception_weights and not any(asked.extractor == INCEPTION for asked in wanted.values()):
+        kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
+        raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
+    tools = Tools(Sampler(device), inception_weights)
+    measures, reasons = _available(planned, wanted, tools)
+    for (what, reason), of in reasons.items():
+        which = f"{' and '.join(of)}{f' for {what}' if what else ''}"
         console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
-    had = [tuple(text for text, one in metrics.items() if not metric_refusal(one, cell)[1]) for cell in planned]
+    had = [tuple(text for text, one in measures.items() if not one.why_not(cell)[1]) for cell in planned]
     # What a cell has of them is a part of its identity: a metric that is to be had another day makes another row.
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
@@ -85,7 +80,7 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
             speed = progress.tasks[task].finished_speed or progress.tasks[task].speed
             progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
 
-        runner = Runner(store, Sampler(device), request.batch_size, list(metrics.values()), extractors, advance)
+        runner = Runner(store, tools, request.batch_size, list(measures.values()), advance)
         for number, cell in enumerate(cells, 1):
             progress.update(task, description=f"cell {number}/{len(cells)} {_short(cell)}")
             try:
@@ -106,36 +101,25 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
 
 
 def _available(
-    cells: list[Cell], wanted: dict[str, Metric], device: torch.device, weights: Path | None
-) -> tuple[dict[str, Metric], dict[str, Extractor], dict[tuple[str, str], list[str]]]:
-    """The metrics that can be had here, their extractors, and by (of what, why) the kinds of those that cannot."""
-    metrics: dict[str, Metric] = {}
-    extractors: dict[str, Extractor] = {}
+    cells: list[Cell], wanted: dict[str, Asked], tools: Tools
+) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]]]:
+    """The measures that can be had here, and by (of what, why) the kinds of metric that cannot or are others."""
+    measures: dict[str, Measure] = {}
     reasons: dict[tuple[str, str], list[str]] = {}
-    for text, metric in wanted.items():
-        refusals = dict.fromkeys(metric_refusal(metric, cell) for cell in cells)
+    for text, asked in wanted.items():
+        measure = MEASURES[asked.metric.kind](asked, tools)
+        refusals = dict.fromkeys(measure.why_not(cell) for cell in cells)
+        if ("", "") in refusals:
+            try:
+                refusals["", measure.open()] = None
+                refusals |= dict.fromkeys(measure.why_not(cell) for cell in cells)  # what only the opened one knows
+                measures[text] = measure
+            except MetricUnavailable as error:
+                refusals["", str(error)] = None
         for of_what, why in refusals:
             if why:
-                reasons.setdefault((of_what, why), []).append(metric.kind)
-        if not any(not why for _, why in refusals):
-            continue
-        try:
-            if metric.extractor and metric.extractor not in extractors:
-                found = extractors[metric.extractor] = open_extractor(metric.extractor, device, weights)
-                if found.weights:
-                    why = f"the weights are not the published file; distances in them are fd[{found.identity}]"
-                    reasons.setdefault(("", why), []).append("fid")
-            if metric.extractor:
-                metric = replace(metric, weights=extractors[metric.extractor].weights)
-            if metric.kind.endswith("-inf"):
-                check_count(cells[0].samples, len(extractors[metric.extractor].reference.mu))
-            if metric.kind in ("kid", "precision", "recall"):
-                extractors[metric.extractor].real_images  # noqa: B018 - raises where they are not here
-        except (MetricUnavailable, TooFewSamples) as error:
-            reasons.setdefault(("", str(error)), []).append(metric.kind)
-            continue
-        metrics[text] = metric
-    return metrics, extractors, reasons
+                reasons.setdefault((of_what, why), []).append(asked.metric.kind)
+    return measures, reasons
 
 
 def _short(cell: Cell) -> str:
@@ -143,20 +127,7 @@ def _short(cell: Cell) -> str:
 
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:
-    lines = []
-    bounds = {row.model: row.metrics["psnr_reference"] for row in rows if "psnr_reference" in row.metrics}
-    for model, bound in bounds.items():
-        row = next(row for row in rows if row.model == model)
-        what = f"PSNR of {model}: mean" if "psnr" in row.metrics else f"Truncation error of {model}: root mean square"
-        lines.append(
-            f"{what} over samples against {row.protocol['psnr reference']}; the reference agrees with itself at half "
-            f"the steps to {bound:.1f} dB, and a PSNR near that says only 'at least'."
-        )
-    names = {name for row in rows for name in row.metrics if name.startswith("fd[")}
-    if names:
-        lines.append(
-            "fd[...]@N is a Frechet distance in the features of the network named, from N samples; it is no FID."
-        )
+    lines = sentences(frame_of(rows), list(dict.fromkeys(name for row in rows for name in row.metrics)))
     for row in rows:
         if row.nfe_max is not None:
             lines.append(

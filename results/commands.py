@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from fastsample.results.store import Row
+from fastsample.results.metrics import metric_of
+from fastsample.results.row import Row
 
-__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "number", "sample_command"]
+__all__ = ["bench_command", "export_command", "number", "sample_command"]
 
 
 def bench_command(row: Row) -> str:
     """The command that computes the row again, with all its metrics, into a store of its own."""
-    kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if not name.startswith("psnr_"))
+    kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if name not in metric_of(name).summaries)
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
-    words += ["--reference-steps", steps] if (steps := row.protocol.get("reference steps")) else []
+    words += ["--reference-steps", str(row.reference_steps)] if row.reference_steps else []
     return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
 
 
@@ -26,29 +27,19 @@ def sample_command(row: Row) -> str:
 def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
     words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
-    if "table" in row.protocol:  # a learned solver has a table for each guidance
+    if row.learned:  # it has a table for each guidance
         words += ["--guidance", number(row.guidance)]
     return shlex.join(words) + " --to python"
 
 
-def labels_of(row: Row) -> str:
-    """How classes were drawn, as `--labels` takes it; the protocol has it in words."""
-    return "balanced" if row.protocol.get("labels", "").startswith("i modulo") else "random"
-
-
-def classifier_scale_of(row: Row) -> float:
-    """The scale of classifier guidance, 0 for none; the protocol ends with it."""
-    return float(row.protocol.get("classifier guidance", "0").rpartition(" ")[2])
-
-
 def _sampler(row: Row) -> list[str]:
-    if "table" in row.protocol:  # a learned solver: it has no options, and its times are its own
+    if row.learned:  # it has no options, and its times are its own
         words = ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
         return words + (["--transfer"] if "transfer" in row.options else [])
     options = ",".join(f"{key}={_text(value)}" for key, value in row.options.items())
     solver = f"{row.solver}:{options}" if options else row.solver
     words = ["--solver", solver, "--nfe", str(row.nfe_asked)]
-    return words + ([] if row.nfe_max else ["--grid", row.grid])  # adaptive solvers choose their times
+    return words + ([] if row.adaptive else ["--grid", row.grid])  # adaptive solvers choose their times
 
 
 def number(value: float) -> str:
@@ -63,5 +54,5 @@ def _text(value: Any) -> str:
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", number(row.guidance)] if row.guidance else []
-    words += ["--classifier-scale", number(scale)] if (scale := classifier_scale_of(row)) else []
-    return shlex.join(words + (["--labels", labels_of(row)] if "labels" in row.protocol else []))
+    words += ["--classifier-scale", number(row.classifier_scale)] if row.classifier_scale else []
+    return shlex.join(words + (["--labels", row.labels] if "labels" in row.protocol else []))

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fastsample.results.metrics import extractor_of, metric_of
+
 __all__ = ["CELL", "FINGERPRINT", "cell_text", "incomparable", "judged", "moved", "shortened", "what_decides"]
 
 CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
@@ -29,27 +31,16 @@ def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
     """The fields that decide a metric, beside cell and seed, with their values; "" where the row has none.
 
     Args:
-        row: of `results.store.frame_of`.
+        row: of `results.row.frame_of`.
         metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
     """
-    if metric.startswith("psnr"):
-        own: tuple[str, ...] = ("protocol.psnr", "protocol.psnr reference")
-    elif metric == "truncation":
-        own = ("protocol.truncation", "protocol.psnr reference")
-    elif metric in ("curvature", "straightness"):
-        own = ("protocol.curvature",)
-    else:
-        extractor = match[1] if (match := re.search(r"\[(.+)\]", metric)) else "inception-v3-compat"
-        own = (
-            f"protocol.extractor[{extractor}]", f"protocol.reference[{extractor}]", "protocol.uint8",
-            "protocol.resize", "protocol.distance",
-        )  # fmt: skip
+    own = (f"protocol.{name.replace('*', extractor_of(metric))}" for name in metric_of(metric).decided_by)
     return {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
 
 
 def judged(metric: str) -> bool:
     """Whether a metric is a distance from the reference solutions."""
-    return metric.startswith(("psnr", "truncation"))
+    return metric_of(metric).needs == "solution"
 
 
 def moved(then: str, now: str, *, same_noise: bool) -> str:
@@ -75,7 +66,7 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
     Rows that repeat a cell with other seeds belong together; every cell then needs the same seeds.
 
     Args:
-        rows: of `results.store.frame_of`; those without the metric do not count.
+        rows: of `results.row.frame_of`; those without the metric do not count.
         metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
     """
     if f"metrics.{metric}" not in rows:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fastsample.results.comparable import what_decides
 from fastsample.results.layout import evidence, metrics_named
+from fastsample.results.metrics import metric_of
 from fastsample.results.overview import select
 from fastsample.results.statistics import FEWEST, Estimate, Interval, difference, mean_of, pool
 from fastsample.results.store import Store
@@ -89,8 +90,8 @@ def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarr
     """From the arrays of a row; None where they hold nothing of the metric, as for distances in rows of 0.1.0."""
     if not arrays:
         return None
-    if metric == "psnr":
-        return mean_of(arrays["psnr"]) if "psnr" in arrays else None
+    if metric_of(metric).mean and metric in arrays:
+        return mean_of(arrays[metric])
     if f"influence[{metric}]" in arrays:
         return Estimate(row[f"metrics.{metric}"], (arrays[f"influence[{metric}]"],))
     return None

@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from fastsample.datasets.files import write_atomically
 from fastsample.results.escaping import visible
-from fastsample.results.layout import higher_is_better
+from fastsample.results.metrics import metric_of
 
 __all__ = ["Place", "curvature", "errors", "front", "image_matrix", "picture_bytes", "quality", "save", "series_names"]
 
@@ -80,7 +80,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
                 points[cost], points["value"], yerr=bars, label=name, capsize=2, elinewidth=0.8,
                 **looks[name],
             )  # fmt: skip
-        best = front(here[cost].to_numpy(), here["value"].to_numpy(), higher_is_better(metric))
+        best = front(here[cost].to_numpy(), here["value"].to_numpy(), metric_of(metric).higher)
         rings = here.iloc[best]
         axis.scatter(
             rings[cost], rings["value"], s=95, facecolors="none", edgecolors="black", linewidths=0.8, zorder=3,
@@ -91,7 +91,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
         if against == "nfe":
             budgets = sorted({*here["nfe"], here["made"].max()})  # the last one for adaptive solvers
             axis.set_xticks(budgets, labels=[str(nfe) for nfe in budgets])
-        if metric != "psnr":  # decibels are logarithmic already
+        if not metric_of(metric).bound:  # its values are no logarithms
             _logarithmic(axis, "y", here["value"])
     _legend(figure, panels)
     return figure
@@ -216,7 +216,7 @@ def _words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(metric: str) -> str:
-    better = "higher" if higher_is_better(metric) else "lower"
+    better = "higher" if metric_of(metric).higher else "lower"
     return f"{'PSNR [dB]' if metric == 'psnr' else metric} ({better} is better)"
 
 

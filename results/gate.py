@@ -24,7 +24,7 @@ from fastsample.results.baseline import Baseline, Entry
 from fastsample.results.comparable import CELL, FINGERPRINT, cell_text, judged, moved, shortened, what_decides
 from fastsample.results.escaping import visible
 from fastsample.results.evidence import Comparison
-from fastsample.results.layout import higher_is_better
+from fastsample.results.metrics import metric_of
 from fastsample.results.sheet import Sheet, plain
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
 from fastsample.results.store import Store
@@ -112,7 +112,7 @@ class _Test:
         assert self.now
         if self.now.value >= self.limit:
             return 1.0
-        up = sign * (-1 if higher_is_better(self.metric) else 1)
+        up = sign * (-1 if metric_of(self.metric).higher else 1)
         return replace(self.change, value=up * self.change.value).p_above(self._margin)
 
     def finding(self, verdict: Verdict, level: float) -> Finding:
@@ -146,7 +146,8 @@ def _test(
     if not usable:
         return _Test(cell_text(key), metric, why, pool(list(before.values())), verdict=verdict)
     now = comparison.by_seed([row["cell"] for row in usable.values()], metric)
-    limit = min(row["metrics.psnr_reference"] for row in usable.values()) if metric == "psnr" else math.inf
+    bound = f"metrics.{metric_of(metric).bound}"
+    limit = min((row[bound] for row in usable.values() if bound in row), default=math.inf)
     change = difference(now, before)
     return _Test(cell_text(key), metric, "", pool(list(before.values())), pool(list(now.values())), change, limit)
 

@@ -8,7 +8,6 @@ refused with the reason.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,11 +15,11 @@ from typing import Any
 import pandas as pd
 
 from fastsample.results.comparable import CELL, incomparable
+from fastsample.results.metrics import MAIN, metric_of
 from fastsample.results.sheet import Entry, Footnotes, Sheet
 from fastsample.results.statistics import Interval
 
-__all__ = ["DIMENSIONS", "Difference", "Measured", "evidence", "higher_is_better", "metric_kind", "metrics_named",
-           "sheet_of"]  # fmt: skip
+__all__ = ["DIMENSIONS", "Difference", "Measured", "evidence", "metrics_named", "sheet_of"]
 
 DIMENSIONS = ("model", "solver", "grid", "nfe", "metric")
 
@@ -29,38 +28,25 @@ Difference = Callable[[Sequence[str], Sequence[str], str], Interval | None]  # f
 
 _Key = tuple[Any, ...]
 
-_HIGHER = ("psnr", "is", "precision", "recall")
-_DECIMALS = {"kid": 5, "precision": 3, "recall": 3, "curvature": 4, "straightness": 4, "truncation": 4}
-_ASIDE = ("psnr_median", "psnr_pooled", "psnr_reference")
 _NAMES = {"nfe": "NFE", "model": "Model", "solver": "Solver", "grid": "Grid", "metric": "Metric"}
 _NUMBERS = ("measured", "published", "difference")
 
 
-def metric_kind(metric: str) -> str:
-    """`fd` of `fd[cifar10-resnet]@1000`."""
-    return re.split(r"[\[@]", metric)[0]
-
-
-def higher_is_better(metric: str) -> bool:
-    """The direction of a metric, by its full name or its kind."""
-    return metric_kind(metric).split("_")[0] in _HIGHER
-
-
 def metrics_named(rows: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
-    """Full names of the metrics that are asked for by full name or kind; by default `psnr`, or else the first.
+    """Full names of the metrics that are asked for by full name or kind; by default `MAIN`, or else the first.
 
     Args:
-        rows: of `results.store.frame_of`.
+        rows: of `results.row.frame_of`.
         names: such as `psnr`, `fd` (that of every extractor and number of samples) or `fd[cifar10-resnet]@1000`.
 
     Raises:
         ValueError: for a name that no row has; the message lists those there are.
     """
     known = [str(name)[8:] for name in rows.dropna(axis=1, how="all") if str(name).startswith("metrics.")]
-    main = [name for name in known if name not in _ASIDE]
+    main = [name for name in known if name not in metric_of(name).summaries]
     found: list[str] = []
-    for name in names or (["psnr"] if "psnr" in main else main[:1]):
-        matches = [name] if name in known else [full for full in main if metric_kind(full) == name]
+    for name in names or ([MAIN] if MAIN in main else main[:1]):
+        matches = [name] if name in known else [full for full in main if metric_of(full).kind == name]
         if not matches:
             raise ValueError(f"no row has the metric {name!r}; there are {', '.join(main) or 'none'}")
         found += [full for full in matches if full not in found]
@@ -79,7 +65,7 @@ def evidence(
     adaptive ones may, has no rank.
 
     Args:
-        rows: of `results.store.frame_of`.
+        rows: of `results.row.frame_of`.
         metrics: full names, each of which a row has.
         interval, difference: evidence from per-sample data, as `results.evidence.Comparison` gives it.
 
@@ -132,7 +118,7 @@ def _ranks(rivals: Mapping[int, Mapping[str, Any]], difference: Difference) -> d
     if len(rivals) < 2:
         return {}
     metric = next(iter(rivals.values()))["metric"]
-    order = sorted(rivals, key=lambda number: rivals[number]["value"], reverse=higher_is_better(metric))
+    order = sorted(rivals, key=lambda number: rivals[number]["value"], reverse=metric_of(metric).higher)
 
     def level(leader: int, others: list[int]) -> list[int]:
         found = []
@@ -234,7 +220,7 @@ def _entries(line: pd.Series, intervals: bool) -> Iterator[tuple[str, Entry, tup
     """What a line of evidence puts into the table: the measured number, the published ones, and the difference."""
 
     def number(value: float) -> str:
-        return f"{value:.{_DECIMALS.get(metric_kind(line['metric']), 2)}f}"
+        return f"{value:.{metric_of(line['metric']).digits}f}"
 
     known = intervals and not math.isnan(line["low"])
     spread = number(max(line["value"] - line["low"], line["high"] - line["value"])) if known else ""
@@ -261,8 +247,8 @@ def _heads(found: pd.DataFrame, across: Sequence[str], top: _Key, several: bool)
 
 def _label(found: pd.DataFrame, name: str, value: Any) -> Entry:
     if name == "metric":
-        arrow = "↑" if higher_is_better(value) else "↓"
-        return Entry(f"{'PSNR [dB]' if value == 'psnr' else value} {arrow}")
+        metric = metric_of(value)
+        return Entry(f"{metric.head(value)} {'↑' if metric.higher else '↓'}")
     return Entry(found.loc[found["solver"] == value, "title"].iloc[0] if name == "solver" else str(value))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Group
 
+from fastsample.results.metrics import metric_of
 from fastsample.results.sheet import plain
 from fastsample.results.sheet import to_rich as draw
 
@@ -22,7 +23,7 @@ def select(
     """The rows of some models and solvers, in the order named, and with some fields; None asks for nothing.
 
     Args:
-        rows: of `results.store.frame_of`.
+        rows: of `results.row.frame_of`.
         solvers: `name` (with whatever options) or `name:option=value,...` as the row has it.
         where: `field=value`, the fields being those that `differences` names, such as `samples=1000`.
 
@@ -69,8 +70,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
     for column in rows.columns:
         name = column.removeprefix("metrics.")
-        if name != column and name not in ("psnr_median", "psnr_pooled", "psnr_reference"):
-            table["PSNR [dB]" if name == "psnr" else name] = rows[column]
+        if name != column and name not in (metric := metric_of(name)).summaries:
+            table[metric.head(name)] = rows[column]
     sampling = rows["seconds.network"] + rows["seconds.solver"]
     table["images/s"] = rows["samples"] / sampling
     table["ms/image"] = 1e3 * sampling / rows["samples"]

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fastsample.results.layout import metric_kind
+from fastsample.results.metrics import extractor_of, metric_of
 from fastsample.results.sheet import Footnotes, Sheet, plain
 
 __all__ = ["COLUMNS", "beside", "published", "search", "summary"]
@@ -97,30 +97,36 @@ def summary(numbers: pd.DataFrame) -> Sheet:
     return Sheet(frame, numbers, notes=tuple(notes.texts))
 
 
-def beside(found: pd.DataFrame, numbers: pd.DataFrame, same: Callable[[str], str]) -> tuple[pd.DataFrame, list[str]]:
+def beside(
+    found: pd.DataFrame, rows: pd.DataFrame, numbers: pd.DataFrame, same: Callable[[str], str]
+) -> tuple[pd.DataFrame, list[str]]:
     """Put reported numbers of the same checkpoint, solver, evaluations, guidance and metric beside measured ones.
 
     Args:
         found: of `results.layout.evidence`.
+        rows: of `results.row.frame_of`, that it was made of.
         numbers: of `published`.
         same: the complete form of `name:option=value,...`, by which two solvers are known to be the same.
 
     Returns:
         `found` with the columns published and difference (measured minus published, only where the number of samples
-        is the same, 50,000 where a paper does not state it) and sources, each a tuple; and sentences on what was not
-        found.
+        is the same, 50,000 where a paper does not state it, and the reference set is of the paper's data) and sources,
+        each a tuple; and sentences on what was not found.
     """
     known = numbers[(numbers["model"] != "") & (numbers["fastsample_solver"] != "")]
     forms = known["fastsample_solver"].map({text: same(text) for text in known["fastsample_solver"].unique()})
     values, differences, sources = [], [], []
+    strange: list[str] = []
     for line in found.to_dict("records"):
         hits = known[
             (known["model"] == line["model"]) & (forms == same(line["solver"]))
             & (known["nfe"] == line["nfe"]).fillna(False)
-            & (known["metric"] == metric_kind(line["metric"])) & (known["guidance"].fillna(0.0) == line["guidance"])
+            & (known["metric"] == metric_of(line["metric"]).kind) & (known["guidance"].fillna(0.0) == line["guidance"])
         ]  # fmt: skip
         values.append(tuple(dict.fromkeys(hits["value"])))
         equal = (hits["samples"].fillna(_USUAL) == line["samples"]).all()
+        if not _of_same_data(rows[rows["cell"].isin(line["cells"])], line["metric"], hits):
+            strange, equal = [*strange, line["model"]], False
         differences.append(tuple(round(line["value"] - value, 6) for value in values[-1]) if equal else ())
         sources.append(tuple(_source(hit, line["grid"]) for _, hit in hits.iterrows()))
     columns = {"published": values, "difference": differences, "sources": sources}
@@ -131,10 +137,20 @@ def beside(found: pd.DataFrame, numbers: pd.DataFrame, same: Callable[[str], str
             notes.append(f"No published numbers are known for {model}.")
         elif not group["published"].map(bool).any():
             notes.append(f"No published number of {model} has the same solver, evaluations and metric.")
-    short = wide[wide["published"].map(bool) & ~wide["difference"].map(bool)]
+    if strange:
+        names = ", ".join(dict.fromkeys(strange))
+        notes.append(f"No difference is formed for {names}: these rows were measured against images of other data.")
+    short = wide[wide["published"].map(bool) & ~wide["difference"].map(bool) & ~wide["model"].isin(strange)]
     if len(short):
         notes.append("No difference is formed where a paper's number of samples, 50,000 if not stated, is another.")
     return wide, notes
+
+
+def _of_same_data(rows: pd.DataFrame, metric: str, hits: pd.DataFrame) -> bool:
+    """Whether the reference set of rows is of the data that published numbers are of; older rows may have another."""
+    column = f"protocol.reference[{extractor_of(metric)}]"
+    told = rows[column].dropna() if column in rows else ()
+    return all(_bare(text.partition("-train@")[0]) == _bare(data) for text in told for data in hits["dataset"])
 
 
 def _source(hit: pd.Series, grid: str) -> str:

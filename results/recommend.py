@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from fastsample.results.layout import Difference, higher_is_better
+from fastsample.results.commands import export_command, sample_command
+from fastsample.results.evidence import Comparison
+from fastsample.results.layout import Difference
+from fastsample.results.metrics import MAIN, metric_of
 from fastsample.results.statistics import Interval
+from fastsample.results.store import Store
 
-__all__ = ["Candidate", "Recommendation", "number", "recommend", "with_seconds"]
+__all__ = ["Candidate", "Recommendation", "number", "recommend", "recommendations", "with_seconds"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ class Recommendation:
     @property
     def unit(self) -> str:
         """Of the metric, with a space before it; "" where it has none."""
-        return " dB" if self.metric == "psnr" else ""
+        return f" {unit}" if (unit := metric_of(self.metric).unit) else ""
+
+    @property
+    def called(self) -> str:
+        """The metric in a sentence."""
+        return metric_of(self.metric).called(self.metric)
 
     @property
     def verdict(self) -> str:
@@ -87,7 +97,7 @@ class Recommendation:
         return f"Better by {value}{self.unit} than the second, {other} ({sure})."
 
     def __str__(self) -> str:
-        one, name = self.choice, "PSNR" if self.metric == "psnr" else self.metric
+        one, name = self.choice, self.called
         interval = "" if one.low is None or one.high is None else f" [{number(one.low)}, {number(one.high)}]"
         return f"{self.model}, {self.condition}: {one}, {name} {number(one.value)}{interval}{self.unit}. {self.verdict}"
 
@@ -121,7 +131,7 @@ def recommend(
         ValueError: without a condition, or where no row meets it; the message says what comes nearest.
     """
     metric, model = found["metric"].iloc[0], found["model"].iloc[0]
-    sign, unit = (1, "at least") if higher_is_better(metric) else (-1, "at most")
+    sign, unit = (1, "at least") if metric_of(metric).higher else (-1, "at most")
     fits, conditions = found, []
     if budget is not None:
         conditions.append(f"at most {budget} evaluations")
@@ -158,7 +168,7 @@ def with_seconds(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         found: of `results.layout.evidence`.
-        rows: of `results.store.frame_of`, that it was made of.
+        rows: of `results.row.frame_of`, that it was made of.
 
     Raises:
         ValueError: where the rows were timed on several devices.
@@ -193,3 +203,39 @@ def _reach(found: pd.DataFrame, metric: str, sign: int) -> str:
     best = sign * (sign * found["value"]).max()
     text = f"there are NFE {found['made'].min()} to {found['made'].max()}, {metric} to {number(best)}"
     return text + (f", {found['seconds'].min():.2g} s per image and more" if "seconds" in found else "")
+
+
+def recommendations(
+    store: Store,
+    *,
+    budget: int | None = None,
+    target_psnr: float | None = None,
+    max_seconds: float | None = None,
+    metric: str = MAIN,
+    models: Sequence[str] | None = None,
+    where: Sequence[str] | None = None,
+) -> list[tuple[Recommendation, list[str]]]:
+    """A recommendation for each model, with commands: one that draws its samples, and one that exports its table.
+
+    Args:
+        budget, max_seconds: as `results.recommend.recommend` takes them.
+        target_psnr: PSNR in dB to reach.
+        metric: full name, or a kind that stands for one metric.
+        models, where: for `results.overview.select`.
+
+    Raises:
+        ValueError: as `recommend`; and for a target of PSNR beside another metric, or a kind with several metrics.
+    """
+    if target_psnr is not None and metric != MAIN:
+        raise ValueError(f"--target-psnr is a condition on {MAIN}; it cannot be given with --metric {metric}")
+    comparison, given = Comparison(store), []
+    rows = comparison.rows(models, None, where)
+    found = comparison.evidence(rows, [metric])
+    if found["metric"].nunique() > 1:
+        raise ValueError(f"{metric} is several metrics here; name one: {', '.join(found['metric'].unique())}")
+    found = with_seconds(found, rows) if max_seconds is not None else found
+    for _, mine in found.groupby("model", sort=False):
+        one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
+        row = store.row(one.choice.cells[0])
+        given.append((one, [sample_command(row), *([] if row.adaptive else [export_command(row)])]))
+    return given

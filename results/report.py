@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from fastsample.results.commands import bench_command
 from fastsample.results.escaping import visible
-from fastsample.results.figures import picture_bytes
-from fastsample.results.recommend import Candidate, Recommendation, number
+from fastsample.results.evidence import Comparison
+from fastsample.results.figures import picture_bytes, quality
+from fastsample.results.layout import metrics_named, sheet_of
+from fastsample.results.metrics import metric_of
+from fastsample.results.recommend import Candidate, Recommendation, number, recommend, with_seconds
+from fastsample.results.row import Row
 from fastsample.results.sheet import Sheet, write
-from fastsample.results.store import Row
+from fastsample.results.store import Store
+from fastsample.results.tables import notes_of
 
-__all__ = ["Picture", "Table", "page", "summary"]
+__all__ = ["Picture", "Table", "attempt", "page", "report_of", "summary"]
 
 _DOTS_PER_INCH = 96  # of CSS
 _NUMBERS = {
@@ -105,6 +111,86 @@ def page(
     )  # fmt: skip
 
 
+def report_of(
+    store: Store,
+    *,
+    models: Sequence[str] | None = None,
+    solvers: Sequence[str] | None = None,
+    where: Sequence[str] | None = None,
+    again: Callable[[pd.DataFrame], list[Picture]] = lambda _: [],
+) -> str:
+    """The report as one HTML page.
+
+    A metric whose numbers cannot be compared gets the reason instead of a table.
+
+    Args:
+        models, solvers, where: for `results.overview.select`.
+        again: draws pictures of evidence by sampling again; it gets that on the first metric that can be compared.
+
+    Raises:
+        ValueError: where nothing is left to report.
+    """
+    comparison = Comparison(store)
+    rows = comparison.rows(models, solvers, where)
+    verdicts: list[Recommendation] = []
+    tables: list[Table] = []
+    pictures: list[Picture] = []
+    first: pd.DataFrame | None = None
+    for metric in _main_metrics(rows):
+        title = metric_of(metric).called(metric)
+        try:
+            found = comparison.evidence(rows, [metric])
+        except ValueError as error:
+            tables.append(Table(title, None, str(error)))
+            continue
+        for model, mine in found.groupby("model", sort=False):
+            sheet = sheet_of(mine, notes=notes_of(rows[rows["model"] == model], mine))
+            tables.append(Table(f"{title} on {model}", sheet))
+            budgets = sorted(set(mine["nfe"][mine["nfe"] >= mine["made"].min()]))
+            verdicts += [recommend(mine, comparison.difference, budget=budget) for budget in budgets]
+        pictures += _of_quality(found, rows, title)
+        first = found if first is None else first
+    if first is not None:
+        pictures += again(first)
+    kept = [store.row(cell) for cell in rows["cell"]]
+    return page(store.folder.resolve().name, kept, verdicts, tables, pictures)
+
+
+def _main_metrics(rows: pd.DataFrame) -> list[str]:
+    """Every metric of the rows but what is stored beside one."""
+    names = [name.removeprefix("metrics.") for name in rows.columns if name.startswith("metrics.")]
+    return metrics_named(rows, [name for name in names if name not in metric_of(name).summaries])
+
+
+def _of_quality(found: pd.DataFrame, rows: pd.DataFrame, title: str) -> list[Picture]:
+    """The quality of each model's solvers against evaluations and seconds."""
+    pictures = []
+    for model, mine in found.groupby("model", sort=False):
+        solvers = ", ".join(dict.fromkeys(mine["title"]))
+        for against, cost in (("nfe", "evaluations"), ("seconds", "time")):
+            heading = f"{title} against {cost} on {model}"
+            text = "Bars: 95 % intervals. Rings: the Pareto front." + (
+                "" if against == "nfe" else f" Network and solver of one image, on {rows['device'].iloc[0]}."
+            )
+            alt = f"Line chart of {title} against {cost} for {solvers}; the tables hold the numbers."
+            pictures.append(attempt(heading, text, alt, _quality, mine, rows, against))
+    return pictures
+
+
+def _quality(found: pd.DataFrame, rows: pd.DataFrame, against: str) -> Figure:
+    return quality(with_seconds(found, rows) if against == "seconds" else found, against=against)
+
+
+def attempt(
+    title: str, text: str, alt: str, draw: Callable[..., Figure], *arguments: Any, wide: bool = False
+) -> Picture:
+    """The picture, or the reason why it cannot be drawn here."""
+    try:
+        return Picture(title, text, alt, draw(*arguments), wide)
+    except Exception as error:  # of a row from elsewhere anything may be wrong
+        return Picture(title, f"Not drawn: {error}.")
+
+
 def _visible(value: object) -> object:
     """A value as text, also such as is HTML already, without characters that steer."""
     text = value if isinstance(value, str) else str(value)
@@ -117,8 +203,7 @@ def summary(verdicts: Iterable[Recommendation]) -> list[tuple[str, list[str]]]:
     for verdict in verdicts:
         leaders = (_short(verdict.choice), *sorted(map(_short, verdict.tied)))
         key = tuple(sorted(leaders)) if verdict.tied else leaders
-        metric = "PSNR" if verdict.metric == "psnr" else verdict.metric
-        found.setdefault(f"{verdict.model}, by {metric}", {}).setdefault(key, []).append(verdict)
+        found.setdefault(f"{verdict.model}, by {verdict.called}", {}).setdefault(key, []).append(verdict)
     return [(heading, [_sentence(key, group) for key, group in groups.items()]) for heading, groups in found.items()]
 
 

@@ -17,97 +17,35 @@ others can do without: they hold their own in memory.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import (
     DamagedFileError,
     json_bytes,
     locked,
     read_arrays,
-    read_json,
     sweep,
     warn,
     write_arrays,
     write_atomically,
 )
 from fastsample.results.escaping import csv_text
+from fastsample.results.row import Row, frame_of, read_row
 
-__all__ = ["Row", "Store", "StoreError", "frame_of"]
+__all__ = ["Store", "StoreError"]
 
 
 class StoreError(ValueError):
     """A folder that is no store, cannot be written, or holds a file that is no row."""
-
-
-class _OtherVersionError(DamagedFileError):
-    """A row that another version of fastsample has written."""
-
-
-class Row(BaseModel):
-    """One cell's numbers and everything that they depend on.
-
-    Attributes:
-        cell: identity, a hash of all that determines the numbers.
-        model, checkpoint_sha256: the model and the hash of its weights ("" for analytic models).
-        version: of this form; rows without it are of version 1.
-        solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it.
-        own_grid: the solver's recommended grid on the model; "" in rows of version 1.
-        times: outer times on the path that the solver integrates on.
-        nfe_asked, nfe: budget, and network evaluations per sample in sequence that were made.
-        nfe_mean, nfe_max: of adaptive solvers, where `nfe` is the rounded mean over samples; None of others.
-        forwards: network calls per sample (guidance doubles them).
-        classifier_calls: gradients of a guiding classifier per sample, which are no NFE.
-        guidance, samples, seed, precision, device: as asked.
-        metrics: values by full name, such as `psnr` [dB], `curvature` or `fd[cifar10-resnet]@1000`.
-        standard_errors: of those metrics that have one, by the same names.
-        seconds: `network`, `solver` (arithmetic around the network), `metrics` and `total`, for all samples.
-        protocol: the other facts that decide the numbers (reference hashes, rounding, algorithms, ...).
-        versions: of fastsample, Python and the libraries.
-        created: UTC, ISO 8601.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
-    version: int = 1
-    model: str
-    checkpoint_sha256: str
-    solver: str
-    title: str
-    options: dict[str, JsonValue]
-    grid: str
-    own_grid: str = ""
-    times: list[float]
-    nfe_asked: int = Field(ge=1, le=10_000)
-    nfe: int
-    nfe_mean: float | None = None
-    nfe_max: int | None = None
-    forwards: int
-    classifier_calls: int = 0  # rows of 0.1.0 have none
-    guidance: float
-    samples: int = Field(ge=1, le=1_000_000)
-    seed: int = Field(ge=0, lt=2**31)
-    precision: str
-    device: str
-    metrics: dict[str, float]
-    standard_errors: dict[str, float] = {}  # rows of 0.1.0 have none
-    seconds: dict[str, float]
-    protocol: dict[str, str]
-    versions: dict[str, str]
-    created: str
 
 
 class Store:
@@ -153,7 +91,7 @@ class Store:
         """
         file = self._file(cell)
         try:
-            row = _row(file)
+            row = read_row(file)
         except FileNotFoundError:
             return None
         except (OSError, DamagedFileError) as error:
@@ -176,7 +114,7 @@ class Store:
         """
         file = self._file(cell)
         try:
-            return _row(file)
+            return read_row(file)
         except OSError as error:
             raise StoreError(f"cannot read {file}: {error.strerror}") from None
         except DamagedFileError as error:
@@ -187,7 +125,7 @@ class Store:
         rows = []
         for file in (self.folder / "rows").glob("*.json"):
             try:
-                rows.append(_row(file))
+                rows.append(read_row(file))
             except FileNotFoundError:  # set aside just now by another process
                 continue
             except (OSError, DamagedFileError) as error:
@@ -264,42 +202,6 @@ class Store:
             write_atomically(self.folder / "rows.csv", lambda stream: stream.write(csv_text(frame).encode()))
 
 
-def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows as a flat frame: nested fields become columns such as `metrics.psnr`, options `key=value,...`."""
-    flat = [row.model_dump() | {"options": ",".join(f"{k}={v}" for k, v in row.options.items())} for row in rows]
-    return pd.json_normalize(flat, max_level=1)
-
-
-def _row(file: Path, cell: str = "") -> Row:
-    """The row of a file, which is named by its cell unless that is given.
-
-    Raises:
-        OSError: if it cannot be read.
-        DamagedFileError: if it is no row of this version, or another cell's; the message goes on after the file's name.
-    """
-    try:
-        row = read_json(file.read_bytes(), _valid)
-    except _OtherVersionError:
-        raise
-    except DamagedFileError as error:
-        raise DamagedFileError(f"is damaged ({error})") from None
-    if row.cell != (cell or file.stem):
-        raise DamagedFileError(f"is damaged (it is the row of {row.cell})")
-    return row
-
-
-def _valid(facts: dict[str, Any]) -> Row:
-    try:
-        return Row.model_validate(facts)
-    except ValidationError as error:
-        first, versions = error.errors()[0], facts.get("versions")
-        written = str(versions.get("fastsample", "")) if isinstance(versions, dict) else ""
-        theirs, ours = ([int(part) for part in re.findall(r"\d+", text)] for text in (written, version("fastsample")))
-        newer = theirs > ours or all(one["type"] == "extra_forbidden" for one in error.errors())
-        what = f"was written by a newer version of fastsample, {written}" if newer else "is no row of this version"
-        raise _OtherVersionError(f"{what} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from None
-
-
 def _same(file: Path, row: Row) -> None:
-    if _row(file, row.cell) != row:
+    if read_row(file, row.cell) != row:
         raise StoreError(f"the row of {row.cell} would not be read back as it is")

@@ -1,6 +1,6 @@
 """Rows of a store, made up."""
 
-from fastsample.results.store import Row
+from fastsample.results.row import Row
 
 
 def row_of(cell="abc", **changes):

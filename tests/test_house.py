@@ -54,3 +54,43 @@ def test_there_is_no_circle():
     for name in graph:  # the door plate of families imports its files to register them
         graph[name].discard("solvers.families")
     TopologicalSorter(graph).prepare()
+
+
+def literals(tree):
+    """(text, line) of each string that is a whole literal, without docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value, node.lineno
+
+
+# Kinds that are no other words of this house: `precision` is also a field of a protocol, `curvature` a picture.
+METRICS = {"psnr", "psnr_reference", "truncation", "straightness", "fid", "fd", "kid", "fid-inf", "fd-inf"}
+LEARNED = {"bns", "dss", "rk1-bespoke", "rk2-bespoke"}
+
+
+@pytest.mark.parametrize(
+    ("names", "registries", "rooms"),
+    [
+        (METRICS, ("results/metrics.py", "bench/metrics/measures/"), ("results/", "bench/")),
+        (LEARNED, ("solvers/learned/kinds.py",), ("",)),
+    ],
+    ids=["metrics", "learned solvers"],
+)
+def test_a_name_of_a_registry_is_spelt_there_alone(names, registries, rooms):
+    for path, tree in FILES.items():
+        if path.startswith(rooms) and not path.startswith(registries):
+            for text, line in literals(tree):
+                assert text not in names, f"{path}:{line} spells {text!r}"
+
+
+LONG = {"models/path.py", "models/public/unpickling.py"}  # one subject each that does not part
+
+
+def test_a_file_is_short_and_a_folder_small():
+    folders = {}
+    for path in FILES:
+        folders.setdefault(path.rpartition("/")[0], []).append(path)
+        lines = (ROOT / path).read_text("utf-8").count("\n")
+        assert lines <= 300 or path.startswith("models/networks/") or path in LONG, f"{path} has {lines} lines"
+    for folder, files in folders.items():
+        assert len(files) <= 20 or folder == "models/networks", f"{folder} has {len(files)} files"

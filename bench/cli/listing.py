@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from fastsample.bench.metrics.error import DISTRIBUTION_METRICS
+import fastsample.bench.metrics.measures  # noqa: F401 - registers the metrics
 from fastsample.datasets.catalogue import dataset_names
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS
@@ -13,6 +13,7 @@ from fastsample.datasets.published_moments import PublishedReference, published_
 from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
 from fastsample.models.training.recipe import Recipe, command_of, recipes
+from fastsample.results.metrics import METRICS
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.shelf import LEARNED
 from fastsample.solvers.solver import Solver, solvers
@@ -40,7 +41,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         ),
         "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
-        "metrics": lambda: (("metric", "what it measures"), list(_METRICS.items())),
+        "metrics": lambda: (("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]),
         "references": lambda: (PublishedReference._fields, list(published_references())),
     }
     if what not in kinds:
@@ -50,25 +51,6 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
 
 _SOLVER = ("solver", "title", "order", "paper", "grid")
 _SOLVER_LONG = (*_SOLVER, "options", "note")
-_METRICS = {
-    "psnr": "error of the solver in dB: against the reference solution of the same noise",
-    "truncation": "the same as root mean square distance per dimension; the store keeps it along time too",
-    "curvature": "of the solver's trajectory: mean square deviation of its slopes from the chord, per dimension",
-    "straightness": "curvature over the mean square of the chord, relative; 0 for straight trajectories",
-    "fid": "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",
-} | {
-    name: text
-    for name, text in {
-        "fd": "Frechet distance in another extractor's features, as in fd[cifar10-resnet]",
-        "fd-inf": "fd extrapolated to infinitely many samples; needs at least 20 samples for each feature",
-        "fid-inf": "fid extrapolated to infinitely many samples; needs at least 20 samples for each feature",
-        "kid": "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets",
-        "is": "Inception score of the extractor's logits",
-        "precision": "share of samples on the manifold of real images (k = 3)",
-        "recall": "share of real images on the manifold of samples (k = 3)",
-    }.items()
-    if name in DISTRIBUTION_METRICS
-}
 
 
 def _solver(solver: Solver, long: bool) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from fastsample.bench.cli.words import MOST_NFE, Words, budgets, console, errors, finite, solver_words, split_words
+from fastsample.results.metrics import MAIN
 
 __all__ = ["app"]
 
@@ -99,14 +100,19 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
-    from fastsample.bench.reporting import report_of
+    from fastsample.bench.pictures import sampled
+    from fastsample.bench.replay import Replay
     from fastsample.datasets.files import write_atomically
+    from fastsample.results.report import report_of
     from fastsample.results.store import Store
+
+    held = Store(store, create=False)
+    replay = Replay(held, device, split_words(checkpoint))
 
     with console.status(Text(f"report of {store}")):
         page = report_of(
-            Store(store, create=False), models=split_words(model), solvers=solver_words(solver),
-            where=split_words(where), images=images, device=device, checkpoints=split_words(checkpoint),
+            held, models=split_words(model), solvers=solver_words(solver), where=split_words(where),
+            again=lambda found: sampled(found, replay, images) if images else [],
         )  # fmt: skip
     write_atomically(out, lambda stream: stream.write(page.encode()))
     console.print(f"report of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
@@ -132,13 +138,13 @@ def recommend(
     max_seconds: Annotated[
         float | None, typer.Option(min=0.0, callback=finite, help="Sampling time of one image at most.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = "psnr",
+    metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = MAIN,
     model: Annotated[Words, _MODEL] = None,
     where: Annotated[Words, _WHERE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of sentences.")] = False,
 ) -> None:
     """Say which sampler to use for a model, by how much it wins, how sure that is, and the command that plays it."""
-    from fastsample.bench.recommending import recommendations
+    from fastsample.results.recommend import recommendations
     from fastsample.results.store import Store
 
     found = recommendations(

@@ -8,14 +8,13 @@ under FASTSAMPLE_HOME.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fastsample.bench.metrics.error import feature_metrics, symmetric_root
 from fastsample.bench.metrics.extractors import (
     EFFICIENTNET,
     EMBEDDED,
@@ -28,6 +27,7 @@ from fastsample.bench.metrics.extractors import (
     unpublished,
     weights_sha256,
 )
+from fastsample.bench.metrics.frechet import symmetric_root
 from fastsample.datasets.catalogue import DatasetError, Images, dataset_named
 from fastsample.datasets.home import data_home
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
@@ -62,6 +62,7 @@ class Extractor:
     reference: ReferenceStats
     device: torch.device
     weights: str = ""
+    _last: tuple[np.ndarray, dict[str, float]] | None = field(default=None, init=False)
 
     @property
     def identity(self) -> str:
@@ -93,8 +94,8 @@ class Extractor:
         return _dataset(*REFERENCES[self.name][1])
 
     @cached_property
-    def _real_features(self) -> np.ndarray:
-        """Features of the real images, computed at the first need."""
+    def real_features(self) -> np.ndarray:
+        """Features [m, d] of the real images, computed at the first need."""
         return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
 
     @torch.inference_mode()
@@ -103,10 +104,14 @@ class Extractor:
         features, logits = self.network(images.to(self.device))
         return features.float().cpu().numpy(), logits.float().cpu().numpy()
 
-    def metrics(self, kinds: list[str], features: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-        """Values by kind; see `bench.metrics.error.feature_metrics`."""
-        needs_real = {"kid", "precision", "recall"} & set(kinds)
-        return feature_metrics(kinds, features, logits, self.moments, self._real_features if needs_real else None)
+    def manifolds(self, features: np.ndarray) -> dict[str, float]:
+        """torch-fidelity's precision and recall of features [n, d]; those of the last features are kept."""
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        if self._last is None or self._last[0] is not features:
+            pair = torch.from_numpy(features), torch.from_numpy(self.real_features)
+            self._last = features, prc_features_to_metric(*pair, verbose=False)
+        return self._last[1]
 
 
 def open_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:

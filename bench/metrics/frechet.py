@@ -1,4 +1,4 @@
-"""How far a Frechet distance of N samples can be trusted: its bias, and what each sample adds to its error.
+"""The Frechet distance, and how far one of N samples can be trusted: its bias, and what each sample adds to its error.
 
 The distance of N samples exceeds that of infinitely many by about c / N (Chong and Forsyth, 1911.07023), and with d
 features by a series in d / N. So it is computed on parts of the samples too and extrapolated to 1/N = 0.
@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsample.bench.metrics.error import frechet_distance
 from fastsample.results.statistics import Estimate
 
-__all__ = ["TooFewSamples", "check_count", "extrapolate", "influence"]
+__all__ = [
+    "extrapolate",
+    "features_distance",
+    "frechet_distance",
+    "influence",
+    "symmetric_root",
+    "too_few",
+]
 
 Reference = tuple[np.ndarray, np.ndarray]  # mean [d] and symmetric root of the covariance [d, d]
 
@@ -27,8 +33,30 @@ _PARTITIONS: tuple[tuple[tuple[int, ...], ...], ...] = (
 _WEIGHTS = (64 / 21, -8 / 3, 2 / 3, -1 / 21)
 
 
-class TooFewSamples(ValueError):  # noqa: N818 - it is a state of the request, not a fault
-    """The series of the bias in 1/N is not cut yet where it could be."""
+def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, root2: np.ndarray) -> float:
+    """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) in float64, given the symmetric root of S2.
+
+    tr (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of the symmetric matrix
+    S2^(1/2) S1 S2^(1/2): real, stable at rank deficiency, and ten times faster than a general root.
+
+    Args:
+        mu1, mu2: [d]; sigma1: [d, d]; root2: [d, d] with root2 @ root2 = S2.
+    """
+    spectrum = np.linalg.eigvalsh(root2 @ sigma1 @ root2)
+    trace = np.trace(sigma1) + np.sum(root2 * root2) - 2 * np.sqrt(np.clip(spectrum, 0, None)).sum()
+    return float(np.sum((mu1 - mu2) ** 2) + trace)
+
+
+def symmetric_root(sigma: np.ndarray) -> np.ndarray:
+    """The symmetric square root of a covariance [d, d]; eigenvalues below 0 by rounding count as 0."""
+    values, vectors = np.linalg.eigh(sigma)
+    return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
+
+
+def features_distance(features: np.ndarray, reference: tuple[np.ndarray, np.ndarray]) -> float:
+    """Frechet distance of features [n, d] to (mu, symmetric root of sigma) of the reference set."""
+    wide = features.astype(np.float64, copy=False)
+    return frechet_distance(wide.mean(0), np.atleast_2d(np.cov(wide, rowvar=False)), *reference)
 
 
 def extrapolate(features: np.ndarray, reference: Reference, *, seed: int = 0) -> Estimate:
@@ -47,10 +75,11 @@ def extrapolate(features: np.ndarray, reference: Reference, *, seed: int = 0) ->
         seed: of the order of the samples.
 
     Raises:
-        TooFewSamples: with fewer than 20 d samples.
+        ValueError: with fewer than 20 d samples.
     """
     count, d = features.shape
-    check_count(count, d)
+    if reason := too_few(count, d):
+        raise ValueError(reason)
     wide = features.astype(np.float64)
     centre = wide.mean(0)
     order = np.random.default_rng(seed).permutation(count)
@@ -81,10 +110,10 @@ def _parts(masks: tuple[int, ...]) -> list[np.ndarray]:
     return [np.array([block for block in range(16) if names[block] == name]) for name in sorted(set(names))]
 
 
-def check_count(count: int, d: int) -> None:
-    """Raise `TooFewSamples` unless `count` samples are enough for an extrapolation in d features."""
-    if count < _FEWEST * d:
-        raise TooFewSamples(f"an extrapolation in {d} features needs at least {_FEWEST * d} samples, not {count}")
+def too_few(count: int, d: int) -> str:
+    """Why the series of the bias in 1/N cannot be cut for `count` samples in d features; "" if it can."""
+    needed = _FEWEST * d
+    return f"an extrapolation in {d} features needs at least {needed} samples, not {count}" if count < needed else ""
 
 
 def influence(features: np.ndarray, reference: Reference) -> np.ndarray:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
+from fastsample.results.protocol import Protocol
 
 __all__ = ["Reference", "reference_for", "solution_at"]
 
@@ -50,7 +52,7 @@ class Reference:
     id: str
     folder: FilePath
     steps: int
-    precision: str
+    precision: Literal["float32", "float64"]
     signature: str
 
     @property
@@ -124,22 +126,20 @@ def solution_at(end: float, path: Path, x: torch.Tensor, denoised: torch.Tensor)
     return ratio * x + (path.alpha(end) - ratio * path.alpha(path.t_data)) * denoised
 
 
-def reference_for(
-    model: Model, seed: int, precision: str, guidance: float, labels: str, device: str, steps: int | None = None
-) -> Reference:
-    """The reference of a model's samples of this seed, precision, guidance and labels. Nothing is computed yet.
+def reference_for(model: Model, seed: int, protocol: Protocol, device: str) -> Reference:
+    """The reference of a model's samples of this seed under this protocol. Nothing is computed yet.
 
     Args:
         device: the kind of device that computes it, such as cpu or cuda.
-        steps: of the integrator, where not the usual number.
     """
-    steps = steps or (NFE if model.sha256 else ANALYTIC_NFE)
-    double = "float64" if precision == "float64" else "float32"
+    steps = protocol.reference_steps or (NFE if model.sha256 else ANALYTIC_NFE)
+    double: Literal["float32", "float64"] = "float64" if protocol.precision == "float64" else "float32"
     integrator = signature()
     facts = {
         "model": model.id, "weights": model.sha256, "card": model.conditions, "classifier": model.classifier,
         "path": repr(model.path), "version": VERSION, "integrator": integrator, "steps": steps, "seed": seed,
-        "precision": double, "guidance": guidance, "labels": labels if model.num_classes else "", "device": device,
+        "precision": double, "guidance": protocol.guidance, "device": device,
+        "labels": protocol.labels if model.num_classes else "",
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return Reference(key, data_home() / "references" / key, steps, double, integrator)

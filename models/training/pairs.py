@@ -26,6 +26,7 @@ from fastsample.datasets.files import (
     read_json,
     write_atomically,
 )
+from fastsample.datasets.pixels import to_signal, to_uint8
 from fastsample.models.noise import labels, normal
 from fastsample.models.training.couplings import Coupling, TrainingData
 
@@ -186,10 +187,10 @@ def _facts(manifest: Path) -> dict[str, Any]:
 
 
 def encoded(x: Tensor) -> np.ndarray:
-    """Images as uint8, by EDM's rule floor(clip(127.5 x + 128, 0, 255)); other samples as they are."""
-    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8).numpy() if x.ndim == 4 else x.numpy()
+    """Images as uint8; other samples as they are."""
+    return to_uint8(x).numpy() if x.ndim == 4 else x.numpy()
 
 
 def _decoded(samples: np.ndarray) -> Tensor:
     values = torch.from_numpy(samples)
-    return values.float() / 127.5 - 1 if values.dtype == torch.uint8 else values
+    return to_signal(values) if values.dtype == torch.uint8 else values

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench import run
 from fastsample.bench.cli import app as cli
+from fastsample.bench.metrics import measure
 from fastsample.bench.metrics import solution as reference
+from fastsample.bench.metrics.measures import solution
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.public import download
@@ -57,8 +58,9 @@ def server(monkeypatch):
 def coarse(monkeypatch):
     """Reference solutions of few steps and few samples."""
     monkeypatch.setattr(reference, "NFE", 8)
-    for module in (reference, run):
+    for module in (reference, solution, measure):
         monkeypatch.setattr(module, "BATCH", 8)
+    for module in (reference, solution):
         monkeypatch.setattr(module, "PROBES", 2)
 
 

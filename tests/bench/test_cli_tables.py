@@ -5,9 +5,10 @@ import io
 import pandas as pd
 import pytest
 
-from fastsample.bench.tables import complete, table_of
+from fastsample.bench.cli.store import _complete as complete
 from fastsample.results.overview import overview
 from fastsample.results.store import Store
+from fastsample.results.tables import table_of
 
 from ..command import command
 from ..rows import row_of
@@ -127,7 +128,7 @@ def test_published_numbers_stand_in_columns_of_their_own(tmp_path):
     store.finish(public_row("a", "unipc", "UniPC", 10, 2.95), {})
     store.finish(public_row("b", "ddim", "DDIM", 10, 15.0), {})
     store.finish(public_row("c", "unipc", "UniPC", 20, 2.10), {})
-    sheet = table_of(store, reported=True)
+    sheet = table_of(store, same=complete)
     assert [[entry.text for entry in line] for line in sheet.heads] == [
         ["NFE 10", "NFE 10", "NFE 10", "NFE 20"], ["measured", "published", "difference", "measured"],
     ]  # fmt: skip

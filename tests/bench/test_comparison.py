@@ -8,9 +8,8 @@ from rich.console import Console
 
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.metrics import frechet as bias
-from fastsample.bench.metrics.error import symmetric_root
 from fastsample.bench.metrics.features import EMBEDDED
-from fastsample.bench.metrics.frechet import extrapolate, influence
+from fastsample.bench.metrics.frechet import extrapolate, influence, symmetric_root
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.datasets.moments import shipped_reference

@@ -14,6 +14,7 @@ from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model
 from fastsample.results.commands import bench_command
+from fastsample.results.protocol import Protocol
 from fastsample.results.store import Store
 from fastsample.solvers.learned.shelf import add_table, learned_tables, table_of
 from fastsample.solvers.table_file import read_table
@@ -97,7 +98,7 @@ def test_a_damaged_file_of_samples_costs_the_intervals_until_its_cell_is_compute
 
 def test_a_damaged_reference_is_named_and_made_anew(coarse, flips, monkeypatch, capsys):
     monkeypatch.setattr(reference, "ANALYTIC_NFE", 16)
-    solutions = reference_for(open_model("gmm2d"), 0, "float64", 0.0, "random", "cpu")
+    solutions = reference_for(open_model("gmm2d"), 0, Protocol(precision="float64"), "cpu")
     sampler = Sampler(choose_device("cpu"))
     cell = plan_cells(Request(model="gmm2d", precision="float64"), ("psnr",))[0][0]
     indices = list(range(8))

@@ -13,6 +13,8 @@ from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
 from fastsample.solvers.table import play, trace
 
+from ..measuring import value_of
+
 MODELS = ("cifar10-tiny-vp", "cifar10-tiny-flow")
 FIXED = [name for name, solver in solvers().items() if not solver.adaptive]
 
@@ -63,9 +65,9 @@ def test_the_extractor_and_its_reference():
     features, logits = extractor(images)
     assert features.shape == (600, len(extractor.reference.mu))
     assert logits.shape == (600, 10)
-    real = extractor.metrics(["fd"], features, logits)["fd"]
+    real = value_of("fd", extractor, features, logits)
     noise = torch.randint(0, 256, (600, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert extractor.metrics(["fd"], *extractor(noise))["fd"] > 10 * real > 0
+    assert value_of("fd", extractor, *extractor(noise)) > 10 * real > 0
 
 
 def test_fid_is_absent_with_a_reason(tmp_path, monkeypatch):
@@ -105,7 +107,7 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     assert extractor.reference_id == "cifar10-train@inception-v3-compat n=6"
     found, logits = extractor(images)
     assert found.shape == (6, 2048)
-    assert extractor.metrics(["fid"], found, logits)["fid"] == pytest.approx(
+    assert value_of("fid", extractor, found, logits) == pytest.approx(
         0, abs=1e-3 * float(np.trace(extractor.reference.sigma))
     )
     assert list((tmp_path / "home" / "reference").glob("*.npz"))  # computed once, cached

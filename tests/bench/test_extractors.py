@@ -14,6 +14,8 @@ from fastsample.bench.metrics.features import open_extractor
 from fastsample.datasets.catalogue import ImageDataset, dataset_named
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 
+from ..measuring import value_of
+
 
 @pytest.fixture(scope="module")
 def photographs():
@@ -64,9 +66,9 @@ def test_metrics_of_bench_are_those_of_torch_fidelity(name, count, photographs, 
     monkeypatch.setattr(features, "shipped_reference", absent)
     extractor = open_extractor(name, torch.device("cpu"), weights)
     found = [extractor(batch) for batch in made.batches(50)]
-    ours = extractor.metrics(
-        ["fid", "kid", "is", "precision", "recall"], *(np.concatenate(parts) for parts in zip(*found, strict=True))
-    )
+    arrays = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    kinds = ("fid", "kid", "is", "precision", "recall")
+    ours = {kind: value_of(kind.replace("fid", "fd"), extractor, *arrays) for kind in kinds}
     theirs = calculate_metrics(
         input1=made, input2=real, feature_extractor=name, isc=True, fid=True, kid=True, prc=True,
         feature_extractor_weights_path=None if weights is None else str(weights), kid_subset_size=count, batch_size=64,

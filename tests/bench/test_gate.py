@@ -21,6 +21,7 @@ from fastsample.models.catalogue import open_model
 from fastsample.results.baseline import Baseline, BaselineError, baseline_of
 from fastsample.results.comparable import FINGERPRINT, moved
 from fastsample.results.gate import check, exit_code, outcome, sheet_of, to_junit
+from fastsample.results.protocol import Protocol
 from fastsample.results.sheet import write
 from fastsample.results.store import Store
 from fastsample.solvers.families import dpm_multistep as dpm_solver_multistep
@@ -190,7 +191,7 @@ def test_solutions_that_moved_with_the_same_integrator_are_told_too(store, basel
 
 
 def test_a_fingerprint_moves_as_the_solutions_do(tmp_path):
-    mine = reference_for(open_model("gmm2d"), 0, "float64", 0.0, "random", "cpu")
+    mine = reference_for(open_model("gmm2d"), 0, Protocol(precision="float64"), "cpu")
     x = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     prints = []
     for size in (0.0, 1e-6, 1e-2):

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from fastsample.results.store import Row, Store
+from fastsample.results.row import Row
+from fastsample.results.store import Store
 
 ESCAPE = "\x1b]8;;http://evil.invalid\x07\x1b[31m\u202e\x9b"
 MODELS = [

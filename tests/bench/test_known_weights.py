@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from fastsample.bench.pictures import Replay
+from fastsample.bench.replay import Replay
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import load_checkpoint, model_file, save_checkpoint

@@ -3,19 +3,22 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from fastsample.bench.metrics.error import (
-    Metric,
-    feature_metrics,
-    frechet_distance,
-    parse_metric,
-    psnr_values,
-    square_errors,
-    summarise_psnr,
-    symmetric_root,
-    to_uint8,
-)
+from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
+from fastsample.bench.metrics.features import EMBEDDED, Extractor
+from fastsample.bench.metrics.frechet import frechet_distance, symmetric_root
+from fastsample.datasets.pixels import to_signal, to_uint8
+from fastsample.results.metrics import METRICS, Asked, parse_metric
+
+from ..measuring import value_of
 
 RNG = np.random.default_rng(0)
+
+
+def judging(**known):
+    """An extractor whose reference is known without a network."""
+    extractor = Extractor(EMBEDDED, None, None, torch.device("cpu"))
+    vars(extractor).update(known)
+    return extractor
 
 
 def covariance(d, n=None):
@@ -47,21 +50,22 @@ def test_features_to_distance_is_torch_fidelitys():
     statistics = [fid_features_to_statistics(torch.from_numpy(one)) for one in (features, real)]
     theirs = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
     wide = real.astype(np.float64)
-    reference = wide.mean(0), symmetric_root(np.cov(wide, rowvar=False))
-    assert feature_metrics(["fd"], features, None, reference, None)["fd"] == pytest.approx(theirs, rel=1e-6)
+    moments = wide.mean(0), symmetric_root(np.cov(wide, rowvar=False))
+    assert value_of("fd", judging(moments=moments), features) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_kid_is_and_precision_recall_tell_equal_from_different():
     real = RNG.standard_normal((600, 8)).astype(np.float32)
     same, other = RNG.standard_normal((500, 8)).astype(np.float32), real[:500] + 3
-    reference = np.zeros(8), np.eye(8)
-    near = feature_metrics(["kid", "precision", "recall"], same, None, reference, real)
-    far = feature_metrics(["kid", "precision", "recall"], other, None, reference, real)
+    extractor = judging(real_features=real)
+    near, far = (
+        {kind: value_of(kind, extractor, one) for kind in ("kid", "precision", "recall")} for one in (same, other)
+    )
     assert abs(near["kid"]) < 0.02 < far["kid"]
     assert near["precision"] > 0.8 > far["precision"]
     assert near["recall"] > 0.8 > far["recall"]
     confident = np.eye(8, dtype=np.float32)[np.tile(np.arange(8), 500)] * 20
-    assert feature_metrics(["is"], same, confident, reference, None)["is"] == pytest.approx(8, abs=0.2)
+    assert value_of("is", extractor, same, confident) == pytest.approx(8, abs=0.2)
 
 
 def test_psnr_by_hand():
@@ -86,15 +90,17 @@ def test_square_errors_are_per_dimension_and_unclamped():
 def test_uint8_rule():
     levels = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, -1 + 1 / 255, 0.999])
     assert to_uint8(levels).tolist() == [0, 0, 128, 255, 255, 1, 255]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert to_uint8(to_signal(every)).tolist() == every.tolist()
 
 
 def test_names_state_extractor_and_count():
     assert parse_metric("fd", "cifar10-resnet").name(1000) == "fd[cifar10-resnet]@1000"
     assert parse_metric("kid[inception-v3-compat]", "x").name(50) == "kid[inception-v3-compat]@50"
-    assert parse_metric("fid", "x") == Metric("fid", "inception-v3-compat")
+    assert parse_metric("fid", "x") == Asked(METRICS["fid"], "inception-v3-compat")
     assert parse_metric("fid", "x").name(50000) == "fid@50000"
     for kind in ("psnr", "truncation", "curvature", "straightness"):
-        assert parse_metric(kind, "x") == Metric(kind, "")
+        assert parse_metric(kind, "x") == Asked(METRICS[kind])
         assert parse_metric(kind, "x").name(5) == kind
     with pytest.raises(ValueError, match="did you mean psnr"):
         parse_metric("pnsr", "x")

@@ -6,17 +6,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import pictures
+from fastsample.bench import replay
 from fastsample.bench.metrics.trajectories import curvature, interpolate, states
-from fastsample.bench.pictures import Replay, curvature_of, errors_of, matrix_of, picture
+from fastsample.bench.pictures import curvature_of, errors_of, matrix_of, picture
+from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
-from fastsample.bench.run import _LABELS
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.path import LinearFlow
-from fastsample.results.commands import bench_command, classifier_scale_of, labels_of
+from fastsample.results.commands import bench_command
 from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
 
@@ -209,19 +209,12 @@ def test_nothing_is_downloaded_for_a_picture(points, tmp_path):
 
 def test_a_guiding_classifier_is_not_downloaded_either(points, tmp_path, monkeypatch):
     guide = {"classifier guidance": f"adm-imagenet64-classifier ({'0' * 64}), scale 1.5"}
-    monkeypatch.setattr(pictures, "existing", lambda card, home: card.id == "adm-imagenet64")  # the other is here
+    monkeypatch.setattr(replay, "existing", lambda card, home: card.id == "adm-imagenet64")  # the other is here
     store, cell = changed(points, tmp_path, model="adm-imagenet64", protocol=points.rows()[0].protocol | guide)
-    assert classifier_scale_of(store.row(cell)) == 1.5
+    assert store.row(cell).classifier_scale == 1.5
     assert "--classifier-scale 1.5" in bench_command(store.row(cell))
     with pytest.raises(ValueError, match="adm-imagenet64-classifier is not here; `fastsample models fetch"):
         Replay(store, "cpu").cell(cell)
-
-
-def test_labels_are_read_back_from_the_words_of_the_protocol(points):
-    row = points.rows()[0]
-    for name, words in _LABELS.items():
-        assert labels_of(row.model_copy(update={"protocol": {"labels": words}})) == name
-    assert labels_of(row) == "random"
 
 
 def test_pictures_are_chosen_by_kind_and_budget(points):

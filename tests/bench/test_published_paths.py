@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fastsample.bench.pictures import Replay
+from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.datasets.catalogue import dataset_named

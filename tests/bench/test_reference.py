@@ -10,26 +10,25 @@ from rich.console import Console
 from fastsample.bench import cells
 from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import integrator
+from fastsample.bench.metrics import integrator, measure
 from fastsample.bench.metrics import solution as reference
-from fastsample.bench.metrics.error import parse_metric, psnr_values
+from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import integrate
 from fastsample.bench.metrics.solution import reference_for, solution_at
-from fastsample.bench.pictures import Replay
+from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
-from fastsample.bench.run import Runner
-from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal
 from fastsample.models.path import DiscreteVP
 from fastsample.results.commands import bench_command
 from fastsample.results.comparable import FINGERPRINT, moved
+from fastsample.results.protocol import Protocol
 from fastsample.results.store import Store
 from fastsample.solvers.families import flow_solver
 from fastsample.solvers.solver import get
 
-PSNR = [parse_metric("psnr", "")]
+from ..measuring import runner_of
 
 
 def bench(folder, **changes):
@@ -47,14 +46,19 @@ def solved(name, indices, steps=640):
 
 
 MODEL = replace(open_model("cifar10-tiny-flow"), num_classes=10, network=None)
-FACTS = dict(model=MODEL, seed=0, precision="float32", guidance=0.0, labels="random", device="cpu")
+FACTS = dict(model=MODEL, seed=0, device="cpu")
+
+
+def reference_of(**changes):
+    asked = {name: changes.pop(name) for name in Protocol.model_fields if name in changes}
+    return reference_for(**FACTS | changes, protocol=Protocol(**asked))
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"seed": 1}, {"precision": "float64"}, {"guidance": 1.5}, {"labels": "balanced"}, {"device": "cuda"},
-        {"steps": 50},
+        {"reference_steps": 50},
         {"model": replace(MODEL, sha256="0" * 64)}, {"model": replace(MODEL, id="other")},
         {"model": replace(MODEL, conditions="1")}, {"model": replace(MODEL, classifier="adm, scale 2")},
         {"model": replace(MODEL, path=DiscreteVP.ddpm())},
@@ -62,12 +66,12 @@ FACTS = dict(model=MODEL, seed=0, precision="float32", guidance=0.0, labels="ran
     ids=lambda change: str(next(iter(change))),
 )  # fmt: skip
 def test_what_decides_the_solutions_is_in_their_name(change):
-    assert reference_for(**FACTS | change).id != reference_for(**FACTS).id
-    assert reference_for(**FACTS | change).folder != reference_for(**FACTS).folder
+    assert reference_of(**change).id != reference_of().id
+    assert reference_of(**change).folder != reference_of().folder
 
 
 def test_half_precision_is_measured_against_single(monkeypatch, tmp_path, coarse):
-    assert reference_for(**FACTS | {"precision": "bf16"}).id == reference_for(**FACTS).id
+    assert reference_of(precision="bf16").id == reference_of().id
     found = []
     for precision in ("bf16", "float32"):
         monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / precision))
@@ -90,7 +94,7 @@ def test_another_integrator_has_another_cache(monkeypatch, tmp_path):
 
 
 def test_every_sample_has_its_own_reference(monkeypatch, tmp_path):
-    for module, name, value in ((job, "SHARD", 8), (job, "BATCH", 4), (reference, "BATCH", 4)):
+    for module, name, value in ((job, "SHARD", 8), (measure, "BATCH", 4), (reference, "BATCH", 4)):
         monkeypatch.setattr(module, name, value)
     store = bench(tmp_path / "store", batch_size=3)
     denoiser, x, _ = solved("gmm2d", range(20))
@@ -166,9 +170,9 @@ def test_a_run_on_the_second_day_reads_its_references(monkeypatch, tmp_path):
     (cell,), _ = plan_cells(
         Request(model="gmm2d", solver="euler", nfe=4, samples=8, metrics=("psnr",), out=tmp_path / "store"), ("psnr",)
     )
-    row = Runner(Store(tmp_path / "store"), Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+    row = runner_of(Store(tmp_path / "store")).run(cell)
     monkeypatch.setattr(reference, "integrate", lambda *_: pytest.fail("solved again"))
-    again = Runner(Store(tmp_path / "other"), Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+    again = runner_of(Store(tmp_path / "other")).run(cell)
     assert again.metrics == row.metrics
     assert again.protocol == row.protocol
 
@@ -182,4 +186,4 @@ def test_a_finer_reference_can_be_asked_for(tmp_path):
     assert 10 * abs(fine - usual) < abs(coarse - usual)
     assert "1280 steps" in rows["1280"].protocol["psnr reference"]
     assert "--reference-steps 1280" in bench_command(rows["1280"])
-    assert Replay(Store(tmp_path / "s"), "cpu").cell(rows["20"].cell).reference_steps == 20
+    assert Replay(Store(tmp_path / "s"), "cpu").cell(rows["20"].cell).protocol.reference_steps == 20

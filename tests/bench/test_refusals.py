@@ -8,21 +8,23 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells, sampling
+from fastsample.bench.cli.store import _complete
 from fastsample.bench.metrics import features
-from fastsample.bench.metrics.error import DISTRIBUTION_METRICS
 from fastsample.bench.metrics.features import EMBEDDED, Extractor
-from fastsample.bench.refusals import data_set
+from fastsample.bench.metrics.measures.distribution import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
-from fastsample.bench.tables import table_of as paper_table
 from fastsample.datasets.catalogue import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
 from fastsample.models.public.cards import cards
-from fastsample.results.store import Row, Store
+from fastsample.results.metrics import METRICS
+from fastsample.results.row import Row
+from fastsample.results.store import Store
+from fastsample.results.tables import table_of as paper_table
 from fastsample.solvers.learned.shelf import add_table, table_of
 
-ALL = ("psnr", *DISTRIBUTION_METRICS)
+ALL = ("psnr", *(kind for kind, metric in METRICS.items() if metric.needs == "features"))
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +196,7 @@ def test_no_difference_from_a_published_number_is_formed_against_other_data(refe
     store = Store(tmp_path)
     model = next(card.id for card in cards().values() if card.data == "celeba")
     store.finish(published_row("a", model, reference), {})
-    sheet = paper_table(store, metrics=["fid"], reported=True)
+    sheet = paper_table(store, metrics=["fid"], same=_complete)
     measured, published, difference = (entry.text for entry in sheet.lines[0][1])
     assert (measured, published != "-", difference != "-") == ("20.00", True, formed)
     assert any("against images of other data" in note for _, note in sheet.notes) != formed

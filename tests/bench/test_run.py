@@ -5,7 +5,6 @@ from rich.console import Console
 
 from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics.error import parse_metric
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, choose_device
@@ -17,7 +16,8 @@ from fastsample.models.noise import normal
 from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
 
-PSNR = [parse_metric("psnr", "")]
+from ..measuring import runner_of
+
 quiet = Console(quiet=True)
 
 
@@ -101,15 +101,15 @@ def test_an_interrupted_cell_goes_on_from_its_last_shard(tmp_path, monkeypatch):
 
     store = Store(asked.out)
     with pytest.raises(KeyboardInterrupt):
-        Runner(store, Sampler(torch.device("cpu")), 64, PSNR, {}, interrupt).run(cell)
+        runner_of(store, 64, progress=interrupt).run(cell)
     assert store.rows() == []
     assert len(next((asked.out / "partial").iterdir()).name) == 16
     calls = []
     original = Runner._shard
     monkeypatch.setattr(Runner, "_shard", lambda self, cell, index: calls.append(index) or original(self, cell, index))
-    row = Runner(store, Sampler(torch.device("cpu")), 64, PSNR, {}).run(cell)
+    row = runner_of(store, 64).run(cell)
     assert calls == [2, 3]
-    other = Runner(Store(tmp_path / "whole"), Sampler(torch.device("cpu")), 64, PSNR, {}).run(cell)
+    other = runner_of(Store(tmp_path / "whole"), 64).run(cell)
     assert numbers(row) == numbers(other)
     assert not list((asked.out / "partial").iterdir())
 
@@ -166,7 +166,7 @@ def test_a_network_that_returns_nan_leaves_no_row(tmp_path):
     assert rows(asked) == []
     (cell,), _ = plan_cells(asked, ("psnr",))
     with pytest.raises(CellError, match="no row was written"):
-        Runner(Store(asked.out), Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+        runner_of(Store(asked.out)).run(cell)
 
 
 def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        Runner(store, Sampler(torch.device("cpu")), 8, PSNR, {}).run(cell)
+        runner_of(store).run(cell)
     assert Store(asked.out, create=False).rows() == []
     assert not list(asked.out.rglob("*.part"))
 

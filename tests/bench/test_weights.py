@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,10 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fastsample.bench.metrics import extractors, features
-from fastsample.bench.metrics.error import parse_metric
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
 from fastsample.datasets.catalogue import ImageDataset
+from fastsample.results.metrics import parse_metric
 from fastsample.results.store import Store
 
 from ..command import command
@@ -140,7 +141,7 @@ def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, 
 def test_no_distance_under_other_weights_is_a_fid():
     for text in ("fid", "fid-inf", "fd[inception-v3-compat]", "kid[inception-v3-compat]"):
         metric = parse_metric(text, "cifar10-resnet")
-        other = type(metric)(metric.kind, metric.extractor, "1a2b3c4d").name(64)
+        other = replace(metric, extractor=f"{metric.extractor}:1a2b3c4d").name(64)
         kind = text.partition("[")[0].replace("fid", "fd")
         assert other == f"{kind}[inception-v3-compat:1a2b3c4d]@64"
         assert metric.name(64) == f"{text}@64"

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastsample.bench.metrics.error import features_distance, symmetric_root
+from fastsample.bench.metrics.frechet import features_distance, symmetric_root
 from fastsample.bench.metrics.trajectories import bending, outer_states
 from fastsample.bench.pairs import make_pairs
 from fastsample.bench.training import training_data

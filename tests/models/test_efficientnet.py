@@ -13,6 +13,8 @@ from fastsample.bench.metrics.features import MetricUnavailable, open_extractor
 from fastsample.datasets.catalogue import CIFAR10_CLASSES, dataset_named
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0, _conv
 
+from ..measuring import value_of
+
 try:
     WEIGHTS: Path | None = efficientnet_weights()
 except FileNotFoundError as error:
@@ -94,7 +96,7 @@ def test_its_moments_are_computed_once_and_kept(monkeypatch):
     again = open_extractor("efficientnet-lite0", torch.device("cpu"))
     assert again.sha256 == found.sha256
     scale = float(found.reference.sigma.trace())
-    assert again.metrics(["fd"], *again(few.images))["fd"] == pytest.approx(0, abs=1e-3 * scale)
+    assert value_of("fd", again, *again(few.images)) == pytest.approx(0, abs=1e-3 * scale)
 
 
 @installed

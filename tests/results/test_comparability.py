@@ -3,7 +3,7 @@
 import pytest
 
 from fastsample.results.comparable import incomparable
-from fastsample.results.store import frame_of
+from fastsample.results.row import frame_of
 
 from ..rows import row_of
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from fastsample.bench.tables import complete
+from fastsample.bench.cli.store import _complete as complete
 from fastsample.models.public.cards import cards
 from fastsample.results.published import COLUMNS, beside, published, search, summary
 from fastsample.solvers.grids import Grid

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from fastsample.results.layout import evidence, higher_is_better, metrics_named, sheet_of
+from fastsample.results.layout import evidence, metrics_named, sheet_of
+from fastsample.results.metrics import metric_of
 from fastsample.results.overview import select
+from fastsample.results.row import frame_of
 from fastsample.results.sheet import Entry, Footnotes, Sheet, plain, to_rich, write
 from fastsample.results.statistics import Interval, mean_interval, paired_interval
-from fastsample.results.store import frame_of
 
 from ..rows import row_of
 
@@ -87,7 +88,7 @@ def test_lower_is_better_for_distances_and_values_decide_without_samples():
     assert sheet.caption.startswith("fid@400 ↓, m, 400 samples")
     assert any("by value alone" in text for _, text in sheet.notes)
     assert not any("±" in text for _, text in sheet.notes)
-    assert [higher_is_better(n) for n in ("psnr", "is", "recall", "fd[x]@5", "fid@50000", "kid", "curvature")] == [
+    assert [metric_of(n).higher for n in ("psnr", "is", "recall", "fd[x]@5", "fid@50000", "kid", "curvature")] == [
         True, True, True, False, False, False, False,
     ]  # fmt: skip
 

@@ -1,0 +1,119 @@
+"""Rows of a store sampled again, from the same noise, by what they say of their samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fastsample.bench.cells import Cell
+from fastsample.bench.metrics.measure import Batch, Tools
+from fastsample.bench.metrics.solution import solution_at
+from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.datasets.home import data_home
+from fastsample.models.catalogue import Model, open_model, shipped_path
+from fastsample.models.public.cards import Card, cards
+from fastsample.models.public.manifest import existing
+from fastsample.results.row import Row
+from fastsample.results.store import Store
+from fastsample.solvers.grids import Grid
+from fastsample.solvers.learned.shelf import find_table, table_plan
+from fastsample.solvers.solver import get
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """Runs rows of a store again on a few of their samples.
+
+    Args:
+        store: that holds them.
+        device: as `bench --device` takes it.
+        checkpoints: files of models that rows were made of and that have no name.
+
+    Raises:
+        ValueError: for a device or a checkpoint that is not there.
+    """
+
+    def __init__(self, store: Store, device: str = "auto", checkpoints: Sequence[str] | None = None) -> None:
+        self.store, self.sampler = store, Sampler(choose_device(device))
+        self.tools = Tools(self.sampler)
+        opened = (open_model(file, home=data_home()) for file in checkpoints or ())
+        self._models = {(model.id, 0.0): model for model in opened}  # by name and scale of classifier guidance
+
+    def cell(self, cell: str) -> Cell:
+        """The cell of a finished row, to be sampled.
+
+        Raises:
+            ValueError: if it cannot be repeated here: its model is not here or another one by now, or its solver or
+                grid gives other times. Nothing is downloaded, and no word of the row is taken for a file.
+        """
+        row = self.store.row(cell)
+        model = self._model(row)
+        if row.learned:
+            table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
+            plan = table_plan(table)
+        else:
+            # The times of a file are in the row; the file itself is not looked for.
+            grid = Grid(row.grid, times=tuple(row.times)) if row.grid.startswith("file:") else row.grid
+            try:
+                table, plan = None, get(row.solver).plan(model.path, row.nfe_asked, grid, **row.options)
+            except TypeError as error:
+                raise ValueError(f"row {row.cell} has options that {row.solver} cannot have: {error}") from None
+        same = len(plan.times) == len(row.times) and np.allclose(plan.times, row.times)
+        if not same or (table and table.sha256 != row.protocol["table"]):
+            raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")
+        return Cell(model, plan, row.options, row.asked, row.samples, row.seed, (), table)
+
+    def split(self, found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """The evidence on models that are here, and for each of the others why it is left out."""
+        kept, reasons = [], []
+        for _, group in found.groupby("model", sort=False):
+            try:
+                self._model(self.store.row(group["cells"].iloc[0][0]))
+                kept.append(group)
+            except ValueError as error:
+                reasons.append(str(error))
+        return pd.concat(kept) if kept else found[:0], reasons
+
+    def run(self, cell: Cell, indices: list[int]) -> Batch:
+        """The cell's samples, with a record of where its solver asked the model."""
+        batch = Batch(cell, indices, self.tools)
+        batch.sample(recorded=True)
+        return batch
+
+    def reference(self, cell: Cell, indices: list[int]) -> torch.Tensor:
+        """The reference solutions that the cell's samples are measured against, as images.
+
+        They are solved for these samples alone; those of `Batch.solution` are, with others, in the cache or go there.
+        """
+        path, (_, z) = cell.plan.path, self.tools.trajectory(cell, indices)
+        x = (path.alpha(path.t_data) + path.sigma(path.t_data)) * z[-1]
+        denoised = self.tools.solved(cell, indices)[0].x0(x, path.t_data)
+        return self.sampler.images(cell, solution_at(cell.plan.end, path, x, denoised))
+
+    def _model(self, row: Row) -> Model:
+        scale = row.classifier_scale
+        if (row.model, scale) not in self._models:
+            if shipped_path(row.model) is None:
+                raise ValueError(f"{row.model} is no model of the package; --checkpoint FILE names it for this command")
+            name, _, digits = row.model.partition("@")
+            for card in _needed(name, scale):
+                if not (digits and card.id == name) and not existing(card, data_home()):
+                    raise ValueError(f"{card.id} is not here; `fastsample models fetch {card.id}` fetches it")
+            self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
+        model = self._models[row.model, scale]
+        mine = model.sha256, model.conditions, model.classifier
+        if mine != (row.checkpoint_sha256, *(row.protocol.get(k, "") for k in ("model card", "classifier guidance"))):
+            raise ValueError(f"the {row.model} that is here is not the checkpoint of row {row.cell}")
+        return model
+
+
+def _needed(model: str, classifier_scale: float) -> list[Card]:
+    """The cards of what has to be here for a model: itself, its first stage, and the classifier that guides it."""
+    if (card := cards().get(model)) is None:
+        return []
+    names = [card.first_stage, card.classifier if classifier_scale else None]
+    return [card, *(cards()[name] for name in names if isinstance(name, str) and name)]

@@ -1,0 +1,231 @@
+"""Metrics: each written once. What it is called, its unit and direction, how many digits it is worth, what it needs,
+which fields of a row decide it, and the sentence that stands below a table. Nothing else spells a metric's name.
+
+A full name states the metric, its extractor and the number of samples: `fd[cifar10-resnet]@1000`. `fid` is kept for
+Inception-v3 features against the data set's standard reference. Metrics that need no features measure the solver or
+its trajectory, not the quality of images. How a metric is measured is in `bench.metrics.measures`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from fastsample.datasets.names import nearest
+
+__all__ = [
+    "DEFAULT",
+    "INCEPTION",
+    "MAIN",
+    "METRICS",
+    "Asked",
+    "Metric",
+    "add_metric",
+    "extractor_of",
+    "metric_of",
+    "parse_metric",
+    "sentences",
+]
+
+INCEPTION = "inception-v3-compat"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The facts of a metric.
+
+    Attributes:
+        kind: its name, as `--metrics` takes it.
+        about: what it measures, in one line.
+        title: what sentences and tables call it; "" for its full name.
+        unit: of its values, "" for none.
+        higher: whether larger is better.
+        digits: after the decimal point.
+        needs: the `images`, the reference `solution`, the solver's `trajectory`, or `features` of an extractor.
+        decided_by: fields of a row's protocol that decide it, `*` standing for its extractor.
+        extractor, elsewhere: of one that belongs to an extractor, this, and its kind in another's features.
+        summaries: other names that are stored with it, which tables show on request alone.
+        bound: the one of them that says up to where its values are known; they are logarithms then.
+        mean: it is the mean of the per-sample array of its name, from which alone intervals come.
+        sentence: for the foot of a table, with {reference} and {bounds} for those of its rows; "" for none.
+    """
+
+    kind: str
+    about: str
+    title: str = ""
+    unit: str = ""
+    higher: bool = False
+    digits: int = 2
+    needs: Literal["images", "solution", "trajectory", "features"] = "features"
+    decided_by: tuple[str, ...] = ("extractor[*]", "reference[*]", "uint8", "resize", "distance")
+    extractor: str = ""
+    elsewhere: str = ""
+    summaries: tuple[str, ...] = ()
+    bound: str = ""
+    mean: bool = False
+    sentence: str = ""
+
+    def called(self, name: str) -> str:
+        """What a sentence calls a full name of it."""
+        return self.title if name == self.kind and self.title else name
+
+    def head(self, name: str) -> str:
+        """What the head of a table calls a full name of it: with its unit."""
+        return f"{self.called(name)} [{self.unit}]" if name == self.kind and self.unit else self.called(name)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A metric with the extractor whose features it takes, "" where it takes none."""
+
+    metric: Metric
+    extractor: str = ""
+
+    def name(self, samples: int) -> str:
+        """The full name under which the value is stored.
+
+        In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
+        no distance is called `fid`.
+        """
+        if self.metric.needs != "features":
+            return self.metric.kind
+        if self.extractor == self.metric.extractor:
+            return f"{self.metric.kind}@{samples}"
+        return f"{self.metric.elsewhere or self.metric.kind}[{self.extractor}]@{samples}"
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def add_metric(metric: Metric) -> Metric:
+    """Register a metric.
+
+    Raises:
+        ValueError: for a kind that there is already.
+    """
+    if metric.kind in METRICS:
+        raise ValueError(f"metric {metric.kind} is registered twice")
+    METRICS[metric.kind] = metric
+    return metric
+
+
+def metric_of(name: str) -> Metric:
+    """The facts of a full name or a kind, such as `fd` for `fd[cifar10-resnet]@1000`.
+
+    A name that nothing here measures, of a store from elsewhere, has the facts that most metrics have.
+    """
+    kind = re.split(r"[\[@]", name)[0]
+    if kind in METRICS:
+        return METRICS[kind]
+    of = (metric for metric in METRICS.values() if kind in metric.summaries)
+    return next(of, None) or Metric(kind, "a metric that is not known here")
+
+
+def extractor_of(name: str) -> str:
+    """The extractor in a full name, which is the metric's own where it names none."""
+    match = re.search(r"\[(.+)\]", name)
+    return match[1] if match else metric_of(name).extractor
+
+
+def parse_metric(text: str, default_extractor: str) -> Asked:
+    """Read `psnr`, `curvature`, `fid`, `fd-inf`, `kid[inception-v3-compat]`, ...
+
+    Raises:
+        ValueError: for an unknown metric.
+    """
+    match = re.fullmatch(r"([\w-]+)(?:\[([\w.-]+)\])?", text)
+    if match is None or match[1] not in METRICS:
+        raise ValueError(nearest(text, list(METRICS), "metric"))
+    metric = METRICS[match[1]]
+    if metric.needs != "features":
+        return Asked(metric)
+    return Asked(metric, metric.extractor or match[2] or default_extractor)
+
+
+def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """What stands below a table of these metrics.
+
+    Args:
+        rows: of `results.row.frame_of`.
+        names: full names.
+    """
+    said = []
+    for metric in dict.fromkeys(map(metric_of, names)):
+        if "{" not in metric.sentence:
+            said.append(metric.sentence)
+            continue
+        needed = [f"metrics.{metric.kind}", f"metrics.{metric.bound}", "protocol.psnr reference"]
+        if not {*needed} <= {*rows}:
+            continue
+        one_each = rows.dropna(subset=needed).drop_duplicates("model")
+        titles = one_each[needed[-1]].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
+        for title, group in one_each.groupby(titles, sort=False):
+            bounds = ", ".join(f"{row[needed[1]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
+            said.append(metric.sentence.format(reference=title, bounds=bounds))
+    return [text for text in dict.fromkeys(said) if text]
+
+
+_SAYS_FD = "fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID."
+_FEWEST = "needs at least 20 samples for each feature"
+
+for _metric in (
+    Metric(
+        "psnr",
+        "error of the solver in dB: against the reference solution of the same noise",
+        title="PSNR",
+        unit="dB",
+        higher=True,
+        needs="solution",
+        decided_by=("psnr", "psnr reference"),
+        summaries=("psnr_median", "psnr_pooled", "psnr_reference"),
+        bound="psnr_reference",
+        mean=True,
+        sentence="PSNR: mean over samples against {reference}, which agrees with itself at half the steps to {bounds}.",
+    ),
+    Metric(
+        "truncation",
+        "the same as root mean square distance per dimension; the store keeps it along time too",
+        digits=4,
+        needs="solution",
+        decided_by=("truncation", "psnr reference"),
+    ),
+    Metric(
+        "curvature",
+        "of the solver's trajectory: mean square deviation of its slopes from the chord, per dimension",
+        digits=4,
+        needs="trajectory",
+        decided_by=("curvature",),
+    ),
+    Metric(
+        "straightness",
+        "curvature over the mean square of the chord, relative; 0 for straight trajectories",
+        digits=4,
+        needs="trajectory",
+        decided_by=("curvature",),
+    ),
+    Metric(
+        "fid",
+        "Frechet distance of Inception-v3 features to the data set's standard reference; needs its weights",
+        extractor=INCEPTION,
+        elsewhere="fd",
+    ),
+    Metric("fd", "Frechet distance in another extractor's features, as in fd[cifar10-resnet]", sentence=_SAYS_FD),
+    Metric("fd-inf", f"fd extrapolated to infinitely many samples; {_FEWEST}"),
+    Metric(
+        "fid-inf",
+        f"fid extrapolated to infinitely many samples; {_FEWEST}",
+        extractor=INCEPTION,
+        elsewhere="fd-inf",
+    ),
+    Metric("kid", "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets", digits=5),
+    Metric("is", "Inception score of the extractor's logits", higher=True),
+    Metric("precision", "share of samples on the manifold of real images (k = 3)", higher=True, digits=3),
+    Metric("recall", "share of real images on the manifold of samples (k = 3)", higher=True, digits=3),
+):
+    add_metric(_metric)
+
+MAIN = "psnr"  # what tables show and `recommend` goes by where nothing is asked for
+DEFAULT = (MAIN, "fd", "fid")

@@ -1,0 +1,28 @@
+"""Measures and runners on the CPU."""
+
+import torch
+
+from fastsample.bench.metrics import measures  # noqa: F401 - registers them
+from fastsample.bench.metrics.measure import MEASURES, Tools
+from fastsample.bench.run import Runner
+from fastsample.bench.sampling import Sampler
+from fastsample.results.metrics import parse_metric
+
+
+def runner_of(store, batch_size=8, kinds=("psnr",), progress=lambda _: None):
+    """A runner that measures these metrics."""
+    tools = Tools(Sampler(torch.device("cpu")))
+    return Runner(store, tools, batch_size, [measure_of(kind, tools) for kind in kinds], progress)
+
+
+def measure_of(text, tools=None, extractor=None):
+    """The measure of a metric, such as `fd[cifar10-resnet]`; of features in those of an extractor, if one is given."""
+    asked = parse_metric(text, extractor.name if extractor else "cifar10-resnet")
+    tools = tools or Tools(Sampler(torch.device("cpu")), extractors={extractor.name: extractor} if extractor else {})
+    return MEASURES[asked.metric.kind](asked, tools)
+
+
+def value_of(kind, extractor, features, logits=None):
+    """A metric of features [n, d] and logits [n, classes] in an extractor's eyes, as a number."""
+    found = measure_of(kind, extractor=extractor).of(features, logits)
+    return getattr(found, "value", found)
