@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastsample.datasets.home import data_home
-from fastsample.datasets.images import DatasetError, StreamedImages
+from fastsample.datasets.image_set import DatasetError, StreamedImages
 from fastsample.datasets.preprocessing import RECIPES, Recipe
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "image_folder"]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 
-from fastsample.datasets.images import DatasetError
+from fastsample.datasets.image_set import DatasetError
 
 __all__ = ["RECIPES", "Recipe"]
 

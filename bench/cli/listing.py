@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from fastsample.bench.metrics.error import DISTRIBUTION_METRICS
-from fastsample.datasets.catalogue import dataset_names
+from fastsample.datasets.images import dataset_names
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS
 from fastsample.datasets.published_moments import PublishedReference, published_references

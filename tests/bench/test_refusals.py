@@ -16,7 +16,7 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.bench.tables import table_of as paper_table
-from fastsample.datasets.catalogue import DatasetError, ImageDataset
+from fastsample.datasets.image_set import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
 from fastsample.models.public.cards import cards
 from fastsample.results.store import Row, Store

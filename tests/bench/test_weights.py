@@ -14,7 +14,7 @@ from fastsample.bench.metrics import extractors, features
 from fastsample.bench.metrics.error import parse_metric
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.results.store import Store
 
 from ..command import command

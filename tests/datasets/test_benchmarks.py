@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from fastsample.datasets.benchmarks import BENCHMARKS
-from fastsample.datasets.catalogue import dataset_named, dataset_names
-from fastsample.datasets.images import DatasetError
+from fastsample.datasets.image_set import DatasetError
+from fastsample.datasets.images import dataset_named, dataset_names
 from fastsample.datasets.preprocessing import RECIPES
 
 

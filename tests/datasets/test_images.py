@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsample.datasets import catalogue as module
-from fastsample.datasets.catalogue import DatasetError, dataset_named, dataset_names
+from fastsample.datasets import images as module
+from fastsample.datasets.image_set import DatasetError
+from fastsample.datasets.images import dataset_named, dataset_names
 
 
 @pytest.fixture(scope="module")

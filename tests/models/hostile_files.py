@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from fastsample.datasets.catalogue import dataset_named
+from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceStats
 from fastsample.datasets.published_moments import read_stats
 from fastsample.models.checkpoints import load_model
