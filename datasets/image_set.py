@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -57,10 +58,11 @@ class ImageDataset(Images):
     labels: Tensor = field(repr=False)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
+        return self.images[index].contiguous()
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        yield from self.images.split(size)
+        for images in self.images.split(size):
+            yield images.contiguous()  # those of an npz lie as [n, h, w, 3]
 
     def loaded(self) -> ImageDataset:
         return self
@@ -72,7 +74,7 @@ class ImageDataset(Images):
 
     def signal(self, index: Tensor) -> Tensor:
         """The images of those indices, float32 in [-1, 1]."""
-        return self.images[index].float() / 127.5 - 1
+        return self.images[index].contiguous().float() / 127.5 - 1
 
     @cached_property
     def sha256(self) -> str:
@@ -86,12 +88,14 @@ class StreamedImages(Images):
 
     Attributes:
         read: image `index` as uint8 [3, H, W]; called from several threads at once.
+        title: of image `index`, for people.
     """
 
     name: str
     split: str
     labels: Tensor = field(repr=False)
     read: Callable[[int], Tensor] = field(repr=False)
+    title: Callable[[int], str] = field(default="image {}".format, repr=False)
 
     def __getitem__(self, index: int) -> Tensor:
         if not 0 <= index < len(self):  # ends iteration by index
@@ -102,18 +106,30 @@ class StreamedImages(Images):
         """As in the base class.
 
         Raises:
-            DatasetError: for an image that cannot be read or has another size than its neighbours.
+            DatasetError: for an image that cannot be read or has another size than the first.
         """
+        first = None
         with ThreadPoolExecutor() as pool:  # decoding and resizing release Python's lock
             for start in range(0, len(self), size):
-                images = list(pool.map(self.read, range(start, min(start + size, len(self)))))
-                shapes = {tuple(image.shape[1:]) for image in images}
-                if len(shapes) > 1:
-                    raise DatasetError(
-                        f"{self.name} {self.split} mixes sizes, {' and '.join(f'{w}x{h}' for h, w in sorted(shapes))}; "
-                        "name a recipe that makes them one"
-                    )
+                images: list[Tensor] = []
+                for image in pool.map(self.read, range(start, min(start + size, len(self)))):
+                    first = image if first is None else first
+                    if image.shape != first.shape:
+                        raise DatasetError(
+                            f"{self.name} {self.split} mixes sizes: {self.title(0)} is {_size(first)}, "
+                            f"{self.title(start + len(images))} is {_size(image)}; name a recipe that makes them one"
+                        )
+                    images.append(image)
                 yield torch.stack(images)
 
     def loaded(self) -> ImageDataset:
-        return ImageDataset(self.name, self.split, torch.cat(list(self.batches(500))), self.labels)
+        parts = self.batches(500)
+        first = next(parts)
+        images = first.new_empty(len(self), *first.shape[1:])  # filled part by part: never held twice
+        for start, part in zip(range(0, len(self), 500), chain([first], parts), strict=True):
+            images[start : start + len(part)] = part
+        return ImageDataset(self.name, self.split, images, self.labels)
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"

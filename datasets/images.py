@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from fastsample.datasets.archives import read_arrays
-from fastsample.datasets.benchmarks import BENCHMARKS, image_folder
+from fastsample.datasets.benchmarks import BENCHMARKS
+from fastsample.datasets.folders import expanded, image_folder
 from fastsample.datasets.home import data_home
 from fastsample.datasets.image_set import DatasetError, ImageDataset, Images
 
@@ -44,7 +45,8 @@ def dataset_named(name: str, split: str = "train", path: str | Path | None = Non
     """The data set of that name.
 
     Args:
-        name: one of `dataset_names()`, or `folder:PATH`, or `folder:PATH@RECIPE`; see `image_folder`.
+        name: one of `dataset_names()`, or `folder:PATH`, or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see
+            `image_folder`.
         split: "train" or "test".
         path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`, the folder of the
             published files for the others; by default all are looked for in `data_home()`, and the test
@@ -54,14 +56,17 @@ def dataset_named(name: str, split: str = "train", path: str | Path | None = Non
         DatasetError: for an unknown name or split, a missing file, or a file that fails its checks.
     """
     if name.startswith("folder:"):
+        if path is not None:
+            raise DatasetError(f"{name} says itself where its images are; {path} is one place too many")
         return image_folder(name, split)
+    place = None if path is None else expanded(path)
     if name in BENCHMARKS:
-        return BENCHMARKS[name].open(name, split, Path(path) if path is not None else None)
+        return BENCHMARKS[name].open(name, split, place)
     if name not in _LOADERS:
-        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
+        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}, or folder:PATH")
     if split not in _JPEG_FILES:
         raise DatasetError(f"unknown split {split!r} of {name}; known: train, test")
-    return _LOADERS[name](split, Path(path) if path is not None else None)
+    return _LOADERS[name](split, place)
 
 
 def _cifar10(split: str, root: Path | None) -> ImageDataset:
@@ -70,13 +75,31 @@ def _cifar10(split: str, root: Path | None) -> ImageDataset:
     root = root or data_home()
     try:
         data = CIFAR10(str(root), train=split == "train", download=False)
-    except RuntimeError as error:
-        raise DatasetError(
-            f"CIFAR-10 was not found under {root} (looked for {root / 'cifar-10-batches-py'}, with its checksums). "
-            "Unpack cifar-10-python.tar.gz there, give another folder, or use the data set cifar10-jpeg."
-        ) from error
+    except (RuntimeError, OSError) as error:
+        raise DatasetError(f"{_fault(root)}, or use the data set cifar10-jpeg") from error
     images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
     return ImageDataset("cifar10", split, images, torch.tensor(data.targets))
+
+
+def _fault(root: Path) -> str:
+    """What torchvision did not say: which file of CIFAR-10 is not there or damaged, and what to do."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    archive, folder = root if root.is_file() else root / CIFAR10.filename, root / CIFAR10.base_folder
+    if folder.is_dir():
+        for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])):
+            if not check_integrity(folder / name, md5):
+                state = f"is damaged (its md5 is not {md5})" if (folder / name).is_file() else "is not there"
+                return f"CIFAR-10's {folder / name} {state}; unpack {CIFAR10.filename} anew"
+    if archive.is_file():
+        if check_integrity(archive, CIFAR10.tgz_md5):
+            return f"CIFAR-10's {archive} is still packed; unpack it (tar -xzf), give the folder of {folder.name}"
+        return f"{archive} is cut, or not CIFAR-10 (its md5 is not {CIFAR10.tgz_md5}); fetch it again"
+    return (
+        f"CIFAR-10 was not found under {root} (looked for {folder}, with its checksums); unpack {CIFAR10.filename} "
+        "there, give another folder"
+    )
 
 
 def _cifar10_jpeg(split: str, path: Path | None) -> ImageDataset:
