@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,7 +41,11 @@ _MOST_BYTES = 2**28  # of one file, unpacked
 _LABELS = "dataset.json"
 _ADVICE = f"Give a folder of images, a zip file, or an npz of {PACK} uint8 [n, h, w, 3]."
 
-Read = Callable[[str], bytes]
+
+class Read(Protocol):
+    """What reads a file of a tree, if it has not more bytes than `most`."""
+
+    def __call__(self, name: str, most: int = _MOST_BYTES) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def tree(path: Path) -> tuple[list[str], Read]:
         OSError: when there is neither.
     """
     if path.is_dir():
-        return _walked(path), lambda name: _content(path / name)
+        return _walked(path), lambda name, most=_MOST_BYTES: _content(path / name, most)
     try:
         archive = zipfile.ZipFile(path)
     except OSError:
@@ -139,10 +144,10 @@ def tree(path: Path) -> tuple[list[str], Read]:
             raise OSError(f"{path} is no zip file, or is cut: it begins with {file.read(16)!r}") from error
     members = {one.filename.replace("\\", "/"): one for one in archive.infolist() if not one.is_dir()}
 
-    def read(name: str) -> bytes:
+    def read(name: str, most: int = _MOST_BYTES) -> bytes:
         if name not in members:
             raise FileNotFoundError("it is not in the zip file")
-        _check_size(members[name].file_size)
+        _check_size(members[name].file_size, most)
         return archive.read(members[name])
 
     return list(members), read
@@ -165,17 +170,17 @@ def _walked(path: Path) -> list[str]:
     return names
 
 
-def _content(file: Path) -> bytes:
+def _content(file: Path, most: int) -> bytes:
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):
         raise DatasetError("it is no file")  # a pipe would wait, a device has no end
-    _check_size(status.st_size)
+    _check_size(status.st_size, most)
     return file.read_bytes()
 
 
-def _check_size(size: int) -> None:
-    if size > _MOST_BYTES:
-        raise DatasetError(f"it unpacks to {size:,} bytes; at most {_MOST_BYTES:,} are read")
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise DatasetError(f"it unpacks to {size:,} bytes; at most {most:,} are read")
 
 
 def images_of(path: Path, names: list[str], read: Read) -> Files:
@@ -214,9 +219,10 @@ def _described(path: Path, described: list[str], around: str, images: list[str],
     file, base = f"{path}/{described[0]}", described[0].removesuffix(_LABELS)
     if len(described) > 1 or not f"{around}/".startswith(base):
         raise DatasetError(f"{file} gives labels to a part of the images only; give the folder that it lies in")
-    content = read(described[0])
-    if len(content) > 2**16 + 500 * len(images):  # a name and a number each
-        raise DatasetError(f"{file} has {len(content):,} bytes, too many for the labels of {len(images):,} images")
+    try:
+        content = read(described[0], 2**16 + 500 * len(images))  # a name and a number each
+    except Exception as error:  # zipfile raises many things for damaged files
+        raise DatasetError(f"{file}: {error}") from error
     try:
         given = json.loads(content)["labels"]
         given = None if given is None else dict(given)

@@ -172,13 +172,20 @@ def test_null_means_no_classes(tmp_path):
         (b"{", "not as EDM writes it"),
         (b"<!DOCTYPE html>", "not as EDM writes it"),
         (b"[" * 60_000, "not as EDM writes it"),
-        (b" " * 100_000, "too many for the labels of 4 images"),
+        (b" " * 100_000, "it unpacks to 100,000 bytes; at most 67,536 are read"),
     ],
 )
 def test_labels_that_are_not_those_of_the_images_are_told(content, message, tmp_path):
     told = content if isinstance(content, bytes) else json.dumps(content).encode()
-    with pytest.raises(DatasetError, match=rf"a\.zip/dataset\.json.* {message}"):
+    with pytest.raises(DatasetError, match=rf"a\.zip/dataset\.json:? .*{message}"):
         labels(zipped(tmp_path / "a.zip", EDM | {"dataset.json": told}))
+
+
+def test_damaged_labels_are_named(tmp_path):
+    file = zipped(tmp_path / "a.zip", EDM | {"dataset.json": b'{"labels": null}'})
+    file.write_bytes(file.read_bytes().replace(b"null}", b"none}"))
+    with pytest.raises(DatasetError, match=r"a\.zip/dataset\.json: Bad CRC-32"):
+        opened(file)
 
 
 def test_labels_of_a_part_are_told(tmp_path):
