@@ -142,7 +142,7 @@ def tree(path: Path) -> tuple[list[str], Read]:
     except Exception as error:  # zipfile raises many things for damaged files
         with path.open("rb") as file:
             raise OSError(f"{path} is no zip file, or is cut: it begins with {file.read(16)!r}") from error
-    members = {one.filename.replace("\\", "/"): one for one in archive.infolist() if not one.is_dir()}
+    members = {one.filename.replace("\\", "/"): one for one in archive.infolist()}
 
     def read(name: str, most: int = _MOST_BYTES) -> bytes:
         if name not in members:

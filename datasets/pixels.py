@@ -61,14 +61,17 @@ def rgb(image: Image.Image) -> Image.Image:
         DatasetError: when its numbers can be read in more than one way.
     """
     if image.mode in _CONVERTED:
+        image.info.pop("transparency", None)  # of a palette or one colour: dropped too, and Pillow would warn of it
         return image.convert("RGB")
     white = _white(image)
-    levels = np.asarray(image).astype(np.float64)
+    levels = np.array(image, np.float32)
     if not (levels.min() >= 0 and levels.max() <= white):  # NaN is neither
         raise DatasetError(
             f"its levels are {levels.min():g} to {levels.max():g}, not 0 to {white:g}; save it with 8 bits"
         )
-    return Image.fromarray((levels * (255 / white) + 0.5).astype(np.uint8)).convert("RGB")
+    levels *= 255 / white
+    levels += 0.5
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
 def _white(image: Image.Image) -> float:

@@ -129,6 +129,13 @@ def test_8_bits_are_converted_and_alpha_is_dropped(image, expected, tmp_path):
     assert (pixels(tmp_path, saved(image, "PNG"), "png") == np.array(expected)).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_transparent_colours_of_a_palette_are_kept(tmp_path):
+    image = Image.new("RGB", (8, 8), COLOUR).quantize(2)
+    found = pixels(tmp_path, saved(image, "PNG", transparency=bytes([64, 128])), "png")
+    assert (found == np.array(COLOUR)).all()
+
+
 def test_cmyk_is_converted_by_pillow(tmp_path):
     image = Image.new("CMYK", (8, 8), (200, 100, 50, 10))
     np.testing.assert_array_equal(pixels(tmp_path, saved(image, "TIFF"), "tif"), np.asarray(image.convert("RGB")))
