@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -101,6 +103,18 @@ def _lmdb(root: Path, which: str) -> Files:
     them from the database.
     """
     path = root / which
+    environment, keys = _database(path.resolve())
+
+    def read(index: int) -> bytes:
+        with environment.begin() as transaction:
+            return bytes(transaction.get(keys[index], b""))
+
+    return Files(torch.zeros(len(keys), dtype=torch.int64), lambda index: f"{path}, image {index}", read)
+
+
+@cache
+def _database(path: Path) -> tuple[Any, list[bytes]]:
+    """An open environment of lmdb, which a process may open only once, and its keys."""
     try:
         import lmdb
     except ImportError:
@@ -109,16 +123,14 @@ def _lmdb(root: Path, which: str) -> Files:
         raise FileNotFoundError(f"{path} is not there")
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1024)
+        size = (path / "data.mdb").stat().st_size
+        whole = environment.stat()["psize"] * (environment.info()["last_pgno"] + 1)
+        if size < whole:  # it is mapped: reading beyond its end would kill the process
+            raise OSError(f"{path / 'data.mdb'} is cut: it has {size:,} bytes of {whole:,}")
         with environment.begin() as transaction:
-            keys = list(transaction.cursor().iternext(values=False))
+            return environment, list(transaction.cursor().iternext(values=False))
     except lmdb.Error as error:
         raise OSError(f"{path} is no LSUN database: {error}") from error
-
-    def read(index: int) -> bytes:
-        with environment.begin() as transaction:
-            return bytes(transaction.get(keys[index], b""))
-
-    return Files(torch.zeros(len(keys), dtype=torch.int64), lambda index: f"{path}, image {index}", read)
 
 
 _WHOLE, _HALVES = {"train": ""}, {"train": "train", "test": "val"}

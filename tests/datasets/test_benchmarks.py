@@ -71,10 +71,16 @@ def test_lsun_is_read_from_its_database(tmp_path):
         for key, level in ((b"bb", 2), (b"aa", 1), (b"cc", 3)):
             transaction.put(key, encoded(level, (300, 256), "WEBP"))
     environment.close()
+    whole = (tmp_path / "church_outdoor_train_lmdb" / "data.mdb").read_bytes()
     data = dataset_named("lsun-church256-adm", "train", tmp_path)
     assert levels(data) == [1, 2, 3]
     assert data[0].shape == (3, 256, 256)
     assert {file.name for file in tmp_path.rglob("*.*")} == {"data.mdb", "lock.mdb"}  # nothing was written
+    assert levels(dataset_named("lsun-church256-ldm", "train", tmp_path)) == [1, 2, 3]  # another recipe beside it
+    for cut in (1, len(whole) // 2, len(whole) - 4096, len(whole) - 100):
+        put(tmp_path / str(cut) / "church_outdoor_train_lmdb" / "data.mdb", whole[:-cut])
+        with pytest.raises(DatasetError, match=r"data\.mdb is cut: it has|MDB_INVALID"):
+            dataset_named("lsun-church256-adm", "train", tmp_path / str(cut))
     (tmp_path / "bedroom_train_lmdb").mkdir()
     with pytest.raises(DatasetError, match="bedroom_train_lmdb is no LSUN database"):
         dataset_named("lsun-bedroom256-ldm", "train", tmp_path)
