@@ -76,7 +76,7 @@ def _cifar10(split: str, root: Path | None) -> ImageDataset:
     try:
         data = CIFAR10(str(root), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
-        raise DatasetError(f"{_fault(root)}, or use the data set cifar10-jpeg") from error
+        raise DatasetError(f"{_fault(root)}, or use the data set cifar10-jpeg.") from error
     images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
     return ImageDataset("cifar10", split, images, torch.tensor(data.targets))
 
