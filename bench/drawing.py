@@ -13,7 +13,7 @@ from fastsample.bench.cells import plan_cells
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.datasets.files import write_atomically
-from fastsample.datasets.pixels import to_uint8
+from fastsample.datasets.levels import to_uint8
 
 __all__ = ["draw"]
 

@@ -13,10 +13,10 @@ import torch
 from torch.distributed import barrier
 
 from fastsample.bench.cli.words import console
-from fastsample.datasets.catalogue import dataset_named
 from fastsample.datasets.files import read_arrays, warn, write_arrays, write_sealed
 from fastsample.datasets.home import data_home
-from fastsample.datasets.images import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
+from fastsample.datasets.images import dataset_named
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.noise import labels, normal
 from fastsample.models.training import pairs as files

@@ -15,7 +15,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.trajectories import curvature, distances, states
 from fastsample.bench.replay import Replay
-from fastsample.datasets.pixels import to_uint8
+from fastsample.datasets.levels import to_uint8
 from fastsample.results import figures
 from fastsample.results.evidence import Comparison
 from fastsample.results.recommend import with_seconds

@@ -21,7 +21,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools
-from fastsample.datasets.pixels import UINT8_RULE
+from fastsample.datasets.levels import UINT8_RULE
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store

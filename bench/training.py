@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastsample.bench.cli.words import console
 from fastsample.bench.pairs import make_pairs
-from fastsample.datasets.catalogue import dataset_named
+from fastsample.datasets.images import dataset_named
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named
 from fastsample.models.training.classifier import CLASSIFIERS, train_classifier

@@ -1,4 +1,4 @@
-"""The benchmarks' data sets, read from the files that their authors publish, and plain image folders.
+"""The benchmarks' data sets, read from the files that their authors publish.
 
 The name of a set is that of its images and its recipe. Nothing here is downloaded: these files need an
 account, an agreement or hundreds of gigabytes, so a missing set says what to fetch and where to put it.
@@ -6,30 +6,20 @@ account, an agreement or hundreds of gigabytes, so a missing set says what to fe
 
 from __future__ import annotations
 
-import io
-import warnings
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
+from fastsample.datasets.folders import Files, images_of, missing_as, streamed, tree
 from fastsample.datasets.home import data_home
-from fastsample.datasets.images import DatasetError, StreamedImages
-from fastsample.datasets.preprocessing import RECIPES, Recipe
+from fastsample.datasets.image_set import DatasetError, StreamedImages
+from fastsample.datasets.preprocessing import RECIPES
 
-__all__ = ["BENCHMARKS", "Benchmark", "Source", "image_folder"]
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")  # told by the content: others run programs (EPS) or are films
-_MOST_PIXELS = 2**26  # the largest of ImageNet has 61 million
-_MOST_BYTES = 2**28  # of one image in a zip, unpacked
-
-
-Files = tuple[Tensor, Callable[[int], tuple[str, bytes]]]  # labels int64 [N]; name and content of image n
+__all__ = ["BENCHMARKS", "Benchmark", "Source"]
 
 
 @dataclass(frozen=True)
@@ -74,102 +64,36 @@ class Benchmark:
             raise DatasetError(f"{name} has no split {split!r}; it has: {', '.join(source.splits)}")
         root = root or data_home() / source.folder
         advice = source.advice.replace("HOME", str(root))
-        return _streamed(name, split, self.recipe, lambda: source.files(root, source.splits[split]), advice)
-
-
-def image_folder(name: str, split: str) -> StreamedImages:
-    """`folder:PATH` or `folder:PATH@RECIPE`: all images of a folder or zip file, sorted by their paths.
-
-    Where all images are in sub-folders, the top ones, sorted, are the classes. Without a recipe all images
-    must have the same size. A folder has no splits: any name is taken.
-
-    Raises:
-        DatasetError: when nothing is there, or it holds no image.
-    """
-    path, at, recipe = name.removeprefix("folder:").rpartition("@")
-    if not at or recipe not in RECIPES:
-        path, recipe = name.removeprefix("folder:"), "as-is"
-    title = f"folder:{Path(path).name}{f'@{recipe}' if at else ''}"  # rows and checkpoints are told no folder above it
-    return _streamed(title, split, recipe, lambda: _classes(Path(path), ""), "Give a folder of images or a zip file.")
-
-
-def _streamed(name: str, split: str, recipe: str, files: Callable[[], Files], advice: str) -> StreamedImages:
-    try:
-        labels, read = files()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{name} {split}: {error}. {advice}") from error
-
-    def decoded(index: int) -> Tensor:
-        try:
-            title, data = read(index)
-        except Exception as error:  # zipfile and lmdb raise many things for damaged files
-            raise DatasetError(f"{name} {split}, image {index}: {error}") from error
-        return _decoded(title, data, RECIPES[recipe])
-
-    return StreamedImages(name, split, labels, decoded)
-
-
-def _decoded(name: str, data: bytes, recipe: Recipe) -> Tensor:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > _MOST_PIXELS:
-            raise DatasetError(f"{image.width}x{image.height} pixels; at most {_MOST_PIXELS:,} are read")
-        return recipe(image)
-    except Exception as error:  # Pillow raises many things for damaged and hostile images
-        raise DatasetError(f"{name}: {error}") from error
-
-
-def _unzipping(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """The names in a zip file, and what reads one of them."""
-    archive = zipfile.ZipFile(path)
-
-    def read(name: str) -> bytes:
-        if (size := archive.getinfo(name).file_size) > _MOST_BYTES:
-            raise DatasetError(f"{name} unpacks to {size:,} bytes; at most {_MOST_BYTES:,} are read")
-        return archive.read(name)
-
-    return archive.namelist(), read
-
-
-def _flat(root: Path, which: str) -> Files:
-    """All images in a folder or in a zip file, sorted by their paths."""
-    labels, read = _classes(root, which)
-    return torch.zeros_like(labels), read
+        with missing_as(f"{name} {split}", advice):
+            files = source.files(root, source.splits[split])
+        return streamed(name, split, self.recipe, files)
 
 
 def _classes(root: Path, which: str) -> Files:
-    """The same, with the top folders as classes where every image is in one."""
+    """All images in a folder or in a zip file, sorted by their paths, with the top folders as classes."""
     path = root / which
-    read: Callable[[str], bytes]
-    if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*")]
-        read = lambda name: (path / name).read_bytes()  # noqa: E731 - one of two readers
-    else:
-        names, read = _unzipping(path)
-    names = sorted(name for name in names if Path(name).suffix.lower() in _SUFFIXES)
-    if not names:
-        raise FileNotFoundError(f"{path} holds no image")
-    tops = [name.partition("/")[0] if "/" in name else "" for name in names]
-    ids = {top: n for n, top in enumerate(sorted(set(tops)))} if all(tops) else {"": 0}
-    labels = torch.tensor([ids.get(top, 0) for top in tops])
-    return labels, lambda index: (f"{path}/{names[index]}", read(names[index]))
+    return images_of(path, *tree(path))
+
+
+def _flat(root: Path, which: str) -> Files:
+    """The same without classes."""
+    files = _classes(root, which)
+    return replace(files, labels=torch.zeros_like(files.labels))
 
 
 def _celeba(root: Path, code: str) -> Files:
     """The aligned CelebA images of a partition: 0 is train, 2 is test."""
-    lines = (root / "list_eval_partition.txt").read_text().splitlines()
+    lines = (root / "list_eval_partition.txt").read_text("utf-8-sig", "replace").splitlines()
     names = [line.split()[0] for line in lines if line.split()[1:] == [code]]
     if not names:
         raise FileNotFoundError(f"{root / 'list_eval_partition.txt'} names no image of partition {code}")
-    read: Callable[[str], bytes]
-    if (root / "img_align_celeba").is_dir():
-        read = lambda name: (root / name).read_bytes()  # noqa: E731 - one of two readers
+    folder = root / "img_align_celeba"
+    if folder.is_dir():
+        _, read = tree(folder)
     else:
-        _, read = _unzipping(root / "img_align_celeba.zip")
-    names = [f"img_align_celeba/{name}" for name in names]
-    return torch.zeros(len(names), dtype=torch.int64), lambda index: (f"{root}/{names[index]}", read(names[index]))
+        _, read = tree(root / "img_align_celeba.zip")
+        names = [f"img_align_celeba/{name}" for name in names]
+    return Files(torch.zeros(len(names), dtype=torch.int64), lambda n: f"{root}/{names[n]}", lambda n: read(names[n]))
 
 
 def _lmdb(root: Path, which: str) -> Files:
@@ -179,6 +103,18 @@ def _lmdb(root: Path, which: str) -> Files:
     them from the database.
     """
     path = root / which
+    environment, keys = _database(path.resolve())
+
+    def read(index: int) -> bytes:
+        with environment.begin() as transaction:
+            return bytes(transaction.get(keys[index], b""))
+
+    return Files(torch.zeros(len(keys), dtype=torch.int64), lambda index: f"{path}, image {index}", read)
+
+
+@cache
+def _database(path: Path) -> tuple[Any, list[bytes]]:
+    """An open environment of lmdb, which a process may open only once, and its keys."""
     try:
         import lmdb
     except ImportError:
@@ -187,16 +123,14 @@ def _lmdb(root: Path, which: str) -> Files:
         raise FileNotFoundError(f"{path} is not there")
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, max_readers=1024)
+        size = (path / "data.mdb").stat().st_size
+        whole = environment.stat()["psize"] * (environment.info()["last_pgno"] + 1)
+        if size < whole:  # it is mapped: reading beyond its end would kill the process
+            raise OSError(f"{path / 'data.mdb'} is cut: it has {size:,} bytes of {whole:,}")
         with environment.begin() as transaction:
-            keys = list(transaction.cursor().iternext(values=False))
+            return environment, list(transaction.cursor().iternext(values=False))
     except lmdb.Error as error:
         raise OSError(f"{path} is no LSUN database: {error}") from error
-
-    def read(index: int) -> tuple[str, bytes]:
-        with environment.begin() as transaction:
-            return f"{path}, image {index}", bytes(transaction.get(keys[index], b""))
-
-    return torch.zeros(len(keys), dtype=torch.int64), read
 
 
 _WHOLE, _HALVES = {"train": ""}, {"train": "train", "test": "val"}

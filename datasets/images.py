@@ -1,119 +1,179 @@
-"""A set of real images, in memory or read as it is iterated."""
+"""Data sets of real images, by name, as uint8 tensors: those of the benchmarks, and CIFAR-10 twice.
+
+`cifar10` is the real set, read by torchvision. `cifar10-jpeg` is the same 60,000 photographs after JPEG
+compression at quality 75 (about 30.5 dB from the originals): it exists so that training, smoke tests and
+feature statistics work without a download, and a distance to it is never called `fid`. `digits` is for trainings of
+a minute.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+import io
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["DatasetError", "ImageDataset", "Images", "StreamedImages"]
+from fastsample.datasets.archives import read_arrays
+from fastsample.datasets.benchmarks import BENCHMARKS
+from fastsample.datasets.folders import expanded, image_folder
+from fastsample.datasets.home import data_home
+from fastsample.datasets.image_set import DatasetError, ImageDataset, Images
+
+__all__ = ["CIFAR10_CLASSES", "dataset_named", "dataset_names"]
+
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+
+_JPEG_FILES = {  # split -> (number of images, sha256 of the packed file)
+    "train": (50_000, "69898406028998e0b2afaebd4ea57371705eeea38b4ef8ca766f7d26842b1caf"),
+    "test": (10_000, "e3c2787f8043f46bdcd61af4251206ce22ba28fd7a6a2282873deadcf383e749"),
+}
 
 
-class DatasetError(ValueError):
-    """A data set is missing, damaged or not what its name says."""
+def dataset_names() -> dict[str, str]:
+    """The known data sets, each with a line that says what it is."""
+    return _HERE | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
 
 
-class Images(torch.utils.data.Dataset[Tensor], ABC):
-    """Real images of one size in a fixed order; items are uint8 [3, H, W] tensors, as torch-fidelity expects.
+def dataset_named(name: str, split: str = "train", path: str | Path | None = None) -> Images:
+    """The data set of that name.
 
-    Attributes:
-        name, split: what was asked for.
-        labels: int64 [N] class ids; all 0 where the set has no classes.
+    Args:
+        name: one of `dataset_names()`, or `folder:PATH`, or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see
+            `image_folder`.
+        split: "train" or "test".
+        path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`, the folder of the
+            published files for the others; by default all are looked for in `data_home()`, and the test
+            split of `cifar10-jpeg` comes with the package.
+
+    Raises:
+        DatasetError: for an unknown name or split, a missing file, or a file that fails its checks.
     """
-
-    name: str
-    split: str
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """The images in order, uint8 [size, 3, H, W]; the last batch may be smaller."""
-
-    @abstractmethod
-    def loaded(self) -> ImageDataset:
-        """The same images, all in memory."""
+    if name.startswith("folder:"):
+        if path is not None:
+            raise DatasetError(f"{name} says itself where its images are; {path} is one place too many")
+        return image_folder(name, split)
+    place = None if path is None else expanded(path)
+    if name in BENCHMARKS:
+        return BENCHMARKS[name].open(name, split, place)
+    if name not in _LOADERS:
+        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}, or folder:PATH")
+    if split not in _JPEG_FILES:
+        raise DatasetError(f"unknown split {split!r} of {name}; known: train, test")
+    return _LOADERS[name](split, place)
 
 
-@dataclass(frozen=True)
-class ImageDataset(Images):
-    """Images in memory.
+def _cifar10(split: str, root: Path | None) -> ImageDataset:
+    from torchvision.datasets import CIFAR10
 
-    Attributes:
-        images: uint8 [N, 3, H, W]; [N, 1, H, W] for the digits.
+    root = root or data_home()
+    try:
+        data = CIFAR10(str(root), train=split == "train", download=False)
+    except (RuntimeError, OSError) as error:
+        raise DatasetError(f"{_fault(root)}, or use the data set cifar10-jpeg.") from error
+    images = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
+    return ImageDataset("cifar10", split, images, torch.tensor(data.targets))
+
+
+def _fault(root: Path) -> str:
+    """What torchvision did not say: which file of CIFAR-10 is not there or damaged, and what to do."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    archive, folder = root if root.is_file() else root / CIFAR10.filename, root / CIFAR10.base_folder
+    if folder.is_dir():
+        for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])):
+            if not check_integrity(folder / name, md5):
+                state = f"is damaged (its md5 is not {md5})" if (folder / name).is_file() else "is not there"
+                return f"CIFAR-10's {folder / name} {state}; unpack {CIFAR10.filename} anew"
+    if archive.is_file():
+        if check_integrity(archive, CIFAR10.tgz_md5):
+            return f"CIFAR-10's {archive} is still packed; unpack it (tar -xzf), give the folder of {folder.name}"
+        return f"{archive} is cut, or not CIFAR-10 (its md5 is not {CIFAR10.tgz_md5}); fetch it again"
+    return (
+        f"CIFAR-10 was not found under {root} (looked for {folder}, with its checksums); unpack {CIFAR10.filename} "
+        "there, give another folder"
+    )
+
+
+def _cifar10_jpeg(split: str, path: Path | None) -> ImageDataset:
+    if path is None:
+        file = f"cifar10_jpeg_{split}.npz"
+        path = Path(__file__).parent / "data" / file if split == "test" else data_home() / file
+    if not path.is_file():
+        raise DatasetError(f"the {split} split of cifar10-jpeg was not found at {path}; give the path of its file")
+    count, sha256 = _JPEG_FILES[split]
+    raw = path.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise DatasetError(f"{path} is not the {split} split of cifar10-jpeg: its sha256 is not {sha256}")
+    images, labels = _unpack_jpegs(raw, str(path))
+    if len(images) != count:
+        raise DatasetError(f"{path} holds {len(images)} images, not {count}")
+    return ImageDataset("cifar10-jpeg", split, images, labels)
+
+
+def _digits(split: str, path: Path | None) -> ImageDataset:
+    """The 8x8 digits of E. Alpaydin and C. Kaynak (1998, UCI repository, CC BY 4.0), levels spread over 0..255."""
+    if split != "train":
+        raise DatasetError("digits has one split, train")
+    file = path or Path(__file__).parent / "data" / "digits.npz"
+    try:
+        pack = read_arrays(file, ("images", "labels"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} is no file of digits: {error}") from error
+    levels, labels = torch.from_numpy(pack["images"]), torch.from_numpy(pack["labels"])
+    images = (levels[:, None] * (255 / 16)).round().to(torch.uint8)
+    return ImageDataset("digits", split, images, labels.long())
+
+
+def _unpack_jpegs(raw: bytes, origin: str, side: int = 32) -> tuple[Tensor, Tensor]:
+    """(images uint8 [N, 3, side, side], labels int64 [N]) of a packed file of JPEGs with one common header.
+
+    The file is an npz of `header` (the bytes every JPEG starts with), `scan` (the entropy-coded bytes
+    of all images), `offsets` uint32 [N+1] into it, and `labels` uint8 [N].
+
+    Raises:
+        DatasetError: when an array is missing or inconsistent, or an image does not decode to side x side RGB.
     """
-
-    name: str
-    split: str
-    images: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        yield from self.images.split(size)
-
-    def loaded(self) -> ImageDataset:
-        return self
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one image."""
-        return tuple(self.images.shape[1:])
-
-    def signal(self, index: Tensor) -> Tensor:
-        """The images of those indices, float32 in [-1, 1]."""
-        return self.images[index].float() / 127.5 - 1
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the pixels, in order, as N x H x W x 3 bytes."""
-        return hashlib.sha256(self.images.permute(0, 2, 3, 1).contiguous().numpy().data).hexdigest()
+    try:
+        header, scan, offsets, labels = read_arrays(io.BytesIO(raw), ("header", "scan", "offsets", "labels")).values()
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{origin} is not a packed JPEG set: {error}") from error
+    ends = offsets.astype(np.int64)
+    if (
+        header.tobytes()[:2] != b"\xff\xd8"
+        or len(ends) != len(labels) + 1
+        or (ends[0], ends[-1]) != (0, len(scan))
+        or (np.diff(ends) <= 0).any()
+    ):
+        raise DatasetError(f"{origin}: header, offsets, scan and labels do not fit together")
+    start, body = header.tobytes(), scan.tobytes()
+    images = np.empty((len(labels), side, side, 3), np.uint8)
+    for n in range(len(labels)):
+        jpeg = start + body[ends[n] : ends[n + 1]] + b"\xff\xd9"
+        try:
+            image = Image.open(io.BytesIO(jpeg))
+            image.load()
+        except OSError as error:
+            raise DatasetError(f"{origin}: image {n} does not decode: {error}") from error
+        if image.size != (side, side) or image.mode != "RGB":
+            raise DatasetError(f"{origin}: image {n} is {image.size} {image.mode}, not {side}x{side} RGB")
+        images[n] = np.asarray(image)
+    planar = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return planar, torch.from_numpy(labels.astype(np.int64))
 
 
-@dataclass(frozen=True)
-class StreamedImages(Images):
-    """Images that are read when they are asked for; never more than one batch of them is in memory.
-
-    Attributes:
-        read: image `index` as uint8 [3, H, W]; called from several threads at once.
-    """
-
-    name: str
-    split: str
-    labels: Tensor = field(repr=False)
-    read: Callable[[int], Tensor] = field(repr=False)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < len(self):  # ends iteration by index
-            raise IndexError(f"{self.name} {self.split} has {len(self)} images, not one at {index}")
-        return self.read(index)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """As in the base class.
-
-        Raises:
-            DatasetError: for an image that cannot be read or has another size than its neighbours.
-        """
-        with ThreadPoolExecutor() as pool:  # decoding and resizing release Python's lock
-            for start in range(0, len(self), size):
-                images = list(pool.map(self.read, range(start, min(start + size, len(self)))))
-                shapes = {tuple(image.shape[1:]) for image in images}
-                if len(shapes) > 1:
-                    raise DatasetError(
-                        f"{self.name} {self.split} mixes sizes, {' and '.join(f'{w}x{h}' for h, w in sorted(shapes))}; "
-                        "name a recipe that makes them one"
-                    )
-                yield torch.stack(images)
-
-    def loaded(self) -> ImageDataset:
-        return ImageDataset(self.name, self.split, torch.cat(list(self.batches(500))), self.labels)
+_HERE = {
+    "cifar10": "CIFAR-10, 50,000 + 10,000 images 32x32, read by torchvision",
+    "cifar10-jpeg": "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package",
+    "digits": "1,797 handwritten digits 8x8, grey; ships with the package",
+}
+_LOADERS: dict[str, Callable[[str, Path | None], ImageDataset]] = {
+    "cifar10": _cifar10, "cifar10-jpeg": _cifar10_jpeg, "digits": _digits,
+}  # fmt: skip

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 
-from fastsample.datasets.images import DatasetError
+from fastsample.datasets.image_set import DatasetError
+from fastsample.datasets.pixels import rgb
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -40,14 +41,14 @@ class Recipe:
     source: tuple[int, int] | None = None
 
     def __call__(self, image: Image) -> Tensor:
-        """The pixels, uint8 [3, H, W]; an image that is not RGB is converted first.
+        """The pixels, uint8 [3, H, W]; an image that is not RGB is converted first (`datasets/pixels.py`).
 
         Raises:
-            DatasetError: when the image has not the size that the recipe is for.
+            DatasetError: when the image has not the size that the recipe is for, or levels of no certain meaning.
         """
         if self.source is not None and image.size != self.source:
             raise DatasetError(f"the image is {_size(image.size)}, not {_size(self.source)} ({self.title})")
-        image = image.convert("RGB")
+        image = rgb(image)
         for step in self.steps:
             image = step(image)
         if self.side and image.size != (self.side, self.side):

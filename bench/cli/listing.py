@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers the metrics
-from fastsample.datasets.catalogue import dataset_names
+from fastsample.datasets.images import dataset_names
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS
 from fastsample.datasets.published_moments import PublishedReference, published_references

@@ -22,8 +22,8 @@ from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 from torch_fidelity.utils import create_feature_extractor
 
-from fastsample.datasets.catalogue import Images
 from fastsample.datasets.home import sha256_of
+from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
 from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0

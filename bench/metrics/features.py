@@ -28,8 +28,9 @@ from fastsample.bench.metrics.extractors import (
     weights_sha256,
 )
 from fastsample.bench.metrics.frechet import symmetric_root
-from fastsample.datasets.catalogue import DatasetError, Images, dataset_named
 from fastsample.datasets.home import data_home
+from fastsample.datasets.image_set import DatasetError, Images
+from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 
 __all__ = ["EMBEDDED", "INCEPTION", "REFERENCES", "Extractor", "MetricUnavailable", "open_extractor"]

@@ -21,7 +21,7 @@ from fastsample.bench.metrics.features import Extractor, open_extractor
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.sampling import Sampler
-from fastsample.datasets.pixels import to_uint8
+from fastsample.datasets.levels import to_uint8
 from fastsample.models.denoiser import Denoiser, Recorder
 from fastsample.results.metrics import Asked
 from fastsample.results.statistics import Estimate, mean_of

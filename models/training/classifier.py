@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.checkpoints import ClassifierMetadata, save_checkpoint
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.process import autocast_for

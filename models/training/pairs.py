@@ -26,7 +26,7 @@ from fastsample.datasets.files import (
     read_json,
     write_atomically,
 )
-from fastsample.datasets.pixels import to_signal, to_uint8
+from fastsample.datasets.levels import to_signal, to_uint8
 from fastsample.models.noise import labels, normal
 from fastsample.models.training.couplings import Coupling, TrainingData
 

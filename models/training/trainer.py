@@ -69,11 +69,14 @@ def train(
 
     Raises:
         CheckpointError: when `out` holds the state of another run, or `start` does not fit the network.
-        ValueError: when the data set is smaller than one batch, or a batch cannot be split among the processes.
+        ValueError: when the data set is smaller than one batch or has more classes than the recipe, or a batch cannot
+            be split among the processes.
         FloatingPointError: when the loss is not finite; the last saved state stays.
     """
     if len(data) < recipe.batch:
         raise ValueError(f"{data.name} {data.split} has {len(data)} samples, fewer than one batch of {recipe.batch}")
+    if recipe.classes and (highest := int(data.labels.max())) >= recipe.classes:
+        raise ValueError(f"{data.name} {data.split} has a class {highest}; {recipe.id} has 0 to {recipe.classes - 1}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     autocast, precision = autocast_for(device, recipe.precision)

@@ -11,8 +11,8 @@ from fastsample.bench.metrics.features import EMBEDDED, open_extractor
 from fastsample.bench.metrics.frechet import features_distance, influence, symmetric_root
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
+from fastsample.datasets.levels import to_uint8
 from fastsample.datasets.moments import shipped_reference
-from fastsample.datasets.pixels import to_uint8
 from fastsample.results.baseline import baseline_of
 from fastsample.results.gate import check
 from fastsample.results.statistics import Estimate, mean_interval, paired_interval

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastsample.bench.metrics.features import EMBEDDED, MetricUnavailable, open_extractor
-from fastsample.datasets.catalogue import dataset_named
+from fastsample.datasets.images import dataset_named
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
@@ -83,7 +83,7 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     from fastsample.bench.metrics import features
-    from fastsample.datasets.catalogue import ImageDataset
+    from fastsample.datasets.image_set import ImageDataset
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", lambda *_, **__: {})

@@ -11,7 +11,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from fastsample.bench.metrics import features
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named, refusal, weights_sha256
 from fastsample.bench.metrics.features import open_extractor
-from fastsample.datasets.catalogue import ImageDataset, dataset_named
+from fastsample.datasets.image_set import ImageDataset
+from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 
 from ..measuring import value_of

@@ -6,7 +6,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
 from fastsample.bench.metrics.features import EMBEDDED, Extractor
 from fastsample.bench.metrics.frechet import frechet_distance, symmetric_root
-from fastsample.datasets.pixels import to_signal, to_uint8
+from fastsample.datasets.levels import to_signal, to_uint8
 from fastsample.results.metrics import METRICS, Asked, parse_metric
 
 from ..measuring import value_of

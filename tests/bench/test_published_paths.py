@@ -8,8 +8,8 @@ from rich.console import Console
 from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
-from fastsample.datasets.catalogue import dataset_named
 from fastsample.datasets.home import sha256_of
+from fastsample.datasets.images import dataset_named
 from fastsample.models.checkpoints import load_checkpoint
 from fastsample.models.path import VPLinear
 from fastsample.models.training.recipe import changed, read_recipe

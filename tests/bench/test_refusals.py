@@ -15,7 +15,7 @@ from fastsample.bench.metrics.measures.distribution import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
-from fastsample.datasets.catalogue import DatasetError, ImageDataset
+from fastsample.datasets.image_set import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
 from fastsample.models.public.cards import cards
 from fastsample.results.metrics import METRICS

@@ -12,7 +12,7 @@ import torch
 torch.set_num_threads(1)
 from torch_fidelity import register_feature_extractor
 from fastsample.bench.metrics.extractors import CifarResNetExtractor, compute_reference
-from fastsample.datasets.images import StreamedImages
+from fastsample.datasets.image_set import StreamedImages
 
 class Pixels(CifarResNetExtractor):
     def forward(self, images):

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from fastsample.bench.metrics import extractors, features
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.results.metrics import parse_metric
 from fastsample.results.store import Store
 

@@ -1,36 +1,17 @@
-"""The benchmarks' sets on small files of the published layouts, and image folders."""
+"""The benchmarks' sets on small files of the published layouts."""
 
-import io
-import struct
 import sys
 import zipfile
-import zlib
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from fastsample.datasets.benchmarks import BENCHMARKS
-from fastsample.datasets.catalogue import dataset_named, dataset_names
-from fastsample.datasets.images import DatasetError
+from fastsample.datasets.image_set import DatasetError
+from fastsample.datasets.images import dataset_named, dataset_names
 from fastsample.datasets.preprocessing import RECIPES
 
-
-def encoded(level, size=(40, 40), kind="PNG"):
-    out = io.BytesIO()
-    Image.new("RGB", size, (level, level, level)).save(out, kind)
-    return out.getvalue()
-
-
-def put(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def levels(images):
-    return [int(batch[0, 0, 0]) for part in images.batches(2) for batch in part]
+from .image_files import encoded, levels, put
 
 
 def test_every_benchmark_is_named_and_says_what_is_missing():
@@ -90,10 +71,16 @@ def test_lsun_is_read_from_its_database(tmp_path):
         for key, level in ((b"bb", 2), (b"aa", 1), (b"cc", 3)):
             transaction.put(key, encoded(level, (300, 256), "WEBP"))
     environment.close()
+    whole = (tmp_path / "church_outdoor_train_lmdb" / "data.mdb").read_bytes()
     data = dataset_named("lsun-church256-adm", "train", tmp_path)
     assert levels(data) == [1, 2, 3]
     assert data[0].shape == (3, 256, 256)
     assert {file.name for file in tmp_path.rglob("*.*")} == {"data.mdb", "lock.mdb"}  # nothing was written
+    assert levels(dataset_named("lsun-church256-ldm", "train", tmp_path)) == [1, 2, 3]  # another recipe beside it
+    for cut in (1, len(whole) // 2, len(whole) - 4096, len(whole) - 100):
+        put(tmp_path / str(cut) / "church_outdoor_train_lmdb" / "data.mdb", whole[:-cut])
+        with pytest.raises(DatasetError, match=r"data\.mdb is cut: it has|MDB_INVALID"):
+            dataset_named("lsun-church256-adm", "train", tmp_path / str(cut))
     (tmp_path / "bedroom_train_lmdb").mkdir()
     with pytest.raises(DatasetError, match="bedroom_train_lmdb is no LSUN database"):
         dataset_named("lsun-bedroom256-ldm", "train", tmp_path)
@@ -103,57 +90,3 @@ def test_without_lmdb_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(DatasetError, match=r"pip install 'fastsample\[lsun\]'"):
         dataset_named("lsun-church256-adm")
-
-
-def test_a_folder_keeps_its_pixels_and_streams_them(tmp_path):
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
-    for n, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / f"{n}.png")
-    (tmp_path / "notes.txt").write_text("no image")
-    data = dataset_named(f"folder:{tmp_path}")
-    assert [len(batch) for batch in data.batches(2)] == [2, 2, 1]
-    np.testing.assert_array_equal(torch.cat(list(data.batches(2))).permute(0, 2, 3, 1).numpy(), pixels)
-    assert torch.equal(data.loaded().images, torch.stack([data[n] for n in range(5)]))
-    assert len(list(data)) == 5
-    resized = dataset_named(f"folder:{tmp_path}@imagenet64-edm")
-    assert resized[0].shape == (3, 64, 64)
-
-
-def test_bad_folders_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match="holds no image"):
-        dataset_named(f"folder:{tmp_path}")
-    with pytest.raises(DatasetError, match="nowhere"):
-        dataset_named(f"folder:{tmp_path}/nowhere")
-    (tmp_path / "text.zip").write_text("no zip")
-    with pytest.raises(DatasetError, match="not a zip"):
-        dataset_named(f"folder:{tmp_path}/text.zip")
-    put(tmp_path / "a.png", encoded(0))
-    put(tmp_path / "b.png", encoded(0, (41, 40)))
-    with pytest.raises(DatasetError, match="mixes sizes, 40x40 and 41x40"):
-        list(dataset_named(f"folder:{tmp_path}").batches(2))
-    put(tmp_path / "b.png", encoded(0)[:60])
-    with pytest.raises(DatasetError, match=r"b\.png: "):
-        list(dataset_named(f"folder:{tmp_path}").batches(2))
-
-
-def test_images_larger_than_any_are_refused_before_they_are_decoded(tmp_path):
-    head = b"\x89PNG\r\n\x1a\n"
-    size = struct.pack(">IIBBBBB", 20_000, 4_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + size
-    header = head + struct.pack(">I", len(size)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    data = header + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    put(tmp_path / "bomb" / "a.png", data)
-    with pytest.raises(DatasetError, match="20000x4000 pixels; at most 67,108,864 are read"):
-        dataset_named(f"folder:{tmp_path / 'bomb'}").loaded()
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.png", bytes(2**28 + 1))
-    with pytest.raises(DatasetError, match=r"image 0: a.png unpacks to 268,435,457 bytes"):
-        dataset_named(f"folder:{tmp_path / 'bomb.zip'}").loaded()
-
-
-def test_only_images_are_read_whatever_a_file_is_called(tmp_path):
-    """Pillow would run Ghostscript on PostScript."""
-    put(tmp_path / "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
-    with pytest.raises(DatasetError, match="cannot identify image file"):
-        dataset_named(f"folder:{tmp_path}").loaded()

@@ -1,5 +1,6 @@
 """The shipped photographs, the packed format's checks, and the errors of the registry."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsample.datasets import catalogue as module
-from fastsample.datasets.catalogue import DatasetError, dataset_named, dataset_names
+from fastsample.datasets import images as module
+from fastsample.datasets.image_set import DatasetError
+from fastsample.datasets.images import dataset_named, dataset_names
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,31 @@ def test_missing_data_says_where_it_was_looked_for(monkeypatch, tmp_path):
         dataset_named("cifar10")
     with pytest.raises(DatasetError, match=str(tmp_path / "cifar10_jpeg_train.npz")):
         dataset_named("cifar10-jpeg", "train")
+
+
+def test_damaged_files_of_cifar10_are_named(monkeypatch, tmp_path):
+    folder, archive = tmp_path / "cifar-10-batches-py", tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"\x1f\x8b cut")
+    for place in (tmp_path, archive):
+        with pytest.raises(DatasetError, match=r"cifar-10-python\.tar\.gz is cut, or not CIFAR-10 .*; fetch it again"):
+            dataset_named("cifar10", path=place)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    with pytest.raises(DatasetError, match=r"cifar-10-python\.tar\.gz is still packed; unpack it"):
+        dataset_named("cifar10", path=tmp_path)
+    folder.mkdir()
+    with pytest.raises(DatasetError, match="cifar-10-batches-py/data_batch_1 is not there"):
+        dataset_named("cifar10", path=tmp_path)
+    (folder / "data_batch_1").write_bytes(b"cut")
+    with pytest.raises(DatasetError, match="cifar-10-batches-py/data_batch_1 is damaged"):
+        dataset_named("cifar10", path=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b""])
+@pytest.mark.parametrize("name", ["cifar10-jpeg", "digits"])
+def test_a_web_page_in_the_place_of_a_pack_is_named(name, content, tmp_path):
+    (tmp_path / "pack.npz").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"pack\.npz is n"):
+        dataset_named(name, path=tmp_path / "pack.npz")
 
 
 def test_unknown_names_list_the_known_ones():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fastsample.datasets.images import DatasetError
+from fastsample.datasets.image_set import DatasetError
 from fastsample.datasets.preprocessing import RECIPES
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.training.recipe import Recipe
 
 TOY = {"id": "toy", "title": "A toy", "dataset": "toy", "network": "ResidualMLP", "images": 64, "batch": 8,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from fastsample.datasets.catalogue import dataset_named
+from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceStats
 from fastsample.datasets.published_moments import read_stats
 from fastsample.models.checkpoints import load_model
@@ -213,6 +213,11 @@ def files() -> Iterator[tuple[str, bytes, str]]:
     yield "claim.npz", npz(mu=("<f8", (10**12,), b""), sigma=("<f8", (1, 1), bytes(8))), "statistics"
     yield "images.zip", zip_of({"a.png": png(30_000, 30_000)}), "images"
     yield "image.zip", zip_of({"a.png": bytes(3 * 10**8)}), "images"
+    yield "labels.zip", zip_of({"a.png": png(8, 8), "dataset.json": b'{"labels": [' + b"[]," * 6 * 10**6}), "images"
+    yield "pixels.npz", npz(arr_0=("|u1", (5_000, 64, 64, 3), bytes(5_000 * 64 * 64 * 3))), "images"
+    yield "claimed pixels.npz", npz(arr_0=("|u1", (10**9, 64, 64, 3), b"")), "images"
+    many = "<i8", (10**7,), bytes(8 * 10**7)
+    yield "labels.npz", npz(arr_0=("|u1", (1, 8, 8, 3), bytes(192)), arr_1=many), "images"
     yield "steps.toml", STEPS.encode(), "card"
     yield "brackets.toml", b"a = " + b"[" * 500_000, "card"
     yield "long.toml", b"a = 1\n" * 500_000, "card"

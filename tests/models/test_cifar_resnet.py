@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from fastsample.datasets.catalogue import ImageDataset, dataset_named
+from fastsample.datasets.image_set import ImageDataset
+from fastsample.datasets.images import dataset_named
 from fastsample.models import checkpoints
 from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.cifar_resnet import CifarResNet

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fastsample.bench.metrics import extractors
 from fastsample.bench.metrics.extractors import efficientnet_weights, extractor_named
 from fastsample.bench.metrics.features import MetricUnavailable, open_extractor
-from fastsample.datasets.catalogue import CIFAR10_CLASSES, dataset_named
+from fastsample.datasets.images import CIFAR10_CLASSES, dataset_named
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0, _conv
 
 from ..measuring import value_of
@@ -85,7 +85,7 @@ def test_it_recognises_photographs():
 @installed
 def test_its_moments_are_computed_once_and_kept(monkeypatch):
     from fastsample.bench.metrics import features
-    from fastsample.datasets.catalogue import ImageDataset
+    from fastsample.datasets.image_set import ImageDataset
 
     data = dataset_named("cifar10-jpeg", "test")
     few = ImageDataset("cifar10-jpeg", "train", data.images[:8], data.labels[:8])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastsample.bench.pairs import generate
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model
 from fastsample.models.checkpoints import ClassifierMetadata, embedded_models, save_checkpoint

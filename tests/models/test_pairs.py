@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastsample.bench.pairs import generate, invert
-from fastsample.datasets.catalogue import ImageDataset
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models import noise
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model, open_model

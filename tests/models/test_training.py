@@ -7,8 +7,8 @@ import signal
 import pytest
 import torch
 
-from fastsample.datasets.catalogue import ImageDataset
 from fastsample.datasets.home import sha256_of
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.checkpoints import CheckpointError, load_checkpoint, load_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.training.classifier import ClassifierRecipe, accuracy, train_classifier
