@@ -45,7 +45,9 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
         kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
         raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
     tools = Tools(Sampler(device), inception_weights)
-    measures, reasons = _available(planned, wanted, tools)
+    measures, reasons, notes = _available(planned, wanted, tools)
+    for note in dict.fromkeys(notes):
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for (what, reason), of in reasons.items():
         which = f"{' and '.join(of)}{f' for {what}' if what else ''}"
         console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
@@ -102,16 +104,18 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
 
 def _available(
     cells: list[Cell], wanted: dict[str, Asked], tools: Tools
-) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]]]:
-    """The measures that can be had here, and by (of what, why) the kinds of metric that cannot or are others."""
+) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
+    """The measures that can be had here, by (of what, why) the kinds of metric that cannot, and notes on the others."""
     measures: dict[str, Measure] = {}
     reasons: dict[tuple[str, str], list[str]] = {}
+    notes: list[str] = []
     for text, asked in wanted.items():
         measure = MEASURES[asked.metric.kind](asked, tools)
         refusals = dict.fromkeys(measure.why_not(cell) for cell in cells)
         if ("", "") in refusals:
             try:
-                refusals["", measure.open()] = None
+                if note := measure.open():
+                    notes.append(note)
                 refusals |= dict.fromkeys(measure.why_not(cell) for cell in cells)  # what only the opened one knows
                 measures[text] = measure
             except MetricUnavailable as error:
@@ -119,7 +123,7 @@ def _available(
         for of_what, why in refusals:
             if why:
                 reasons.setdefault((of_what, why), []).append(asked.metric.kind)
-    return measures, reasons
+    return measures, reasons, notes
 
 
 def _short(cell: Cell) -> str:

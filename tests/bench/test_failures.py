@@ -10,10 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import cells, sweep
+from fastsample.bench import cells
+from fastsample.bench.metrics import measure
 from fastsample.bench.metrics.features import EMBEDDED, open_extractor
+from fastsample.bench.metrics.measure import Summary
+from fastsample.bench.metrics.measures.distribution import Distance
 from fastsample.bench.request import Request
-from fastsample.bench.run import Runner
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
@@ -141,15 +143,10 @@ def test_what_is_not_finite_after_sampling_leaves_no_row(metric, stage, tmp_path
     if metric == "decode":
         changed(monkeypatch, "gmm-image", decode=last_is_nan)
     elif metric == "value":
-        summarise = Runner._summarise
-
-        def nan(*arguments):
-            values, estimates = summarise(*arguments)
-            return values | {f"fd[{EMBEDDED}]@4": float("nan")}, estimates
-
-        monkeypatch.setattr(Runner, "_summarise", nan)
+        nan = Summary({f"fd[{EMBEDDED}]@4": float("nan")})
+        monkeypatch.setattr(Distance, "estimate", lambda *_: nan)
     else:
-        monkeypatch.setattr(sweep, "open_extractor", nan_extractor(["features", "logits"].index(metric)))
+        monkeypatch.setattr(measure, "open_extractor", nan_extractor(["features", "logits"].index(metric)))
     asked = Request(model="gmm-image", solver="euler", nfe=1, samples=4, metrics=("fd",), out=tmp_path / "s")
     (failure,) = run_sweep(asked, Console(file=io.StringIO()))
     assert failure == f"gmm-image euler uniform NFE 1: {stage}; no row was written"

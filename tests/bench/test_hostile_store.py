@@ -53,9 +53,9 @@ from pathlib import Path
 
 import numpy, pandas, torch, matplotlib.backends.backend_svg, matplotlib.backends.backend_agg
 from fastsample.bench.cli import app as cli
-from fastsample.bench import pictures, reporting, tables, recommending
-from fastsample.results import gate, baseline
-from fastsample.results import report, published
+import fastsample.bench.metrics.measures
+from fastsample.bench import pictures, replay
+from fastsample.results import baseline, gate, published, recommend, report, tables
 
 store, allowed = os.path.realpath(sys.argv[1]), tuple(map(os.path.realpath, (
     sys.prefix, sys.base_prefix, Path(cli.__file__).parents[2], *sys.path[1:], "/usr", "/dev", "/proc", "/sys", "out")))

@@ -106,10 +106,13 @@ def test_the_summary_says_source_and_evidence():
     assert sheet.data is hits
 
 
+ROWS = pd.DataFrame({"cell": ["a"]})
+
+
 def line(solver, nfe, value, **changes):
     facts = {
         "model": "edm-cifar10-uncond-vp", "solver": solver, "grid": "logsnr", "nfe": nfe, "metric": "fid@50000",
-        "samples": 50_000, "guidance": 0.0, "value": value,
+        "samples": 50_000, "guidance": 0.0, "value": value, "cells": ("a",),
     }  # fmt: skip
     return facts | changes
 
@@ -121,7 +124,7 @@ def test_beside_matches_checkpoint_solver_evaluations_and_guidance():
         line("unipc", 10, 3.0, metric="kid@50000"), line("heun", 16, 3.6, model="sit-xl2-256", guidance=0.375),
         line("heun", 16, 3.6, model="sit-xl2-256"), line("my-own", 10, 3.0),
     ])  # fmt: skip
-    wide, notes = beside(lines, NUMBERS, complete)
+    wide, notes = beside(lines, ROWS, NUMBERS, complete)
     assert wide["published"].tolist() == [(2.89,), (2.89,), (), (), (), (), (3.68,), (), ()]
     assert wide["difference"].tolist()[0] == (0.11,)
     assert wide["difference"].tolist()[6] == (-0.08,)
@@ -132,7 +135,7 @@ def test_beside_matches_checkpoint_solver_evaluations_and_guidance():
 
 def test_a_number_from_fewer_samples_is_shown_without_a_difference():
     wide, notes = beside(
-        pd.DataFrame([line("ipndm", 10, 5.0, samples=1000, metric="fid@1000", grid="karras")]), NUMBERS, complete
+        pd.DataFrame([line("ipndm", 10, 5.0, samples=1000, metric="fid@1000", grid="karras")]), ROWS, NUMBERS, complete
     )
     assert wide["published"][0] == (2.77,)
     assert wide["difference"][0] == ()
@@ -141,5 +144,5 @@ def test_a_number_from_fewer_samples_is_shown_without_a_difference():
 
 
 def test_a_model_with_numbers_of_other_solvers_only():
-    _, notes = beside(pd.DataFrame([line("rk4", 10, 3.0)]), NUMBERS, complete)
+    _, notes = beside(pd.DataFrame([line("rk4", 10, 3.0)]), ROWS, NUMBERS, complete)
     assert notes == ["No published number of edm-cifar10-uncond-vp has the same solver, evaluations and metric."]

@@ -66,9 +66,8 @@ class _OfFeatures(Measure):
     def open(self) -> str:
         extractor = self.extractor
         self.asked = replace(self.asked, extractor=extractor.identity)
-        if not extractor.weights or not self.asked.metric.extractor:
-            return ""
-        return f"the weights are not the published file; distances in them are fd[{extractor.identity}]"
+        told = f"{self.name}: the weights are not the published file; distances in them are fd[{extractor.identity}]"
+        return told if extractor.weights else ""
 
     def protocol(self, cell: Cell) -> dict[str, str]:
         name = self.extractor.identity
