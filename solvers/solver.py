@@ -4,7 +4,7 @@ A solver is `solve(denoiser, x, times, **options) -> x`. It uses only additions 
 products with Python floats, computes its coefficients in float64 on the host, and asks
 `denoiser.path` for alpha, sigma and lambda. `times` runs from noise to data.
 
-`register` states what a reader of a results table needs to know. A `Plan` (see `solvers.plan`) binds a
+`register` gives it a name and its `Facts`. A `Plan` (see `solvers.plan`) binds a
 solver to a path, a budget and a grid; calling it samples:
 
     plan = get("scire").plan(denoiser.path, nfe=10, order=3)
@@ -14,7 +14,7 @@ solver to a path, a budget and a grid; calling it samples:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -25,7 +25,7 @@ from fastsample.models.path import Path, path_named
 from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.plan import Plan
 
-__all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
+__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
 
 Solve = Callable[..., Any]
 
@@ -61,28 +61,49 @@ def steps(evaluations: int = 1, extra: int = 0) -> Scheduler:
     return schedule
 
 
-@dataclass(frozen=True)
-class Solver:
-    """A registered solver; see `register` for the fields."""
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a reader of a results table needs to know of a solver, and what a plan does with it.
+
+    Attributes:
+        title: what a table calls it; paper: arXiv id.
+        coordinate: the prediction that the method asks the denoiser for.
+        order: claimed order of convergence, or a function of the options.
+        grids: recommended grids, best first.
+        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
+        path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR do not care).
+        singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
+        scheduler: chooses steps and orders that spend the budget.
+        defaults: option values of this member that differ from the function's.
+        variants: option sets, beside others, that tests and `verify` prove.
+        note: one sentence on how official code differs.
+        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
+        ranges: of options that are numbers, ends included.
+    """
+
+    title: str
+    paper: str
+    coordinate: Prediction
+    order: int | Callable[..., int]
+    grids: Sequence[str] = ("logsnr",)
+    flow_grid: str | None = None
+    path: str | None = None
+    singular_start: bool = False
+    scheduler: Scheduler = field(default_factory=steps)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    variants: Sequence[Mapping[str, Any]] = ({},)
+    note: str = ""
+    stochastic: bool = False
+    adaptive: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(Facts):
+    """A registered solver: a name, a solve function, and their facts."""
 
     name: str
     solve: Solve
-    title: str
-    paper: str
-    family: str
-    coordinate: Prediction
-    order: int | Callable[..., int]
-    grids: tuple[str, ...]
-    flow_grid: str | None
-    path: str | None
-    singular_start: bool
-    scheduler: Scheduler
-    defaults: Mapping[str, Any]
-    variants: tuple[Mapping[str, Any], ...]
-    note: str
-    stochastic: bool
-    adaptive: bool
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def known_options(self) -> dict[str, Any]:
@@ -123,8 +144,11 @@ class Solver:
         target = path if self.path is None else path_named(self.path)
         if target.name == path.name:
             return path
-        start = target.t_noise if path.alpha(path.t_noise) <= 0 else target.t_of_lam(path.lam(path.t_noise))
-        if path.alpha(path.t_noise) <= 0 < target.alpha(target.t_noise):
+        if path.alpha(path.t_noise) > 0:  # the noise end has a lambda
+            start = target.t_of_lam(path.lam(path.t_noise))
+        elif target.alpha(target.t_noise) <= 0:  # both begin with noise alone
+            start = target.t_noise
+        else:  # the target has no such time
             start = target.t_of_lam(path.lam(path.t_finite))
         return target.between(start, target.t_of_lam(path.lam(path.t_data)))
 
@@ -186,69 +210,13 @@ class Solver:
 _SOLVERS: dict[str, Solver] = {}
 
 
-def register(
-    name: str,
-    *,
-    title: str,
-    paper: str,
-    coordinate: Prediction,
-    order: int | Callable[..., int],
-    grids: Sequence[str] = ("logsnr",),
-    flow_grid: str | None = None,
-    path: str | None = None,
-    singular_start: bool = False,
-    scheduler: Scheduler | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    variants: Iterable[Mapping[str, Any]] = ({},),
-    note: str = "",
-    stochastic: bool = False,
-    adaptive: bool = False,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> Callable[[Solve], Solve]:
-    """Register a solve function under a name; one function may be registered several times.
-
-    Args:
-        name: what the command line calls it.
-        title: what a table calls it.
-        paper: arXiv id.
-        coordinate: the prediction that the method asks the denoiser for.
-        order: claimed order of convergence, or a function of the options.
-        grids: recommended grids, best first.
-        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
-        path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR
-            do not care).
-        singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
-        scheduler: chooses steps and orders that spend the budget; one evaluation a step if None.
-        defaults: option values of this member that differ from the function's.
-        variants: option sets, beside others, that tests and `verify` prove.
-        note: one sentence on how official code differs.
-        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
-        ranges: of options that are numbers, ends included.
-    """
+def register(name: str, facts: Facts) -> Callable[[Solve], Solve]:
+    """Register a solve function under the name that the command line calls it; one may be registered several times."""
 
     def decorate(solve: Solve) -> Solve:
         if name in _SOLVERS:
             raise ValueError(f"solver {name} is registered twice")
-        _SOLVERS[name] = Solver(
-            name,
-            solve,
-            title,
-            paper,
-            solve.__module__.rpartition(".")[2],
-            coordinate,
-            order,
-            tuple(grids),
-            flow_grid,
-            path,
-            singular_start,
-            scheduler or steps(),
-            dict(defaults or {}),
-            tuple(variants),
-            note,
-            stochastic,
-            adaptive,
-            dict(ranges or {}),
-        )
+        _SOLVERS[name] = Solver(name=name, solve=solve, **vars(facts))
         return solve
 
     return decorate

@@ -121,10 +121,17 @@ def table_plan(file: TableFile) -> Plan:
         return play(file.table, denoiser, x, noise)
 
     solver = Solver(
-        name=file.solver, solve=solve, title=file.title, paper=file.paper, family="table", coordinate=file.coordinate,
-        order=0, grids=("learned",), flow_grid=None, path=None, singular_start=True, scheduler=_fixed, defaults={},
-        variants=({},), note="", stochastic=bool(file.w), adaptive=False,
-    )  # fmt: skip
+        name=file.solver,
+        solve=solve,
+        title=file.title,
+        paper=file.paper,
+        coordinate=file.coordinate,
+        order=0,
+        grids=("learned",),
+        singular_start=True,
+        scheduler=_fixed,
+        stochastic=bool(file.w),
+    )
     path = file.noise_path
     # The first point, with its own time and scale, is row 0 of the table; the plan itself starts where the noise is.
     times = (path.t_noise, *file.times[1:], file.end)

@@ -18,7 +18,7 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
 from fastsample.solvers import solver as registry
-from fastsample.solvers.solver import register
+from fastsample.solvers.solver import Facts, register
 
 BROKEN = {
     "typo": NameError("name 'alhpa' is not defined"),
@@ -41,7 +41,7 @@ def broken(monkeypatch):
         def solve(denoiser, x, times, error=error):
             raise error
 
-        register(f"broken-{name}", title=name, paper="-", coordinate="x0", order=1)(solve)
+        register(f"broken-{name}", Facts(title=name, paper="-", coordinate="x0", order=1))(solve)
     return ",".join(f"broken-{name}" for name in BROKEN)
 
 

@@ -18,7 +18,7 @@ from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.k_diffusion import register_k_diffusion
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.plan import Plan
-from fastsample.solvers.solver import get, register, solvers, steps
+from fastsample.solvers.solver import Facts, get, register, solvers, steps
 from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile
 
@@ -134,7 +134,7 @@ def test_its_table_is_the_solver(name, grid, path):
 def test_a_solver_that_asks_elsewhere_first_starts_from_the_noise(monkeypatch):
     monkeypatch.setattr(registry, "_SOLVERS", dict(registry._SOLVERS))
 
-    @register("late", title="", paper="", coordinate="x0", order=1, grids=("logsnr",), scheduler=steps(2))
+    @register("late", Facts(title="", paper="", coordinate="x0", order=1, scheduler=steps(2)))
     def late(denoiser, x, times):
         for s, t in zip(times, times[1:], strict=False):
             x = x + (t - s) * (denoiser.velocity(x, (s + t) / 2) + 0 * denoiser.velocity(x, t))
