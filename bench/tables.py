@@ -14,7 +14,7 @@ from fastsample.results.layout import sheet_of
 from fastsample.results.published import beside, published
 from fastsample.results.sheet import Sheet
 from fastsample.results.store import Store
-from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
 
 __all__ = ["notes_of", "table_of"]
 
@@ -72,10 +72,9 @@ def _of_other_data(rows: pd.DataFrame, model: str, metric: str, cells: Sequence[
 @cache
 def complete(solver: str) -> str:
     """`name:option=value,...` with every option and its default, by which two of them are the same or not."""
-    name, _, rest = solver.partition(":")
     try:
-        known = get(name)
-        return f"{name}:{known.known_options | known.parse(rest)}"
+        spec = Spec.parse(solver)
+        return f"{spec.name}:{spec.settings}"
     except ValueError:  # of a solver that is not registered here
         return solver
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from fastsample.datasets.names import number
 from fastsample.results.store import Row
 
-__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "number", "sample_command"]
+__all__ = ["bench_command", "classifier_scale_of", "export_command", "labels_of", "sample_command"]
 
 
 def bench_command(row: Row) -> str:
@@ -49,11 +50,6 @@ def _sampler(row: Row) -> list[str]:
     solver = f"{row.solver}:{options}" if options else row.solver
     words = ["--solver", solver, "--nfe", str(row.nfe_asked)]
     return words + ([] if row.nfe_max else ["--grid", row.grid])  # adaptive solvers choose their times
-
-
-def number(value: float) -> str:
-    """All digits of it, without a needless point."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _text(value: Any) -> str:

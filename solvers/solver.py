@@ -14,6 +14,7 @@ solver to a path, a budget and a grid; calling it samples:
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
-from fastsample.solvers.grids import BudgetError, Grid
+from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
 
 __all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
@@ -111,24 +112,6 @@ class Solver(Facts):
         scheduled = _keyword_only(self.scheduler)
         return {**scheduled, **_keyword_only(self.solve), **self.defaults, **COMMON}
 
-    def parse(self, text: str) -> dict[str, Any]:
-        """Read `key=value,...`; each value takes the type of the option's default.
-
-        Raises:
-            ValueError: for an unknown option, a value of the wrong type, or one that the option cannot have.
-        """
-        options: dict[str, Any] = {}
-        for item in filter(None, text.split(",")):
-            key, sep, value = item.partition("=")
-            known = self.known_options
-            if key not in known:
-                raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
-            if not sep:
-                raise ValueError(f"solver {self.name}: write {key}=VALUE")
-            options[key] = _convert(f"solver {self.name}: {key}", value, known[key])
-        self.claimed_order(**options)  # refuses values that options cannot have
-        return options
-
     @property
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """The values of the options that are closed choices (`Literal`)."""
@@ -136,7 +119,7 @@ class Solver(Facts):
 
     def claimed_order(self, **options: Any) -> int:
         """Order of convergence that `verify` holds the solver to, with these options."""
-        complete = self._complete(options)
+        complete = self.settings(options)
         return self.order if isinstance(self.order, int) else self.order(**complete)
 
     def integration_path(self, path: Path) -> Path:
@@ -169,9 +152,10 @@ class Solver(Facts):
 
         Raises:
             BudgetError: for a budget that the method or the grid cannot spend.
-            ValueError: for an unknown option or grid, or an option's value that it cannot have.
+            SettingError: for an option's value that it cannot have.
+            ValueError: for an unknown option or grid, or a grid on which the method has no finite coefficients.
         """
-        complete = self._complete(options)
+        complete = self.settings(options)
         denoise, afs = complete.pop("denoise"), complete.pop("afs")
         grid = self.default_grid(path) if grid is None else Grid.parse(grid) if isinstance(grid, str) else grid
         own = self.integration_path(path)
@@ -187,9 +171,17 @@ class Solver(Facts):
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        if not self.adaptive and (fault := plan.fault()):
+            raise ValueError(f"solver {self.name} at NFE {nfe}: {fault}")
+        return plan
 
-    def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with the defaults of the others.
+
+        Raises:
+            SettingError: for a value that an option cannot have; ValueError for an unknown option.
+        """
         known = self.known_options
         for key in options:
             if key not in known:
@@ -200,10 +192,13 @@ class Solver(Facts):
                 told = nearest(str(complete[key]), [*map(str, allowed)], key)
                 if isinstance(allowed[0], int):
                     told = f"{key} runs from {allowed[0]} to {allowed[-1]}, not {complete[key]}"
-                raise ValueError(f"solver {self.name}: {told}")
+                raise SettingError(f"solver {self.name}: {told}")
         for key, (low, high) in self.ranges.items():
             if not low <= complete[key] <= high:
-                raise ValueError(f"solver {self.name}: {key} runs from {low:g} to {high:g}, not {complete[key]}")
+                raise SettingError(f"solver {self.name}: {key} runs from {low:g} to {high:g}, not {complete[key]}")
+        for key, value in complete.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingError(f"solver {self.name}: {key} is a number, not {value}")
         return complete
 
 
@@ -249,18 +244,3 @@ def _literals(*functions: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     hints = {key: get_type_hints(function)[key] for function in functions for key in _keyword_only(function)
              if key in function.__annotations__}  # fmt: skip
     return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
-
-
-def _convert(what: str, value: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"{what} is true or false, not {value!r}")
-        return value.lower() == "true"
-    if isinstance(default, int | float):
-        try:
-            return type(default)(value)
-        except ValueError:
-            raise ValueError(
-                f"{what} takes {'an integer' if isinstance(default, int) else 'a number'}, not {value!r}"
-            ) from None
-    return value

@@ -44,8 +44,8 @@ def explain(
     """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
     from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
-    from fastsample.solvers.learned.shelf import table_of
     from fastsample.solvers.proofs.explain import explain as look
+    from fastsample.solvers.spec import table_of
 
     found = open_model(model, home=data_home(), console=console)
     told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
@@ -115,7 +115,7 @@ def export(
     from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
     from fastsample.solvers.exports.export import export as write
-    from fastsample.solvers.learned.shelf import table_of
+    from fastsample.solvers.spec import table_of
 
     found = open_model(model, home=data_home(), console=console)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)

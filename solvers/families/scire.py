@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from fastsample.models.denoiser import Denoiser, Prediction
 from fastsample.models.path import Path
-from fastsample.solvers.budgets import agile_orders, fixed_orders, interior_ratios, outer_times
+from fastsample.solvers.budgets import agile_orders, exact_times, fixed_orders, interior_ratios, outer_times
 from fastsample.solvers.exponential import prediction_named
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.recursive_difference import constant_phi, is_exact, phi_per_step
@@ -60,7 +60,7 @@ def _scire_schedule(
     multistep = mode == "multistep"
     if multistep:
         orders = _multistep_orders(nfe, order, lower_order_final and (rule == "root" or nfe < 10))
-        times = grid(path, nfe, t_start, path.t_data)
+        times = exact_times(path, t_start, grid, nfe)
         interiors: list[tuple[float, ...]] = [()] * nfe
     else:
         orders = _split(mode, nfe, order)

@@ -20,7 +20,8 @@ from fastsample.datasets.catalogue import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
 from fastsample.models.public.cards import cards
 from fastsample.results.store import Row, Store
-from fastsample.solvers.learned.shelf import add_table, table_of
+from fastsample.solvers.learned.shelf import add_table
+from fastsample.solvers.spec import table_of
 
 ALL = ("psnr", *DISTRIBUTION_METRICS)
 
