@@ -155,7 +155,7 @@ def _range(name: str, key: str) -> str:
 def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
     """The name, no parameters and the times of the grid in a file."""
     match = re.fullmatch(r"(.+)@([0-9a-f]{16})", text)
-    file, known = FilePath(match[1] if match else text), match[2] if match else ""
+    file, known = FilePath(match[1] if match else text).expanduser(), match[2] if match else ""
     try:
         data = read_small(file)
         content = data.decode()

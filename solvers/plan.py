@@ -23,9 +23,11 @@ __all__ = ["Plan"]
 
 
 class _One(Denoiser):
-    """Answers that data and noise are 1; no number where it is asked for one."""
+    """Answers that data and noise are 1; asked at no number it answers none, and no noise where there is none."""
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        if r != 0 and self.path.sigma(t) <= 0:
+            raise ZeroDivisionError
         return p + r + 0 * x
 
 
@@ -113,14 +115,16 @@ class Plan:
                     return ""
         except (ArithmeticError, ValueError):  # by zero, or of the logarithm of it
             pass
-        why = "with these options"
         if any(s == t for s, t in pairwise(self.times)):
             why = "which repeats a time: a step of length 0"
         elif self.own.sigma(self.times[-1]) <= 0:
             why = "which ends at clean data, where sigma is 0 and lambda infinite"
         elif self.own.alpha(self.times[0]) <= 0:
             why = "which starts at noise alone, where alpha is 0 and lambda infinite"
-        return f"its coefficients are not finite on grid {self.grid}, {why}; its own are {', '.join(self.solver.grids)}"
+        else:
+            return "its coefficients are not finite with these options"
+        others = " or ".join(grid for grid in self.solver.grids if grid != str(self.grid))
+        return f"its coefficients are not finite on grid {self.grid}, {why}{others and f'; it runs on {others}'}"
 
     def _scale(self, t: float) -> float:
         """Carries x at t of the integration path to the model's path."""

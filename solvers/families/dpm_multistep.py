@@ -44,12 +44,7 @@ def _order(*, order: int, official: bool, **_: Any) -> int:
     return min(order, 2) if official else order
 
 
-_COMMON = partial(
-    Facts,
-    grids=("logsnr", "uniform", "quadratic"),
-    flow_grid="sigmoid",
-    scheduler=multistep_schedule,
-)
+_COMMON = partial(Facts, grids=("logsnr", "uniform", "quadratic"), flow_grid="sigmoid", scheduler=multistep_schedule)
 _DATA = partial(_COMMON, coordinate="x0", paper="2211.01095", singular_start=True)
 _NOISE = partial(_COMMON, coordinate="eps", paper="2206.00927")
 _HALVED = "The official third-order update lacks a factor 2 at the second difference, which makes it second order."

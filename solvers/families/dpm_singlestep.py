@@ -60,11 +60,7 @@ def _order(*, order: int, mode: str, **_: Any) -> int:
 
 
 _COMMON = partial(
-    Facts,
-    order=_order,
-    grids=("logsnr", "uniform", "quadratic"),
-    flow_grid="sigmoid",
-    scheduler=singlestep_schedule,
+    Facts, order=_order, grids=("logsnr", "uniform", "quadratic"), flow_grid="sigmoid", scheduler=singlestep_schedule
 )
 _DATA = partial(_COMMON, coordinate="x0", paper="2211.01095")
 _NOISE = partial(_COMMON, coordinate="eps", paper="2206.00927")

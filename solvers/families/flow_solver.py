@@ -70,14 +70,7 @@ def _order(*, order: int, corrector: str, warmup: str, variant: str, **_: Any) -
     ),
 )
 def flow_solver(
-    denoiser: Denoiser,
-    x: Any,
-    times: Sequence[float],
-    *,
-    order: int,
-    corrector: str,
-    warmup: str,
-    variant: str,
+    denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, corrector: str, warmup: str, variant: str
 ) -> Any:
     """Variable-step Adams-Bashforth on the velocity of the linear path, corrected by Adams-Moulton.
 

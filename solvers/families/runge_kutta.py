@@ -35,13 +35,7 @@ def _explicit(tableau: Tableau, denoiser: Denoiser, x: Any, times: Sequence[floa
     return x
 
 
-_FLOW = partial(
-    Facts,
-    coordinate="velocity",
-    path="flow",
-    singular_start=True,
-    grids=("uniform", "quadratic", "shift"),
-)
+_FLOW = partial(Facts, coordinate="velocity", path="flow", singular_start=True, grids=("uniform", "quadratic", "shift"))
 # On models of other paths the higher orders gain most from the NSR grid.
 _HIGHER = partial(_FLOW, grids=("nsr", "uniform", "sigmoid"), flow_grid="uniform")
 

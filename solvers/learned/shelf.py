@@ -20,7 +20,7 @@ from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.learned.kinds import LEARNED
-from fastsample.solvers.solver import Plan, Solver
+from fastsample.solvers.solver import Facts, Plan, Solver
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
@@ -86,26 +86,12 @@ def table_plan(file: TableFile) -> Plan:
     def solve(denoiser: Denoiser, x: Any, times: Any, *, noise: Any = None) -> Any:
         return play(file.table, denoiser, x, noise)
 
-    solver = Solver(
-        name=file.solver,
-        solve=solve,
-        title=file.title,
-        paper=file.paper,
-        coordinate=file.coordinate,
-        order=0,
-        grids=("learned",),
-        singular_start=True,
-        scheduler=_fixed,
-        stochastic=bool(file.w),
-    )
+    facts = Facts(title=file.title, paper=file.paper, coordinate=file.coordinate, order=0, stochastic=bool(file.w))
+    solver = Solver(name=file.solver, solve=solve, **vars(facts))
     path = file.noise_path
     # The first point, with its own time and scale, is row 0 of the table; the plan itself starts where the noise is.
     times = (path.t_noise, *file.times[1:], file.end)
     return Plan(solver, path, path, Grid("learned"), file.nfe, times, {})
-
-
-def _fixed(*_: object) -> Any:
-    raise ValueError("the times of a table are its own")
 
 
 def add_table(file: TableFile) -> Path:

@@ -46,11 +46,7 @@ class Start:
 
     @classmethod
     def parse(cls, text: str) -> Start:
-        """Read what `str` writes.
-
-        Raises:
-            ValueError: as `Spec.parse`.
-        """
+        """Read what `str` writes; ValueError as of `Spec.parse`."""
         match = re.fullmatch(r"(.*)~(\d)", text)
         return cls(Spec.parse(match[1]), int(match[2])) if match else cls(Spec.parse(text))
 
@@ -68,13 +64,6 @@ class Start:
         whole = ScaledFlow(scale=sigma0)
         own = whole.between(whole.t_noise, whole.t_of_lam(path.lam(path.t_data)))
         return replace(self.sampler.plan(own, nfe), path=path, own=own)
-
-    def disturbed(self, exact: np.ndarray) -> np.ndarray:
-        """The numbers with the noise on them."""
-        if self.noise is None:
-            return exact
-        size, seed = NOISES[self.noise]
-        return np.asarray(exact + size * np.random.default_rng(seed).standard_normal(len(exact)))
 
 
 def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solvers: Sequence[str] = SOLVERS) -> Spec:
@@ -123,4 +112,7 @@ def parameters_of(kind: str, path: Path, nfe: int, start: Start, sigma0: float =
     if facts.base and plan.solver.name != facts.base:
         raise ValueError(f"{kind} starts from {facts.base} at some grid, not from {plan.solver.name}")
     exact = facts.parameters(plan)
-    return replace(exact, start=start.disturbed(exact.start))
+    if start.noise is None:
+        return exact
+    size, seed = NOISES[start.noise]
+    return replace(exact, start=exact.start + size * np.random.default_rng(seed).standard_normal(len(exact.start)))

@@ -85,17 +85,14 @@ def _dpmpp_2m_on_a_flow(case: Case) -> tuple[str, int, dict[str, Any]]:
 def _unipc(case: Case) -> tuple[str, int, dict[str, Any]]:
     given, variant = case["options"], case["solver"].removeprefix("unipc_")
     data = given.get("predict_x0", given.get("data_prediction", given.get("prediction") != "noise_prediction"))
-    return (
-        "unipc",
-        case["nfe_requested"],
-        {
-            "order": case["order"],
-            "variant": "vary_coeff" if variant == "vary_full_corrector" else variant,
-            "official": variant == "vary_coeff",
-            "prediction": "data" if data else "noise",
-            "lower_order_final": _FINAL[given.get("lower_order_final", True)],
-        },
-    )
+    options = {
+        "order": case["order"],
+        "variant": "vary_coeff" if variant == "vary_full_corrector" else variant,
+        "official": variant == "vary_coeff",
+        "prediction": "data" if data else "noise",
+        "lower_order_final": _FINAL[given.get("lower_order_final", True)],
+    }
+    return "unipc", case["nfe_requested"], options
 
 
 @reader("ddim", "DDIM")
