@@ -109,12 +109,13 @@ class Plan:
 
         On numbers, with a denoiser that answers 1, the result is a sum of them: no number if one of them is none.
         """
+        cause = ""
         try:
             with np.errstate(all="ignore"):
                 if math.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)):
                     return ""
-        except (ArithmeticError, ValueError):  # by zero, or of the logarithm of it
-            pass
+        except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
+            cause = f" ({type(error).__name__}: {error})"
         if any(s == t for s, t in pairwise(self.times)):
             why = "which repeats a time: a step of length 0"
         elif self.own.sigma(self.times[-1]) <= 0:
@@ -122,7 +123,7 @@ class Plan:
         elif self.own.alpha(self.times[0]) <= 0:
             why = "which starts at noise alone, where alpha is 0 and lambda infinite"
         else:
-            return "its coefficients are not finite with these options"
+            return f"its coefficients are not finite with these options{cause}"
         others = " or ".join(grid for grid in self.solver.grids if grid != str(self.grid))
         return f"its coefficients are not finite on grid {self.grid}, {why}{others and f'; it runs on {others}'}"
 

@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer()
 
-_SOLVER = "NAME or NAME:OPTION=VALUE,...; a learned or imported solver by its name."
+_SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
 _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
