@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -18,20 +19,21 @@ from fastsample.bench.cli.words import told
 from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.home import data_home
-from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
-from fastsample.solvers.grids import BudgetError, Grid
-from fastsample.solvers.learned.shelf import find_table, fits, table_plan, table_solvers
+from fastsample.solvers.grids import BudgetError, Grid, SettingError
+from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
-from fastsample.solvers.solver import Plan, Solver, get, solvers
+from fastsample.solvers.solver import Plan
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import trace
 from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
 
 _MOST = 100_000  # cells of a sweep
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
-        return self.options if self.table else self.plan.solver.known_options | self.options
+        return self.options if self.table else self.plan.solver.settings(self.options)
 
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""
@@ -90,10 +92,7 @@ class Cell:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        text = ",".join(f"{key}={value}" for key, value in self.options.items())
-        return (
-            f"{self.model.id} {self.plan.solver.name}{':' + text if text else ''} {self.plan.grid} NFE {self.plan.nfe}"
-        )
+        return f"{self.model.id} {Spec(self.plan.solver.name, self.options)} {self.plan.grid} NFE {self.plan.nfe}"
 
 
 def plan_cells(
@@ -115,22 +114,22 @@ def plan_cells(
     count = len(request.model) * len(request.solver) * max(1, len(request.grid)) * len(request.nfe) * request.seeds
     if count > _MOST:
         raise RequestError(f"a sweep has at most {_MOST} cells, not {count}")
-    solvers_asked = {text: _solver(text) for text in request.solver}
-    for text in request.grid:
-        Grid.parse(text)  # says what there is
-    learned = [one for one in solvers_asked.values() if isinstance(one, str)]
-    own = learned + [one.name for one in solvers_asked.values() if isinstance(one, Solver) and one.adaptive]
-    if request.grid and len(own) == len(solvers_asked):
+    cells: dict[str, Cell] = {}
+    skipped: list[Skipped] = []
+    specs, first = _possible(Spec.parse, request.solver, skipped)
+    grids, no_grid = _possible(Grid.parse, request.grid, skipped)
+    first = first or no_grid
+    if first and not specs:
+        raise first
+    own = [spec.name for spec in specs if not spec.gridded]
+    if request.grid and len(own) == len(specs):
         raise RequestError(f"the times of {' and '.join(own)} are their own: leave --grid out")
-    if request.transfer and not learned:
+    if request.transfer and all(spec.solver for spec in specs):
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
         base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
         if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
             open_model(name)  # says what there is
-    cells: dict[str, Cell] = {}
-    skipped: list[Skipped] = []
-    first: Exception | None = None
     for name in request.model:
         try:
             model = open_model(
@@ -142,16 +141,18 @@ def plan_cells(
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
             continue
-        for text, solver in solvers_asked.items():
-            gridded = isinstance(solver, Solver) and not solver.adaptive
-            for grid, nfe in product((gridded and request.grid) or (None,), request.nfe):
+        for spec in specs:
+            takes = spec.gridded and not spec.grid and request.grid
+            for one, nfe in product([spec.on(grid) for grid in grids] if takes else [spec], request.nfe):
                 try:
-                    plan, options, table = _plan(text, solver, model, grid, nfe, request)
+                    plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
                     first = first or error
-                    what = f"{model.id} {text}{f' {grid}' if grid else ''} NFE {nfe}"
+                    what = f"{model.id} {replace(one, grid=None)}{f' {one.grid}' if one.grid else ''} NFE {nfe}"
                     skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
+                foreign = table is not None and not fits(table, model, request.guidance)
+                options = {"transfer": table.model} if table and foreign else dict(one.options)
                 for seed in range(request.seed, request.seed + request.seeds):
                     cell = Cell(model, plan, options, request.asked, request.samples, seed, metrics, table)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
@@ -161,29 +162,19 @@ def plan_cells(
     return list(cells.values()), skipped
 
 
-def _solver(text: str) -> Solver | str:
-    """A registered solver, or the name of one that is known by its tables."""
-    name, _, rest = text.partition(":")
-    if name in solvers():
-        get(name).parse(rest)
-        return get(name)
-    if name not in (tables := table_solvers()):
-        raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
-    if rest:
-        raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
-    return name
-
-
-def _plan(
-    text: str, solver: Solver | str, model: Model, grid: str | None, nfe: int, request: Request
-) -> tuple[Plan, dict[str, Any], TableFile | None]:
-    """The plan of one cell, its options as rows show them, and its table if it has one."""
-    if isinstance(solver, Solver):
-        options = solver.parse(text.partition(":")[2])
-        return solver.plan(model.path, nfe, grid, **options), options, None
-    table = find_table(solver, model, nfe, request.guidance, transfer=request.transfer)
-    foreign = not fits(table, model, request.guidance)
-    return table_plan(table), {"transfer": table.model} if foreign else {}, table
+def _possible(
+    read: Callable[[str], _Read], texts: Iterable[str], skipped: list[Skipped]
+) -> tuple[list[_Read], Exception | None]:
+    """What can be read of the texts, and the first reason why one cannot be; such a one leaves out its own cells."""
+    found: list[_Read] = []
+    first: Exception | None = None
+    for text in texts:
+        try:
+            found.append(read(text))
+        except SettingError as error:
+            first = first or error
+            skipped.append(Skipped(text, told(error), failed=True))
+    return found, first
 
 
 def _check_options(model: Model, request: Request) -> None:

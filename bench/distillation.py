@@ -28,10 +28,10 @@ from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.protocol import Protocol
-from fastsample.solvers.grids import Grid
-from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr, parameters_of, starts
+from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr
+from fastsample.solvers.learned.kinds import kind_named
 from fastsample.solvers.learned.parameters import Parameters
-from fastsample.solvers.learned.shelf import LEARNED
+from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import get
 from fastsample.solvers.table_file import TableFile, Training
@@ -121,7 +121,7 @@ class Distillation:
         Args:
             kind: of `LEARNED`.
             nfe: evaluations of the table.
-            initial: `SOLVER[:OPTIONS][@GRID]` to start from, or `auto`, which tries several.
+            initial: a `Start` in words, or `auto`, which tries several.
             sigma0: scale of the noise on whose path the initial solver is traced; 1 changes nothing.
             steps: Gauss-Newton steps at most, from each starting point.
             minutes: no step begins after this time, and no starting point.
@@ -137,12 +137,13 @@ class Distillation:
         kept, cost = _Kept(data_home() / "distill" / f"{self._key(kind, nfe, initial, sigma0, seed)}.json"), _Cost()
         if not kept.starts:
             self.progress(f"NFE {nfe}: looking for a starting point")
-            kept.starts = starts(kind, path, nfe, validation, self.batch) if initial == "auto" else [initial]
+            found_here = initial == "auto"
+            kept.starts = [*map(str, starts(kind, path, nfe, validation, self.batch))] if found_here else [initial]
         found: list[tuple[str, Parameters, Fit]] = []
         for name in kept.starts:
             if found and cost.seconds > 60 * minutes:
                 break
-            parameters = parameters_of(kind, path, nfe, name, sigma0)
+            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0)
             try:
                 state, cost = self._fit(parameters, kept, cost, name, steps=steps, minutes=minutes, seed=seed)
             except FloatingPointError:
@@ -152,7 +153,7 @@ class Distillation:
             raise FloatingPointError(f"no starting point of {kind} at NFE {nfe} has a finite result")
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
-        title, paper, _ = LEARNED[kind]
+        learned = kind_named(kind)
         training = Training(
             initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
             tried={_told(one): fitted.validation for one, _, fitted in found},
@@ -167,7 +168,7 @@ class Distillation:
         )  # fmt: skip
         options = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
         file = TableFile.of(
-            table, path, solver=kind, title=title, paper=paper, model=self.model.id,
+            table, path, solver=kind, title=learned.title, paper=learned.paper, model=self.model.id,
             model_sha256=self.model.sha256, guidance=self.guidance, options=options, training=training,
         )  # fmt: skip
         kept.file.unlink(missing_ok=True)
@@ -239,8 +240,7 @@ def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, flo
 
 def _told(initial: str) -> str:
     """A starting point as a table file tells it: a file's grid by its name and hash."""
-    solver, _, grid = initial.partition("@")
-    return f"{solver}@{Grid.parse(grid)}" if grid.startswith("file:") else initial
+    return initial if initial == "auto" else str(Start.parse(initial))
 
 
 class _Kept:

@@ -23,10 +23,10 @@ from fastsample.models.training import pairs as files
 from fastsample.models.training.pairs import PairStore, noise_quality
 from fastsample.models.training.process import progress_bar
 from fastsample.models.training.recipe import Pairs, Recipe, RecipeError
-from fastsample.solvers.grids import GRIDS
-from fastsample.solvers.learned.shelf import table_of, table_plan
+from fastsample.solvers.grids import GRIDS, Grid
 from fastsample.solvers.numerics import NUMERICS
-from fastsample.solvers.solver import Plan, get, solvers
+from fastsample.solvers.solver import Plan, get
+from fastsample.solvers.spec import Spec
 
 __all__ = ["generate", "invert", "make_pairs"]
 
@@ -69,12 +69,11 @@ def make_pairs(
 
 
 def _plan(coupling: Pairs, model: Model) -> Plan:
-    name, _, rest = coupling.solver.partition(":")
-    if name in solvers():
-        if get(name).stochastic:
-            raise RecipeError(f"pairs are ends of an ODE's trajectories, and solver {name} draws noise on the way")
-        return get(name).plan(model.path, coupling.nfe, coupling.grid, **get(name).parse(rest))
-    return table_plan(table_of(coupling.solver, model, coupling.nfe))
+    spec = Spec.parse(coupling.solver).on(Grid.parse(coupling.grid) if coupling.grid else None)
+    plan, _ = spec.plan_for(model, coupling.nfe)
+    if plan.solver.stochastic:
+        raise RecipeError(f"pairs are ends of an ODE's trajectories, and solver {spec.name} draws noise on the way")
+    return plan
 
 
 @torch.inference_mode()

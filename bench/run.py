@@ -26,6 +26,7 @@ from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.numerics import NUMERICS
+from fastsample.solvers.spec import Spec
 
 __all__ = ["SHARD", "CellError", "Runner"]
 
@@ -126,6 +127,7 @@ class Runner:
             title=solver.title,
             options=cell.options,
             settings=cell.settings,
+            sampler=str(Spec(solver.name, cell.options)),
             grid=str(cell.plan.grid),
             own_grid=str(cell.plan.grid if cell.table else solver.default_grid(cell.model.path)),
             times=list(cell.plan.times),

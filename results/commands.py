@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
+from fastsample.datasets.names import number
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 
-__all__ = ["bench_command", "export_command", "number", "sample_command"]
+__all__ = ["bench_command", "export_command", "sample_command"]
 
 
 def bench_command(row: Row) -> str:
@@ -36,19 +36,8 @@ def _sampler(row: Row) -> list[str]:
     if row.learned:  # it has no options, and its times are its own
         words = ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
         return words + (["--transfer"] if "transfer" in row.options else [])
-    options = ",".join(f"{key}={_text(value)}" for key, value in row.options.items())
-    solver = f"{row.solver}:{options}" if options else row.solver
-    words = ["--solver", solver, "--nfe", str(row.nfe_asked)]
+    words = ["--solver", row.sampler, "--nfe", str(row.nfe_asked)]
     return words + ([] if row.adaptive else ["--grid", row.grid])  # adaptive solvers choose their times
-
-
-def number(value: float) -> str:
-    """All digits of it, without a needless point."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _command(name: str, row: Row) -> str:

@@ -217,7 +217,7 @@ def _words(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _title(metric: str) -> str:
     better = "higher" if metric_of(metric).higher else "lower"
-    return f"{'PSNR [dB]' if metric == 'psnr' else metric} ({better} is better)"
+    return f"{metric_of(metric).head(metric)} ({better} is better)"
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:

@@ -34,7 +34,8 @@ class Row(Protocol):
         cell: identity, a hash of all that determines the numbers.
         model, checkpoint_sha256: the model and the hash of its weights ("" for analytic models).
         version: of this form; rows without it are of version 1.
-        solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it.
+        solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it; `sampler` is the
+            sentence of solver and options, as `--solver` takes it.
         settings: options with defaults filled in; own_grid: the solver's recommended grid on the model. Rows of older
             versions have neither.
         times: outer times on the path that the solver integrates on.
@@ -59,6 +60,7 @@ class Row(Protocol):
     title: str
     options: dict[str, JsonValue]
     settings: dict[str, JsonValue] = Field({})
+    sampler: str
     grid: str
     own_grid: str = ""
     times: list[float]
@@ -93,8 +95,8 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a flat frame: nested fields become columns such as `metrics.psnr`, options `key=value,...`."""
     order = [*Row.__annotations__, *Protocol.model_fields]
     flat = [
-        {name: value for name in order if name != "settings" for value in (getattr(row, name),)}
-        | {"options": ",".join(f"{k}={v}" for k, v in row.options.items())}
+        {name: value for name in order if name not in ("settings", "sampler") for value in (getattr(row, name),)}
+        | {"options": row.sampler.partition(":")[2]}
         for row in rows
     ]
     return pd.json_normalize(flat, max_level=1)
@@ -135,9 +137,16 @@ def _upgraded(facts: dict[str, Any]) -> dict[str, Any]:
     said = facts.get("protocol")
     if facts.get("version", 1) == VERSION or not isinstance(said, dict):
         return facts
+    options = facts.get("options")
+    given = ",".join(f"{key}={_text(value)}" for key, value in options.items()) if isinstance(options, dict) else ""
     fields = {
+        "sampler": f"{facts.get('solver')}{':' if given else ''}{given}",
         "labels": "balanced" if str(said.get("labels", "")).startswith("i modulo") else "random",
         "classifier_scale": str(said.get("classifier guidance", "0")).rpartition(" ")[2],
         "reference_steps": said.get("reference steps"),
     }
     return fields | facts
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

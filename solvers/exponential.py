@@ -98,7 +98,13 @@ def adams_half(b: Callable[[float], float]) -> Rule:
 
 
 def step(
-    path: Path, x: Any, s: float, t: float, prediction: str, values: Sequence[tuple[float, Any]], rule: Rule,
+    path: Path,
+    x: Any,
+    s: float,
+    t: float,
+    prediction: str,
+    values: Sequence[tuple[float, Any]],
+    rule: Rule,
     sde: bool = False,
 ) -> Any:
     """x at t from x at s; `values` are (lambda, m), m_0 at s first.
@@ -149,8 +155,14 @@ def multistep(
 
 
 def multistep_schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, order: Literal[1, 2, 3, 4] = 2,
-    lower_order_final: Literal["always", "short", "never"] = "short", prediction: Literal["data", "noise"] = "data",
+    path: Path,
+    t_start: float,
+    grid: Grid,
+    nfe: int,
+    *,
+    order: Literal[1, 2, 3, 4] = 2,
+    lower_order_final: Literal["always", "short", "never"] = "short",
+    prediction: Literal["data", "noise"] = "data",
 ) -> Schedule:
     """One interval and one evaluation a step; the order rises from 1 to `order`.
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fastsample.models.denoiser import Denoiser
-from fastsample.solvers.solver import register, steps
+from fastsample.solvers.solver import Facts, register, steps
 from fastsample.solvers.table import Table, play
 
 __all__ = ["register_k_diffusion", "table_of_function"]
@@ -33,7 +33,7 @@ def register_k_diffusion(
     """Register a k-diffusion sampler as a solver.
 
     Args:
-        name, title, paper, order: as in `fastsample.solvers.solver.register`.
+        name, title, paper, order: as in `register` and `Facts` of `fastsample.solvers.solver`.
         function: called as function(model, x, sigmas, extra_args={}, disable=True, **arguments); it must be
             deterministic and its evaluations may not depend on x.
         evaluations: model calls of one step.
@@ -48,10 +48,17 @@ def register_k_diffusion(
         return play(table(tuple(times)), denoiser, x)
 
     solve.__doc__ = function.__doc__ or f"The k-diffusion sampler {function.__name__}."
-    register(
-        name, title=title, paper=paper, coordinate="x0", order=order, grids=("karras", "logsnr"), flow_grid="sigmoid",
-        path="edm", scheduler=steps(evaluations),
-    )(solve)  # fmt: skip
+    facts = Facts(
+        title=title,
+        paper=paper,
+        coordinate="x0",
+        order=order,
+        grids=("karras", "logsnr"),
+        flow_grid="sigmoid",
+        path="edm",
+        scheduler=steps(evaluations),
+    )
+    register(name, facts)(solve)
 
 
 def table_of_function(function: Sample, sigmas: Sequence[float], **arguments: Any) -> Table:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastsample.models.altered import AnalyticFirstStep
 from fastsample.models.denoiser import Denoiser, scale_between
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
     from fastsample.solvers.solver import Solver
 
 __all__ = ["Plan"]
+
+
+class _One(Denoiser):
+    """Answers that data and noise are 1; asked at no number it answers none, and no noise where there is none."""
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        if r != 0 and self.path.sigma(t) <= 0:
+            raise ZeroDivisionError
+        return p + r + 0 * x
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,29 @@ class Plan:
         shift = alpha - factor * before
         exact = self.noise_start or abs(shift) < 1e-9 * math.hypot(alpha, sigma)
         return 1.0 if abs(factor - 1) < 1e-15 else factor, 0.0 if exact else shift
+
+    def fault(self) -> str:
+        """Why the coefficients on these times are not finite; "" if they are.
+
+        On numbers, with a denoiser that answers 1, the result is a sum of them: no number if one of them is none.
+        """
+        cause = ""
+        try:
+            with np.errstate(all="ignore"):
+                if math.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)):
+                    return ""
+        except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
+            cause = f" ({type(error).__name__}: {error})"
+        if any(s == t for s, t in pairwise(self.times)):
+            why = "which repeats a time: a step of length 0"
+        elif self.own.sigma(self.times[-1]) <= 0:
+            why = "which ends at clean data, where sigma is 0 and lambda infinite"
+        elif self.own.alpha(self.times[0]) <= 0:
+            why = "which starts at noise alone, where alpha is 0 and lambda infinite"
+        else:
+            return f"its coefficients are not finite with these options{cause}"
+        others = " or ".join(grid for grid in self.solver.grids if grid != str(self.grid))
+        return f"its coefficients are not finite on grid {self.grid}, {why}{others and f'; it runs on {others}'}"
 
     def _scale(self, t: float) -> float:
         """Carries x at t of the integration path to the model's path."""

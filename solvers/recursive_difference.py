@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fastsample.solvers.grids import SettingError
+
 __all__ = ["constant_phi", "is_exact", "phi_1", "phi_per_step"]
 
 
@@ -16,7 +18,7 @@ def constant_phi(phi: str) -> float:
     """phi from `m<k>` (phi_1(k)), `limit` ((e - 1)/e), `fd` (1), or a number.
 
     Raises:
-        ValueError: for anything else, and for numbers that are not positive.
+        SettingError: for anything else, and for numbers that are not positive.
     """
     if phi in ("limit", "fd"):
         return {"limit": -math.expm1(-1), "fd": 1.0}[phi]
@@ -25,7 +27,7 @@ def constant_phi(phi: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise ValueError(f"phi is m3, limit, fd, code-root, code-sd or a positive number, not {phi!r}")
+        raise SettingError(f"phi is m3, limit, fd, code-root, code-sd or a positive number, not {phi!r}")
     return value
 
 

@@ -4,7 +4,7 @@ A solver is `solve(denoiser, x, times, **options) -> x`. It uses only additions 
 products with Python floats, computes its coefficients in float64 on the host, and asks
 `denoiser.path` for alpha, sigma and lambda. `times` runs from noise to data.
 
-`register` states what a reader of a results table needs to know. A `Plan` (see `solvers.plan`) binds a
+`register` gives it a name and its `Facts`. A `Plan` (see `solvers.plan`) binds a
 solver to a path, a budget and a grid; calling it samples:
 
     plan = get("scire").plan(denoiser.path, nfe=10, order=3)
@@ -14,7 +14,8 @@ solver to a path, a budget and a grid; calling it samples:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,10 +23,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
-from fastsample.solvers.grids import BudgetError, Grid
+from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
 
-__all__ = ["Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
+__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
 
 Solve = Callable[..., Any]
 
@@ -61,52 +62,55 @@ def steps(evaluations: int = 1, extra: int = 0) -> Scheduler:
     return schedule
 
 
-@dataclass(frozen=True)
-class Solver:
-    """A registered solver; see `register` for the fields."""
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a reader of a results table needs to know of a solver, and what a plan does with it.
+
+    Attributes:
+        title: what a table calls it; paper: arXiv id.
+        coordinate: the prediction that the method asks the denoiser for.
+        order: claimed order of convergence, or a function of the options.
+        grids: recommended grids, best first.
+        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
+        path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR do not care).
+        singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
+        scheduler: chooses steps and orders that spend the budget.
+        defaults: option values of this member that differ from the function's.
+        variants: option sets, beside others, that tests and `verify` prove.
+        note: one sentence on how official code differs.
+        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
+        ranges: of options that are numbers, ends included.
+    """
+
+    title: str
+    paper: str
+    coordinate: Prediction
+    order: int | Callable[..., int]
+    grids: Sequence[str] = ("logsnr",)
+    flow_grid: str | None = None
+    path: str | None = None
+    singular_start: bool = False
+    scheduler: Scheduler = field(default_factory=steps)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    variants: Sequence[Mapping[str, Any]] = ({},)
+    note: str = ""
+    stochastic: bool = False
+    adaptive: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(Facts):
+    """A registered solver: a name, a solve function, and their facts."""
 
     name: str
     solve: Solve
-    title: str
-    paper: str
-    family: str
-    coordinate: Prediction
-    order: int | Callable[..., int]
-    grids: tuple[str, ...]
-    flow_grid: str | None
-    path: str | None
-    singular_start: bool
-    scheduler: Scheduler
-    defaults: Mapping[str, Any]
-    variants: tuple[Mapping[str, Any], ...]
-    note: str
-    stochastic: bool
-    adaptive: bool
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def known_options(self) -> dict[str, Any]:
         """Every option with its default, the common ones last."""
         scheduled = _keyword_only(self.scheduler)
         return {**scheduled, **_keyword_only(self.solve), **self.defaults, **COMMON}
-
-    def parse(self, text: str) -> dict[str, Any]:
-        """Read `key=value,...`; each value takes the type of the option's default.
-
-        Raises:
-            ValueError: for an unknown option, a value of the wrong type, or one that the option cannot have.
-        """
-        options: dict[str, Any] = {}
-        for item in filter(None, text.split(",")):
-            key, sep, value = item.partition("=")
-            known = self.known_options
-            if key not in known:
-                raise ValueError(nearest(key, list(known), f"option of solver {self.name}"))
-            if not sep:
-                raise ValueError(f"solver {self.name}: write {key}=VALUE")
-            options[key] = _convert(f"solver {self.name}: {key}", value, known[key])
-        self.claimed_order(**options)  # refuses values that options cannot have
-        return options
 
     @property
     def choices(self) -> dict[str, tuple[Any, ...]]:
@@ -115,7 +119,7 @@ class Solver:
 
     def claimed_order(self, **options: Any) -> int:
         """Order of convergence that `verify` holds the solver to, with these options."""
-        complete = self._complete(options)
+        complete = self.settings(options)
         return self.order if isinstance(self.order, int) else self.order(**complete)
 
     def integration_path(self, path: Path) -> Path:
@@ -123,8 +127,11 @@ class Solver:
         target = path if self.path is None else path_named(self.path)
         if target.name == path.name:
             return path
-        start = target.t_noise if path.alpha(path.t_noise) <= 0 else target.t_of_lam(path.lam(path.t_noise))
-        if path.alpha(path.t_noise) <= 0 < target.alpha(target.t_noise):
+        if path.alpha(path.t_noise) > 0:  # the noise end has a lambda
+            start = target.t_of_lam(path.lam(path.t_noise))
+        elif target.alpha(target.t_noise) <= 0:  # both begin with noise alone
+            start = target.t_noise
+        else:  # the target has no such time
             start = target.t_of_lam(path.lam(path.t_finite))
         return target.between(start, target.t_of_lam(path.lam(path.t_data)))
 
@@ -145,9 +152,10 @@ class Solver:
 
         Raises:
             BudgetError: for a budget that the method or the grid cannot spend.
-            ValueError: for an unknown option or grid, or an option's value that it cannot have.
+            SettingError: for an option's value that it cannot have.
+            ValueError: for an unknown option or grid, or a grid on which the method has no finite coefficients.
         """
-        complete = self._complete(options)
+        complete = self.settings(options)
         denoise, afs = complete.pop("denoise"), complete.pop("afs")
         grid = self.default_grid(path) if grid is None else Grid.parse(grid) if isinstance(grid, str) else grid
         own = self.integration_path(path)
@@ -163,9 +171,17 @@ class Solver:
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        return Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        if not self.adaptive and (fault := plan.fault()):
+            raise ValueError(f"solver {self.name} at NFE {nfe}: {fault}")
+        return plan
 
-    def _complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with the defaults of the others.
+
+        Raises:
+            SettingError: for a value that an option cannot have; ValueError for an unknown option.
+        """
         known = self.known_options
         for key in options:
             if key not in known:
@@ -176,79 +192,26 @@ class Solver:
                 told = nearest(str(complete[key]), [*map(str, allowed)], key)
                 if isinstance(allowed[0], int):
                     told = f"{key} runs from {allowed[0]} to {allowed[-1]}, not {complete[key]}"
-                raise ValueError(f"solver {self.name}: {told}")
+                raise SettingError(f"solver {self.name}: {told}")
         for key, (low, high) in self.ranges.items():
             if not low <= complete[key] <= high:
-                raise ValueError(f"solver {self.name}: {key} runs from {low:g} to {high:g}, not {complete[key]}")
+                raise SettingError(f"solver {self.name}: {key} runs from {low:g} to {high:g}, not {complete[key]}")
+        for key, value in complete.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingError(f"solver {self.name}: {key} is a number, not {value}")
         return complete
 
 
 _SOLVERS: dict[str, Solver] = {}
 
 
-def register(
-    name: str,
-    *,
-    title: str,
-    paper: str,
-    coordinate: Prediction,
-    order: int | Callable[..., int],
-    grids: Sequence[str] = ("logsnr",),
-    flow_grid: str | None = None,
-    path: str | None = None,
-    singular_start: bool = False,
-    scheduler: Scheduler | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    variants: Iterable[Mapping[str, Any]] = ({},),
-    note: str = "",
-    stochastic: bool = False,
-    adaptive: bool = False,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> Callable[[Solve], Solve]:
-    """Register a solve function under a name; one function may be registered several times.
-
-    Args:
-        name: what the command line calls it.
-        title: what a table calls it.
-        paper: arXiv id.
-        coordinate: the prediction that the method asks the denoiser for.
-        order: claimed order of convergence, or a function of the options.
-        grids: recommended grids, best first.
-        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
-        path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR
-            do not care).
-        singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
-        scheduler: chooses steps and orders that spend the budget; one evaluation a step if None.
-        defaults: option values of this member that differ from the function's.
-        variants: option sets, beside others, that tests and `verify` prove.
-        note: one sentence on how official code differs.
-        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
-        ranges: of options that are numbers, ends included.
-    """
+def register(name: str, facts: Facts) -> Callable[[Solve], Solve]:
+    """Register a solve function under the name that the command line calls it; one may be registered several times."""
 
     def decorate(solve: Solve) -> Solve:
         if name in _SOLVERS:
             raise ValueError(f"solver {name} is registered twice")
-        _SOLVERS[name] = Solver(
-            name,
-            solve,
-            title,
-            paper,
-            solve.__module__.rpartition(".")[2],
-            coordinate,
-            order,
-            tuple(grids),
-            flow_grid,
-            path,
-            singular_start,
-            scheduler or steps(),
-            dict(defaults or {}),
-            tuple(variants),
-            note,
-            stochastic,
-            adaptive,
-            dict(ranges or {}),
-        )
+        _SOLVERS[name] = Solver(name=name, solve=solve, **vars(facts))
         return solve
 
     return decorate
@@ -281,18 +244,3 @@ def _literals(*functions: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     hints = {key: get_type_hints(function)[key] for function in functions for key in _keyword_only(function)
              if key in function.__annotations__}  # fmt: skip
     return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
-
-
-def _convert(what: str, value: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"{what} is true or false, not {value!r}")
-        return value.lower() == "true"
-    if isinstance(default, int | float):
-        try:
-            return type(default)(value)
-        except ValueError:
-            raise ValueError(
-                f"{what} takes {'an integer' if isinstance(default, int) else 'a number'}, not {value!r}"
-            ) from None
-    return value

@@ -12,4 +12,6 @@ def row_of(cell="abc", **changes):
         device="cpu x1", metrics={"psnr": 30.0}, seconds={"network": 2.0, "solver": 0.1, "metrics": 0.1, "total": 2.2},
         protocol={"noise": "philox"}, versions={"fastsample": "0"}, created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
-    return Row(**facts | changes)
+    facts |= changes
+    text = ",".join(f"{key}={value}" for key, value in facts["options"].items())
+    return Row(**{"sampler": f"{facts['solver']}{':' if text else ''}{text}"} | facts)

@@ -71,7 +71,7 @@ LEARNED = {"bns", "dss", "rk1-bespoke", "rk2-bespoke"}
 @pytest.mark.parametrize(
     ("names", "registries", "rooms"),
     [
-        (METRICS, ("results/metrics.py", "bench/metrics/measures/"), ("results/", "bench/")),
+        (METRICS, ("results/metrics.py", "bench/metrics/"), ("results/", "bench/")),
         (LEARNED, ("solvers/learned/kinds.py",), ("",)),
     ],
     ids=["metrics", "learned solvers"],

@@ -63,7 +63,7 @@ def bench(
         Words, typer.Option(help=r"Model ids, .safetensors files or .toml cards. \[default: cifar10-tiny-vp]")
     ] = None,
     solver: Annotated[
-        Words, typer.Option(help=r"Solvers, each NAME or NAME:OPTION=VALUE,... \[default: scire]")
+        Words, typer.Option(help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
     grid: Annotated[Words, typer.Option(help=r"Time grids. \[default: each solver's own]")] = None,
@@ -146,7 +146,7 @@ def list_(
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("samples.png"),
     model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
-    solver: Annotated[str, typer.Option(help="NAME or NAME:OPTION=VALUE,...")] = "scire",
+    solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
     grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,

@@ -60,18 +60,17 @@ def distill(
     from fastsample.bench.distillation import distill as learn
     from fastsample.bench.sampling import Sampler, choose_device
     from fastsample.datasets.home import data_home
-    from fastsample.datasets.names import nearest
     from fastsample.models.catalogue import open_model
-    from fastsample.solvers.learned.shelf import LEARNED, add_table
+    from fastsample.solvers.learned.kinds import kind_named
+    from fastsample.solvers.learned.shelf import add_table
 
-    if kind not in LEARNED:
-        raise ValueError(nearest(kind, list(LEARNED), "learned solver"))
+    learned = kind_named(kind)
     wanted = budgets(nfe, TABLE_NFE) or (8,)
     found = open_model(model, home=data_home(), console=console)
     if guidance and not found.num_classes:
         raise ValueError(f"{found.id} has no classes, which classifier-free guidance needs")
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
-    table = Table(*columns, header_style="bold", title=f"{LEARNED[kind][0]} for {found.id}", title_justify="left")
+    table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
     convention = ""
     try:
         with console.status("") as status:

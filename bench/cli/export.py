@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer()
 
-_SOLVER = "NAME or NAME:OPTION=VALUE,...; a learned or imported solver by its name."
+_SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
 _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
@@ -44,8 +44,8 @@ def explain(
     """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
     from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
-    from fastsample.solvers.learned.shelf import table_of
     from fastsample.solvers.proofs.explain import explain as look
+    from fastsample.solvers.spec import table_of
 
     found = open_model(model, home=data_home(), console=console)
     told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
@@ -115,7 +115,7 @@ def export(
     from fastsample.datasets.home import data_home
     from fastsample.models.catalogue import open_model
     from fastsample.solvers.exports.export import export as write
-    from fastsample.solvers.learned.shelf import table_of
+    from fastsample.solvers.spec import table_of
 
     found = open_model(model, home=data_home(), console=console)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)

@@ -15,7 +15,7 @@ from fastsample.models.path import VPLinear
 from fastsample.models.training.recipe import Recipe, command_of, recipes
 from fastsample.results.metrics import METRICS
 from fastsample.solvers.grids import GRIDS
-from fastsample.solvers.learned.shelf import LEARNED
+from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
 
@@ -37,7 +37,8 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         ),
         "models": lambda: (("model", "what it is"), list(model_names().items())),
         "recipes": lambda: (
-            ("recipe", "what it is", "train with", "images", "source"), list(map(_recipe, recipes().values()))
+            ("recipe", "what it is", "train with", "images", "source"),
+            list(map(_recipe, recipes().values())),
         ),
         "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
@@ -69,9 +70,9 @@ def _solver(solver: Solver, long: bool) -> tuple[str, ...]:
 
 
 def _learned(name: str, long: bool) -> tuple[str, ...]:
-    title, paper, what = LEARNED[name]
-    line = (name, title, "learned", paper, "learned")
-    return (*line, "", f"Learned for a model by `fastsample distill {name}`: {what}.") if long else line
+    kind = LEARNED[name]
+    line = (name, kind.title, "learned", kind.paper, "learned")
+    return (*line, "", f"Learned for a model by `fastsample distill {name}`: {kind.learned}.") if long else line
 
 
 def solver_page() -> str:

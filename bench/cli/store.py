@@ -78,25 +78,14 @@ def table(
     import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
     from fastsample.results.store import Store
     from fastsample.results.tables import table_of
+    from fastsample.solvers.spec import complete
 
     sheet = table_of(
         Store(store, create=False), rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
         metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-        intervals=intervals, same=_complete if published else None,
+        intervals=intervals, same=complete if published else None,
     )  # fmt: skip
     _print(sheet, form, out)
-
-
-def _complete(solver: str) -> str:
-    """`name:option=value,...` with every option and its default, by which two of them are the same or not."""
-    from fastsample.solvers.solver import get
-
-    name, _, rest = solver.partition(":")
-    try:
-        known = get(name)
-        return f"{name}:{known.known_options | known.parse(rest)}"
-    except ValueError:  # of a solver that is not registered here
-        return solver
 
 
 @app.command(epilog="Example: fastsample show results-store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -74,12 +75,12 @@ def finite(value: float | None) -> float | None:
 
 
 def solver_words(values: Words) -> tuple[str, ...] | None:
-    """Like `split_words`, but `scire:order=3,mode=multistep` keeps its options."""
+    """Like `split_words`, but what begins with `option=` stays with the solver or grid before it."""
     if not values:
         return None
     found: list[str] = []
     for item in (item for value in values for item in value.split(",") if item):
-        if "=" in item and ":" not in item and found:
+        if re.match(r"[^:@=]+=", item) and found:
             found[-1] += f",{item}"
         else:
             found.append(item)

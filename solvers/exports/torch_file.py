@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastsample.models.denoiser import Prediction
 from fastsample.solvers.exports.conventions import from_output, timestep_map
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table_file import TableFile
 
 __all__ = ["PREDICTIONS", "to_python"]
@@ -72,7 +73,6 @@ def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
     if file.model:
         made_for = f"{file.model} (sha256 {file.model_sha256[:16] or 'none'}, guidance {file.guidance:g})"
         belongs = f"Made for {_quoted(made_for)}, and for no other model."
-    options = ",".join(f"{key}={value}" for key, value in file.options.items())
     answer, convert = "model(point, TIMES[i])", ""
     if prediction != file.coordinate:
         answer = "FROM_MODEL[i][0] * point + FROM_MODEL[i][1] * model(point, TIMES[i])"
@@ -87,7 +87,7 @@ def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
         }
     return _FILE.format(
         title=_quoted(file.title), nfe=file.nfe, version=version("fastsample"), paper=_quoted(file.paper),
-        solver=_quoted(":".join(filter(None, (file.solver, options)))), sha256=file.sha256[:16], belongs=belongs,
+        solver=_quoted(str(Spec(file.solver, file.options))), sha256=file.sha256[:16], belongs=belongs,
         path=path.name, formula=(inspect.getdoc(path) or "").splitlines()[0], times=file.times, a=file.a,
         b=_matrix(file.b), t_noise=path.t_noise, t_data=path.t_data, prediction=PREDICTIONS[prediction], c=convert,
         f=answer,

@@ -1,4 +1,4 @@
-"""One file a family of solvers, which registers its solvers by being there: every module of this folder is imported."""
+"""One file a family of solvers or of grids, registered by being there: every module of this folder is imported."""
 
 import pkgutil
 from importlib import import_module

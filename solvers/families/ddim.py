@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from fastsample.models.denoiser import Denoiser
-from fastsample.solvers.solver import register
+from fastsample.solvers.solver import Facts, register
 
-_COMMON: dict[str, Any] = {
-    "coordinate": "x0", "order": 1, "singular_start": True, "flow_grid": "uniform",
-    "grids": ("logsnr", "uniform", "quadratic", "integer-uniform", "integer-quad"),
-}
+_COMMON = partial(
+    Facts,
+    coordinate="x0",
+    order=1,
+    singular_start=True,
+    flow_grid="uniform",
+    grids=("logsnr", "uniform", "quadratic", "integer-uniform", "integer-quad"),
+)
 
 
 @register(
-    "ddim", title="DDIM", paper="2010.02502",
-    note="PNDM's DDIM reads its table of alpha one entry late (official=true); DDIM's own code does not.", **_COMMON,
+    "ddim",
+    _COMMON(
+        title="DDIM",
+        paper="2010.02502",
+        note="PNDM's DDIM reads its table of alpha one entry late (official=true); DDIM's own code does not.",
+    ),
 )
 def ddim(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool = False) -> Any:
     """x_t = alpha_t x0 + sigma_t eps (arXiv 2010.02502, eq. 12 with eta = 0); first order, one evaluation a step.
@@ -39,10 +48,8 @@ def ddim(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool =
     return x
 
 
-@register("ddpm", title="DDPM", paper="2006.11239", stochastic=True, ranges={"eta": (0, 1)}, **_COMMON)
-def ddpm(
-    denoiser: Denoiser, x: Any, times: Sequence[float], *, noise: Callable[[int], Any], eta: float = 1.0
-) -> Any:
+@register("ddpm", _COMMON(title="DDPM", paper="2006.11239", stochastic=True, ranges={"eta": (0, 1)}))
+def ddpm(denoiser: Denoiser, x: Any, times: Sequence[float], *, noise: Callable[[int], Any], eta: float = 1.0) -> Any:
     """x_t = alpha_t x0 + sqrt(sigma_t^2 - d^2) eps + d z with d = eta sigma_t sqrt(1 - e^-2h).
 
     arXiv 2010.02502, eq. 12 and 16; h is the step in lambda. eta = 1 is ancestral sampling with the posterior

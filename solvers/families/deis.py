@@ -18,7 +18,7 @@ from numpy.polynomial.polynomial import polyval
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import VPLinear
 from fastsample.solvers.adams import integrate, lagrange, multistep
-from fastsample.solvers.solver import register
+from fastsample.solvers.solver import Facts, register
 
 
 def _fitted(sigma_min: float = 0.002, sigma_max: float = 80.0, eps: float = 1e-3) -> VPLinear:
@@ -56,11 +56,22 @@ def tab_weights(nodes: Sequence[float], s: float, t: float, official: bool = Fal
 
 
 @register(
-    "deis", title="DEIS-tAB", paper="2204.13902", coordinate="eps", order=2, path="edm",
-    grids=("karras", "vp-time:rho=2", "logsnr"), flow_grid="sigmoid", scheduler=multistep(3),
-    variants=({}, {"order": 2}, {"order": 1}, {"official": True}), ranges={"order": (1, 3)},
-    note="The published coefficients are a 10000-point Riemann sum (official=true); the default integrates exactly.",
-)  # fmt: skip
+    "deis",
+    Facts(
+        title="DEIS-tAB",
+        paper="2204.13902",
+        coordinate="eps",
+        order=2,
+        path="edm",
+        grids=("karras", "vp-time:rho=2", "logsnr"),
+        flow_grid="sigmoid",
+        scheduler=multistep(3),
+        variants=({}, {"order": 2}, {"order": 1}, {"official": True}),
+        ranges={"order": (1, 3)},
+        note="The published coefficients are a 10000-point Riemann sum (official=true); "
+        "the default integrates exactly.",
+    ),
+)
 def deis(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, official: bool = False) -> Any:
     """tAB of order r = 1..3: r + 1 values of eps; one evaluation a step.
 

@@ -20,7 +20,7 @@ from fastsample.models.denoiser import Denoiser, column, weights
 from fastsample.models.path import Path
 from fastsample.solvers.adams import combine
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 from fastsample.solvers.tableau import Tableau
 
 __all__ = ["Integration", "dopri5", "integrate_adaptively"]
@@ -136,11 +136,21 @@ def _whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedul
 
 
 @register(
-    "dopri5", title="Dormand-Prince 5(4)", paper="doi:10.1016/0771-050X(80)90013-3", coordinate="velocity", order=5,
-    path="flow", singular_start=True, grids=("uniform",), scheduler=_whole_interval, adaptive=True,
-    ranges={"rtol": (1e-13, 1), "atol": (1e-15, 1), "max_nfe": (8, 1_000_000)},
-    note="torchdiffeq's dopri5 shares the tableau but has another step control: about a tenth more evaluations.",
-)  # fmt: skip
+    "dopri5",
+    Facts(
+        title="Dormand-Prince 5(4)",
+        paper="doi:10.1016/0771-050X(80)90013-3",
+        coordinate="velocity",
+        order=5,
+        path="flow",
+        singular_start=True,
+        grids=("uniform",),
+        scheduler=_whole_interval,
+        adaptive=True,
+        ranges={"rtol": (1e-13, 1), "atol": (1e-15, 1), "max_nfe": (8, 1_000_000)},
+        note="torchdiffeq's dopri5 shares the tableau but has another step control: about a tenth more evaluations.",
+    ),
+)
 def dopri5(
     denoiser: Denoiser, x: Any, times: Sequence[float], *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000
 ) -> Any:

@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.exponential import Rule, adams, adams_half, multistep, multistep_schedule, psi
-from fastsample.solvers.solver import register
+from fastsample.solvers.solver import Facts, register
 
 
 def rule_named(solver_type: str) -> Rule:
@@ -43,26 +44,26 @@ def _order(*, order: int, official: bool, **_: Any) -> int:
     return min(order, 2) if official else order
 
 
-_COMMON: dict[str, Any] = {
-    "grids": ("logsnr", "uniform", "quadratic"), "flow_grid": "sigmoid", "scheduler": multistep_schedule,
-}
-_DATA = _COMMON | {"coordinate": "x0", "paper": "2211.01095", "singular_start": True}
-_NOISE = _COMMON | {"coordinate": "eps", "paper": "2206.00927"}
+_COMMON = partial(Facts, grids=("logsnr", "uniform", "quadratic"), flow_grid="sigmoid", scheduler=multistep_schedule)
+_DATA = partial(_COMMON, coordinate="x0", paper="2211.01095", singular_start=True)
+_NOISE = partial(_COMMON, coordinate="eps", paper="2206.00927")
 _HALVED = "The official third-order update lacks a factor 2 at the second difference, which makes it second order."
 
 
-@register("dpm-solver-2m", title="DPM-Solver(2M)", order=_order, defaults={"prediction": "noise"}, **_NOISE)
+@register("dpm-solver-2m", _NOISE(title="DPM-Solver(2M)", order=_order, defaults={"prediction": "noise"}))
 @register(
-    "dpm-solver-3m", title="DPM-Solver(3M)", order=_order, note=_HALVED, defaults={"prediction": "noise", "order": 3},
-    **_NOISE,
+    "dpm-solver-3m",
+    _NOISE(title="DPM-Solver(3M)", order=_order, note=_HALVED, defaults={"prediction": "noise", "order": 3}),
 )
 @register(
-    "dpmpp-2m", title="DPM-Solver++(2M)", order=_order,
-    variants=({}, {"solver_type": "taylor"}, {"corrector": True}), **_DATA,
+    "dpmpp-2m",
+    _DATA(title="DPM-Solver++(2M)", order=_order, variants=({}, {"solver_type": "taylor"}, {"corrector": True})),
 )
 @register(
-    "dpmpp-3m", title="DPM-Solver++(3M)", order=_order, note=_HALVED, defaults={"order": 3},
-    variants=({}, {"official": True}), **_DATA,
+    "dpmpp-3m",
+    _DATA(
+        title="DPM-Solver++(3M)", order=_order, note=_HALVED, defaults={"order": 3}, variants=({}, {"official": True})
+    ),
 )
 def dpm_solver_multistep(
     denoiser: Denoiser,
@@ -93,7 +94,7 @@ def dpm_solver_multistep(
     return multistep(denoiser, x, times, orders, prediction, predictor, rule if corrector else None)
 
 
-@register("dpmpp-sde-2m", title="SDE-DPM-Solver++(2M)", order=1, stochastic=True, **_DATA)
+@register("dpmpp-sde-2m", _DATA(title="SDE-DPM-Solver++(2M)", order=1, stochastic=True))
 def dpmpp_sde(
     denoiser: Denoiser,
     x: Any,

@@ -18,6 +18,7 @@ lambda_{s_j} = lambda_s + r_j h, where the model is evaluated at u_j:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -27,12 +28,18 @@ from fastsample.solvers.budgets import agile_orders, fixed_orders, interior_rati
 from fastsample.solvers.exponential import adams, prediction_named, step
 from fastsample.solvers.families.dpm_multistep import rule_named
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 
 
 def singlestep_schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, order: Literal[1, 2, 3] = 2,
-    mode: Literal["fast", "fixed"] = "fast", ratios: Literal["grid", "fixed"] = "grid",
+    path: Path,
+    t_start: float,
+    grid: Grid,
+    nfe: int,
+    *,
+    order: Literal[1, 2, 3] = 2,
+    mode: Literal["fast", "fixed"] = "fast",
+    ratios: Literal["grid", "fixed"] = "grid",
 ) -> Schedule:
     """Outer times and the r_j of each step.
 
@@ -52,18 +59,17 @@ def _order(*, order: int, mode: str, **_: Any) -> int:
     return min(order, 2) if mode == "fast" else order
 
 
-_COMMON: dict[str, Any] = {
-    "order": _order, "grids": ("logsnr", "uniform", "quadratic"), "flow_grid": "sigmoid",
-    "scheduler": singlestep_schedule,
-}
-_DATA = _COMMON | {"coordinate": "x0", "paper": "2211.01095"}
-_NOISE = _COMMON | {"coordinate": "eps", "paper": "2206.00927"}
+_COMMON = partial(
+    Facts, order=_order, grids=("logsnr", "uniform", "quadratic"), flow_grid="sigmoid", scheduler=singlestep_schedule
+)
+_DATA = partial(_COMMON, coordinate="x0", paper="2211.01095")
+_NOISE = partial(_COMMON, coordinate="eps", paper="2206.00927")
 
 
-@register("dpm-solver-2", title="DPM-Solver-2", defaults={"prediction": "noise", "order": 2}, **_NOISE)
-@register("dpm-solver-3", title="DPM-Solver-3", defaults={"prediction": "noise", "order": 3}, **_NOISE)
-@register("dpmpp-2s", title="DPM-Solver++(2S)", defaults={"order": 2}, **_DATA)
-@register("dpmpp-3s", title="DPM-Solver++(3S)", defaults={"order": 3}, **_DATA)
+@register("dpm-solver-2", _NOISE(title="DPM-Solver-2", defaults={"prediction": "noise", "order": 2}))
+@register("dpm-solver-3", _NOISE(title="DPM-Solver-3", defaults={"prediction": "noise", "order": 3}))
+@register("dpmpp-2s", _DATA(title="DPM-Solver++(2S)", defaults={"order": 2}))
+@register("dpmpp-3s", _DATA(title="DPM-Solver++(3S)", defaults={"order": 3}))
 def dpm_solver(
     denoiser: Denoiser,
     x: Any,

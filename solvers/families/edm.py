@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from fastsample.models.denoiser import Denoiser
-from fastsample.solvers.solver import register, steps
+from fastsample.solvers.solver import Facts, register, steps
 
-_EDM: dict[str, Any] = {
-    "paper": "2206.00364", "coordinate": "eps", "path": "edm", "grids": ("karras", "logsnr", "vp-time:rho=2"),
-    "flow_grid": "sigmoid",
-}  # fmt: skip
+_EDM = partial(
+    Facts,
+    paper="2206.00364",
+    coordinate="eps",
+    path="edm",
+    grids=("karras", "logsnr", "vp-time:rho=2"),
+    flow_grid="sigmoid",
+)
 
 
-@register("edm-euler", title="EDM Euler", order=1, **_EDM)
+@register("edm-euler", _EDM(title="EDM Euler", order=1))
 def edm_euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """x' = x + (sigma' - sigma) d(x, sigma). First order; it is DDIM."""
     for s, t in pairwise(times):
@@ -34,7 +39,7 @@ def _heun_step(denoiser: Denoiser, x: Any, s: float, t: float) -> Any:
     return x + (t - s) / 2 * (d + corrected)
 
 
-@register("edm-heun", title="EDM Heun", order=2, scheduler=steps(2), **_EDM)
+@register("edm-heun", _EDM(title="EDM Heun", order=2, scheduler=steps(2)))
 def edm_heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Algorithm 1, deterministic: the trapezoid with an Euler predictor. Second order; two evaluations a step."""
     for s, t in pairwise(times):
@@ -42,9 +47,7 @@ def edm_heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     return x
 
 
-@register(
-    "edm-dpm2", title="DPM-Solver-2 in sigma", order=2, scheduler=steps(2), ranges={"r": (0.05, 1)}, **_EDM
-)
+@register("edm-dpm2", _EDM(title="DPM-Solver-2 in sigma", order=2, scheduler=steps(2), ranges={"r": (0.05, 1)}))
 def edm_dpm2(denoiser: Denoiser, x: Any, times: Sequence[float], *, r: float = 0.5) -> Any:
     """Midpoint at sigma'^r sigma^(1-r) (table 1 of arXiv 2312.00094). Second order; two evaluations a step.
 
@@ -60,9 +63,15 @@ def edm_dpm2(denoiser: Denoiser, x: Any, times: Sequence[float], *, r: float = 0
 
 
 @register(
-    "edm-sde", title="EDM stochastic", order=1, scheduler=steps(2), stochastic=True,
-    ranges={"S_churn": (0, 1e6), "S_min": (0, 1e6), "S_max": (0, 1e12), "S_noise": (0, 10)}, **_EDM,
-)  # fmt: skip
+    "edm-sde",
+    _EDM(
+        title="EDM stochastic",
+        order=1,
+        scheduler=steps(2),
+        stochastic=True,
+        ranges={"S_churn": (0, 1e6), "S_min": (0, 1e6), "S_max": (0, 1e12), "S_noise": (0, 10)},
+    ),
+)
 def edm_sde(
     denoiser: Denoiser,
     x: Any,

@@ -11,7 +11,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.adams import adams_weights, combine
 from fastsample.solvers.grids import BudgetError, Grid
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 
 # integral of u^k over a step: exact, and with the factorial of the Taylor series counted twice
 _MOMENTS = {"A": lambda k: 1 / (k + 1), "B": lambda k: 1 / math.factorial(k + 1)}
@@ -41,26 +41,36 @@ def _order(*, order: int, corrector: str, warmup: str, variant: str, **_: Any) -
 
 
 @register(
-    "flow-solver", title="Flow-Solver", paper="2411.07627", coordinate="velocity", order=_order, path="flow",
-    singular_start=True, grids=("sigmoid", "uniform", "quadratic", "shift"), flow_grid="uniform", scheduler=_schedule,
-    note="A public re-implementation counts a factorial twice (variant=B, at most second order).",
-    variants=(
-        {}, {"corrector": "none"}, {"order": 1, "corrector": "none"}, {"order": 1}, {"order": 3},
-        {"order": 4, "corrector": "none"},
-        {"order": 3, "corrector": "none", "warmup": "rk"}, {"order": 4, "corrector": "none", "warmup": "rk"},
-        {"corrector": "pec_final"}, {"corrector": "pece"}, {"order": 3, "warmup": "rk"},
-        {"order": 3, "corrector": "none", "variant": "B"},
+    "flow-solver",
+    Facts(
+        title="Flow-Solver",
+        paper="2411.07627",
+        coordinate="velocity",
+        order=_order,
+        path="flow",
+        singular_start=True,
+        grids=("sigmoid", "uniform", "quadratic", "shift"),
+        flow_grid="uniform",
+        scheduler=_schedule,
+        note="A public re-implementation counts a factorial twice (variant=B, at most second order).",
+        variants=(
+            {},
+            {"corrector": "none"},
+            {"order": 1, "corrector": "none"},
+            {"order": 1},
+            {"order": 3},
+            {"order": 4, "corrector": "none"},
+            {"order": 3, "corrector": "none", "warmup": "rk"},
+            {"order": 4, "corrector": "none", "warmup": "rk"},
+            {"corrector": "pec_final"},
+            {"corrector": "pece"},
+            {"order": 3, "warmup": "rk"},
+            {"order": 3, "corrector": "none", "variant": "B"},
+        ),
     ),
-)  # fmt: skip
+)
 def flow_solver(
-    denoiser: Denoiser,
-    x: Any,
-    times: Sequence[float],
-    *,
-    order: int,
-    corrector: str,
-    warmup: str,
-    variant: str,
+    denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, corrector: str, warmup: str, variant: str
 ) -> Any:
     """Variable-step Adams-Bashforth on the velocity of the linear path, corrected by Adams-Moulton.
 

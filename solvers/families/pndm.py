@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Path
 from fastsample.solvers.adams import adams_weights, combine, integrate, multistep
 from fastsample.solvers.grids import BudgetError, Grid
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 
 
 def _uniform_weights(points: int) -> list[float]:
@@ -68,17 +69,21 @@ def _schedule(path: Path, times: tuple[float, ...], official: bool) -> Schedule:
     return Schedule(times, end=_place(path, official, times[-1]))
 
 
-_INTEGER: dict[str, Any] = {
-    "paper": "2202.09778", "coordinate": "eps",
-    "note": "The official code reads its table of abar one entry late and ends at abar_0 (official=true).",
-}  # fmt: skip
+_INTEGER = partial(
+    Facts,
+    paper="2202.09778",
+    coordinate="eps",
+    note="The official code reads its table of abar one entry late and ends at abar_0 (official=true).",
+)
 
 
 # In NSR the Runge-Kutta start overshoots by the ratio of its ends: logsnr keeps that ratio small on every path.
 @register(
-    "pndm", title="F-PNDM", order=2, scheduler=_f_pndm_schedule,
-    grids=("logsnr", "quadratic", "uniform", "integer-uniform"), **_INTEGER,
-)  # fmt: skip
+    "pndm",
+    _INTEGER(
+        title="F-PNDM", order=2, scheduler=_f_pndm_schedule, grids=("logsnr", "quadratic", "uniform", "integer-uniform")
+    ),
+)
 def pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool = False) -> Any:
     """F-PNDM: three pseudo Runge-Kutta steps, then four-step pseudo linear multistep (Algorithm 2).
 
@@ -102,9 +107,15 @@ def pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool =
 
 
 @register(
-    "s-pndm", title="S-PNDM", order=2, scheduler=_s_pndm_schedule,
-    grids=("quadratic", "uniform", "integer-uniform"), flow_grid="nsr", **_INTEGER,
-)  # fmt: skip
+    "s-pndm",
+    _INTEGER(
+        title="S-PNDM",
+        order=2,
+        scheduler=_s_pndm_schedule,
+        grids=("quadratic", "uniform", "integer-uniform"),
+        flow_grid="nsr",
+    ),
+)
 def s_pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool = False) -> Any:
     """S-PNDM: one pseudo improved-Euler step, then two-step Adams-Bashforth (appendix A.3); n + 1 evaluations."""
     transfer = _transfer(denoiser.path, official)
@@ -119,16 +130,26 @@ def s_pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool
     return x
 
 
-_SIGMA: dict[str, Any] = {
-    "coordinate": "eps", "path": "edm", "grids": ("karras", "logsnr", "vp-time:rho=2"), "flow_grid": "sigmoid",
-    "scheduler": multistep(4), "ranges": {"order": (1, 4)},
-}  # fmt: skip
+_SIGMA = partial(
+    Facts,
+    coordinate="eps",
+    path="edm",
+    grids=("karras", "logsnr", "vp-time:rho=2"),
+    flow_grid="sigmoid",
+    scheduler=multistep(4),
+    ranges={"order": (1, 4)},
+)
 
 
 @register(
-    "ipndm", title="iPNDM", paper="2204.13902", order=lambda *, order, **_: min(order, 2), **_SIGMA,
-    variants=({}, {"order": 3}, {"order": 2}, {"order": 1}),
-)  # fmt: skip
+    "ipndm",
+    _SIGMA(
+        title="iPNDM",
+        paper="2204.13902",
+        order=lambda *, order, **_: min(order, 2),
+        variants=({}, {"order": 3}, {"order": 2}, {"order": 1}),
+    ),
+)
 def ipndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int) -> Any:
     """Adams-Bashforth weights of equal steps in sigma, whatever the grid; warm-up 1, 2, ...
 
@@ -143,11 +164,16 @@ def ipndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int) -> 
 
 
 @register(
-    "ipndm-v", title="iPNDM-v", paper="2312.00094", **_SIGMA,
-    order=lambda *, order, official, **_: 1 if official and order == 4 else min(order, 2),
-    variants=({}, {"order": 3}, {"order": 2}, {"order": 1}, {"official": True}),
-    note="Three slips in the published weights of orders 3 and 4 (official=true); the default is exact, as DEIS-rhoAB.",
-)  # fmt: skip
+    "ipndm-v",
+    _SIGMA(
+        title="iPNDM-v",
+        paper="2312.00094",
+        order=lambda *, order, official, **_: 1 if official and order == 4 else min(order, 2),
+        variants=({}, {"order": 3}, {"order": 2}, {"order": 1}, {"official": True}),
+        note="Three slips in the published weights of orders 3 and 4 (official=true); "
+        "the default is exact, as DEIS-rhoAB.",
+    ),
+)
 def ipndm_v(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int, official: bool = False) -> Any:
     """Variable-step Adams-Bashforth in sigma, identical to DEIS-rhoAB (arXiv 2204.13902); warm-up 1, 2, ...
 

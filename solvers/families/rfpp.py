@@ -19,7 +19,7 @@ from typing import Any
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 
 
 def _schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, heun: bool = False) -> Schedule:
@@ -29,17 +29,19 @@ def _schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, heun: bool = 
 
 @register(
     "rfpp",
-    title="2-rectified flow++ sampler",
-    paper="2405.20320",
-    coordinate="velocity",
-    order=0,
-    grids=("uniform",),
-    path="flow",
-    singular_start=True,
-    scheduler=_schedule,
-    variants=({}, {"heun": True}),
-    note="Heuristic for reflowed models, no consistent ODE solver. The official code starts at t = 1e-5 with the noise "
-    "scaled by 1 - 1e-5, and ends at t = 1.",
+    Facts(
+        title="2-rectified flow++ sampler",
+        paper="2405.20320",
+        coordinate="velocity",
+        order=0,
+        grids=("uniform",),
+        path="flow",
+        singular_start=True,
+        scheduler=_schedule,
+        variants=({}, {"heun": True}),
+        note="Heuristic for reflowed models, no consistent ODE solver. The official code starts at t = 1e-5 with the "
+        "noise scaled by 1 - 1e-5, and ends at t = 1.",
+    ),
 )
 def rfpp(denoiser: Denoiser, x: Any, times: Sequence[float], *, heun: bool = False) -> Any:
     """x' = t' xhat + (1 - t') z_1 with the first noise z_1; one evaluation a step. No order: see the module.

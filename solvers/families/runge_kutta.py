@@ -7,13 +7,14 @@ Gaussian path is bounded at both ends. On rectified flows that is the model's ow
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import Schedule, register, steps
+from fastsample.solvers.solver import Facts, Schedule, register, steps
 from fastsample.solvers.tableau import Tableau
 
 MIDPOINT = Tableau((0, 0.5), ((), (0.5,)), (0, 1))
@@ -34,17 +35,12 @@ def _explicit(tableau: Tableau, denoiser: Denoiser, x: Any, times: Sequence[floa
     return x
 
 
-_FLOW: dict[str, Any] = {
-    "coordinate": "velocity",
-    "path": "flow",
-    "singular_start": True,
-    "grids": ("uniform", "quadratic", "shift"),
-}
+_FLOW = partial(Facts, coordinate="velocity", path="flow", singular_start=True, grids=("uniform", "quadratic", "shift"))
 # On models of other paths the higher orders gain most from the NSR grid.
-_HIGHER = _FLOW | {"grids": ("nsr", "uniform", "sigmoid"), "flow_grid": "uniform"}
+_HIGHER = partial(_FLOW, grids=("nsr", "uniform", "sigmoid"), flow_grid="uniform")
 
 
-@register("euler", title="Euler", paper="2209.03003", order=1, **_FLOW)
+@register("euler", _FLOW(title="Euler", paper="2209.03003", order=1))
 def euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """x' = x + h u(x, t). First order; one evaluation a step. On CondOT it is DDIM."""
     for s, t in pairwise(times):
@@ -52,32 +48,27 @@ def euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     return x
 
 
-@register("midpoint", title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2), **_HIGHER)
+@register("midpoint", _HIGHER(title="Midpoint (RK2)", paper="2403.01329", order=2, scheduler=steps(2)))
 def midpoint(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """x' = x + h u(x + h/2 u(x, t), t + h/2). Second order; two evaluations a step."""
     return _explicit(MIDPOINT, denoiser, x, times)
 
 
-@register("heun", title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2), **_HIGHER)
+@register("heun", _HIGHER(title="Heun (RK2)", paper="2206.00364", order=2, scheduler=steps(2)))
 def heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Trapezoid with an Euler predictor. Second order; two evaluations a step."""
     return _explicit(HEUN, denoiser, x, times)
 
 
 @register(
-    "bosh3",
-    title="Bogacki-Shampine 3",
-    paper="doi:10.1016/0893-9659(89)90079-7",
-    order=3,
-    scheduler=steps(3),
-    **_HIGHER,
+    "bosh3", _HIGHER(title="Bogacki-Shampine 3", paper="doi:10.1016/0893-9659(89)90079-7", order=3, scheduler=steps(3))
 )
 def bosh3(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The third-order member of the Bogacki-Shampine pair with a fixed step; three evaluations a step."""
     return _explicit(BOSH3, denoiser, x, times)
 
 
-@register("rk4", title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4), **_HIGHER)
+@register("rk4", _HIGHER(title="Runge-Kutta 4", paper="2209.03003", order=4, scheduler=steps(4)))
 def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """The classical tableau (weights 1/6, 1/3, 1/3, 1/6); four evaluations a step."""
     return _explicit(RK4, denoiser, x, times)
@@ -85,12 +76,13 @@ def rk4(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
 
 @register(
     "rk4-38",
-    title="Runge-Kutta 4 (3/8 rule)",
-    paper="2209.03003",
-    order=4,
-    scheduler=steps(4),
-    note="What torchdiffeq and flow_matching call rk4 is this 3/8-rule variant, not the classical method.",
-    **_HIGHER,
+    _HIGHER(
+        title="Runge-Kutta 4 (3/8 rule)",
+        paper="2209.03003",
+        order=4,
+        scheduler=steps(4),
+        note="What torchdiffeq and flow_matching call rk4 is this 3/8-rule variant, not the classical method.",
+    ),
 )
 def rk4_38(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Kutta's 3/8 rule, the `rk4` of torchdiffeq; four evaluations a step."""
@@ -103,12 +95,13 @@ def _shifted_unit_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> 
 
 @register(
     "euler-rf",
-    title="Euler of RectifiedFlow's code",
-    paper="2209.03003",
-    order=0,
-    scheduler=_shifted_unit_interval,
-    note="gnobitab/RectifiedFlow asks the network at 1e-3 + 0.999 t but steps by 1/N from t = 0 to 1.",
-    **_FLOW,
+    _FLOW(
+        title="Euler of RectifiedFlow's code",
+        paper="2209.03003",
+        order=0,
+        scheduler=_shifted_unit_interval,
+        note="gnobitab/RectifiedFlow asks the network at 1e-3 + 0.999 t but steps by 1/N from t = 0 to 1.",
+    ),
 )
 def euler_rf(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Euler to t = 1 with every velocity taken 1e-3 (1 - t) too late: it reproduces published rows.

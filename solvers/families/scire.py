@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 from fastsample.models.denoiser import Denoiser, Prediction
 from fastsample.models.path import Path
-from fastsample.solvers.budgets import agile_orders, fixed_orders, interior_ratios, outer_times
+from fastsample.solvers.budgets import agile_orders, exact_times, fixed_orders, interior_ratios, outer_times
 from fastsample.solvers.exponential import prediction_named
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.recursive_difference import constant_phi, is_exact, phi_per_step
-from fastsample.solvers.solver import Schedule, register
+from fastsample.solvers.solver import Facts, Schedule, register
 
 
 def _split(mode: str, nfe: int, order: int) -> list[int]:
@@ -59,7 +60,7 @@ def _scire_schedule(
     multistep = mode == "multistep"
     if multistep:
         orders = _multistep_orders(nfe, order, lower_order_final and (rule == "root" or nfe < 10))
-        times = grid(path, nfe, t_start, path.t_data)
+        times = exact_times(path, t_start, grid, nfe)
         interiors: list[tuple[float, ...]] = [()] * nfe
     else:
         orders = _split(mode, nfe, order)
@@ -84,21 +85,27 @@ def _order(*, order: int, mode: str, phi: str, ratios: str, stage: str, **_: Any
     return min(order, 3 if third else 2)
 
 
-_SCIRE: dict[str, Any] = {
-    "paper": "2308.07896", "order": _order, "grids": ("nsr", "logsnr", "uniform", "quadratic", "sigmoid"),
-    "flow_grid": "sigmoid",
-    "scheduler": _scire_schedule,
-    "note": "The published code varies phi from step to step (phi=code-root, code-sd); the paper's is constant.",
-    "variants": (
-        {}, {"order": 3}, {"phi": "fd"}, {"mode": "multistep"},
+_SCIRE = partial(
+    Facts,
+    paper="2308.07896",
+    order=_order,
+    grids=("nsr", "logsnr", "uniform", "quadratic", "sigmoid"),
+    flow_grid="sigmoid",
+    scheduler=_scire_schedule,
+    note="The published code varies phi from step to step (phi=code-root, code-sd); the paper's is constant.",
+    variants=(
+        {},
+        {"order": 3},
+        {"phi": "fd"},
+        {"mode": "multistep"},
         {"phi": "code-root", "ratios": "grid", "mode": "singlestep_fixed"},
         {"mode": "multistep", "order": 3, "rule": "sd", "phi": "code-sd", "lower_order_final": False},
     ),
-}  # fmt: skip
+)
 
 
-@register("scire", title="SciRE-Solver-V1", coordinate="eps", **_SCIRE)
-@register("scire-v2", title="SciRE-Solver-V2", coordinate="x0", defaults={"prediction": "data"}, **_SCIRE)
+@register("scire", _SCIRE(title="SciRE-Solver-V1", coordinate="eps"))
+@register("scire-v2", _SCIRE(title="SciRE-Solver-V2", coordinate="x0", defaults={"prediction": "data"}))
 def scire(
     denoiser: Denoiser,
     x: Any,
@@ -214,11 +221,17 @@ def _scirei_schedule(
 
 
 @register(
-    "scirei", title="SciREI-Solver", paper="2308.07896", coordinate="eps",
-    grids=("nsr", "logsnr", "uniform", "quadratic"), flow_grid="sigmoid",
-    order=lambda *, phi, **_: 2 if is_exact(phi) else 1,
-    scheduler=_scirei_schedule,
-)  # fmt: skip
+    "scirei",
+    Facts(
+        title="SciREI-Solver",
+        paper="2308.07896",
+        coordinate="eps",
+        grids=("nsr", "logsnr", "uniform", "quadratic"),
+        flow_grid="sigmoid",
+        order=lambda *, phi, **_: 2 if is_exact(phi) else 1,
+        scheduler=_scirei_schedule,
+    ),
+)
 def scirei(denoiser: Denoiser, x: Any, times: Sequence[float], *, orders: Sequence[int], phi_value: float) -> Any:
     """Exponential integrator in lambda with a recursive difference (section 4); steps of order 2, or 1.
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.exponential import Rule, adams, adams_half, multistep, multistep_schedule, psi
-from fastsample.solvers.solver import register
+from fastsample.solvers.solver import Facts, register
 
 _RULES: dict[str, Rule] = {"bh1": adams_half(lambda h: h), "bh2": adams_half(math.expm1), "vary_coeff": adams}
 
@@ -41,14 +41,28 @@ def _order(*, order: int, variant: str, official: bool, lower_order_final: str, 
 
 
 @register(
-    "unipc", title="UniPC", paper="2302.04867", coordinate="x0", order=_order,
-    grids=("logsnr", "uniform", "quadratic"), flow_grid="sigmoid", scheduler=multistep_schedule, singular_start=True,
-    defaults={"order": 3, "lower_order_final": "always"},
-    variants=(
-        {}, {"order": 2}, {"lower_order_final": "never"}, {"variant": "bh1"}, {"prediction": "noise"},
-        {"variant": "vary_coeff", "lower_order_final": "never"}, {"variant": "vary_coeff", "official": True},
+    "unipc",
+    Facts(
+        title="UniPC",
+        paper="2302.04867",
+        coordinate="x0",
+        order=_order,
+        grids=("logsnr", "uniform", "quadratic"),
+        flow_grid="sigmoid",
+        scheduler=multistep_schedule,
+        singular_start=True,
+        defaults={"order": 3, "lower_order_final": "always"},
+        variants=(
+            {},
+            {"order": 2},
+            {"lower_order_final": "never"},
+            {"variant": "bh1"},
+            {"prediction": "noise"},
+            {"variant": "vary_coeff", "lower_order_final": "never"},
+            {"variant": "vary_coeff", "official": True},
+        ),
+        note="The official corrector of vary_coeff is incomplete, which makes it first order.",
     ),
-    note="The official corrector of vary_coeff is incomplete, which makes it first order.",
 )
 def unipc(
     denoiser: Denoiser,

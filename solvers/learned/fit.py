@@ -23,36 +23,12 @@ import numpy as np
 import torch
 
 from fastsample.models.denoiser import Denoiser
-from fastsample.models.path import Path, ScaledFlow
-from fastsample.solvers.learned.parameters import (
-    Parameters,
-    consistent,
-    coordinate_of,
-    learned_times,
-    non_stationary,
-    scale_time,
-)
-from fastsample.solvers.solver import Plan, get
-from fastsample.solvers.table import Table, play, trace
+from fastsample.solvers.learned.parameters import Parameters
+from fastsample.solvers.table import Table, play
 
-__all__ = ["Fit", "Pairs", "best_initial", "fit", "mean_psnr", "named_plan", "parameters_of", "sensitivities", "starts"]
+__all__ = ["Fit", "Pairs", "fit", "mean_psnr", "sensitivities"]
 
 EVALUATIONS = 16384  # of the sensitivities of one step, where that is enough
-# What a fit may start from, by PSNR on the first validation pairs.
-SOLVERS = (
-    "euler",
-    "midpoint",
-    "flow-solver:order=2",
-    "flow-solver:order=2,corrector=pec",
-    "flow-solver:order=3",
-    "dpmpp-2m",
-    "unipc",
-    "ipndm",
-    "deis",
-)
-GRIDS = ("uniform", "quadratic", "sigmoid", "logsnr")
-BASES = {"rk1-bespoke": "euler", "rk2-bespoke": "midpoint", "dss": "euler"}  # kinds that start from one solver alone
-PROBES = 32
 PROBED = 128  # training pairs on which the damping of a step is chosen
 
 
@@ -176,86 +152,6 @@ def _pairs_of_a_step(parameters: Parameters, train: Pairs) -> int:
     return min(len(train.x), max(32, EVALUATIONS // cost, 64 * parameters.free // train.x[0].numel()))
 
 
-def named_plan(path: Path, nfe: int, text: str, sigma0: float = 1.0) -> Plan:
-    """The plan of `SOLVER[:OPTION=VALUE,...][@GRID]`; sigma0 is the scale of the noise on whose path it is made.
-
-    Raises:
-        ValueError: for an unknown solver, option or grid, or a budget that is too small.
-    """
-    name, _, grid = text.partition("@")
-    name, _, rest = name.partition(":")
-    solver = get(name)
-    options = solver.parse(rest)
-    if sigma0 == 1:
-        return solver.plan(path, nfe, grid or None, **options)
-    whole = ScaledFlow(scale=sigma0)
-    own = whole.between(whole.t_noise, whole.t_of_lam(path.lam(path.t_data)))
-    return replace(solver.plan(own, nfe, grid or None, **options), path=path, own=own)
-
-
-def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solvers: Sequence[str] = SOLVERS) -> str:
-    """The solver and grid of highest PSNR on the first validation pairs, as `SOLVER@GRID`.
-
-    Raises:
-        ValueError: if none of the solvers can spend the budget exactly.
-    """
-    few = replace(validation, x=validation.x[:PROBES], y=validation.y[:PROBES])
-    scores: dict[str, float] = {}
-    for text in (f"{solver}@{grid}" for solver in solvers for grid in GRIDS):
-        try:
-            table = trace(named_plan(path, nfe, text), coordinate_of(path))
-        except ValueError:
-            continue  # a budget that this method cannot spend
-        if table.nfe == nfe:
-            scores[text] = mean_psnr(table, few, batch)
-    if not scores:
-        raise ValueError(f"{' or '.join(solvers)} cannot make exactly {nfe} evaluations")
-    return max(scores, key=lambda name: scores[name])
-
-
-def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[str]:
-    """The starting points that are tried for a learned solver, as `SOLVER@GRID`: the best one, and a plain one.
-
-    A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
-    many poor optima: the best start is tried again with noise on its numbers, `SOLVER@GRID~K`.
-    """
-    base = BASES.get(kind)
-    best = best_initial(path, nfe, validation, batch, (base,) if base else SOLVERS)
-    found = [best] if kind == "times" else [best, f"{base or 'euler'}@uniform"]
-    found += [f"{best}~{k}" for k in range(10)] if kind.startswith("rk") else []
-    return list(dict.fromkeys(found))
-
-
-def parameters_of(kind: str, path: Path, nfe: int, initial: str, sigma0: float = 1.0) -> Parameters:
-    """The parameterisation of a learned solver at a starting point.
-
-    Raises:
-        ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
-    """
-    text, _, jitter = initial.partition("~")
-    if jitter:
-        exact, k = parameters_of(kind, path, nfe, text, sigma0), int(jitter)
-        noise = np.random.default_rng(k % 5).standard_normal(len(exact.start))
-        return replace(exact, start=exact.start + (0.1 if k < 5 else 0.3) * noise)
-    plan = named_plan(path, nfe, text, sigma0)
-    table = trace(plan, coordinate_of(path))
-    if table.nfe != nfe:
-        raise ValueError(f"{initial} makes {table.nfe} evaluations for a budget of {nfe}: start from another solver")
-    base = BASES.get(kind)
-    if base and plan.solver.name != base:
-        raise ValueError(f"{kind} starts from {base} at some grid, not from {plan.solver.name}")
-    match kind:
-        case "bns":
-            return non_stationary(table)
-        case "times":
-            return learned_times(plan)
-        case "dss":
-            return consistent(plan)
-        case "rk1-bespoke" | "rk2-bespoke":
-            return scale_time(plan, int(kind[2]))
-    raise ValueError(f"unknown learned solver {kind!r}")
-
-
 def _subset(pairs: Pairs, chosen: np.ndarray) -> Pairs:
     return replace(
         pairs, x=pairs.x[chosen], y=pairs.y[chosen], make=lambda index: pairs.make([int(chosen[i]) for i in index])
@@ -289,11 +185,7 @@ def _normal_equations(
 
 
 def sensitivities(
-    table: Table,
-    make: Callable[[Sequence[int]], Denoiser],
-    index: Sequence[int],
-    x: torch.Tensor,
-    batch: int = 256,
+    table: Table, make: Callable[[Sequence[int]], Denoiser], index: Sequence[int], x: torch.Tensor, batch: int = 256
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result of a table and its derivatives by the table's entries.
 

@@ -15,25 +15,16 @@ from typing import Any
 
 from fastsample.datasets.files import warn, write_atomically
 from fastsample.datasets.home import data_home
+from fastsample.datasets.names import number
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
-from fastsample.results.commands import number
 from fastsample.solvers.grids import BudgetError, Grid
-from fastsample.solvers.learned.parameters import coordinate_of
-from fastsample.solvers.solver import Plan, Solver, get, solvers
-from fastsample.solvers.table import play, trace
+from fastsample.solvers.learned.kinds import LEARNED
+from fastsample.solvers.solver import Facts, Plan, Solver
+from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
-__all__ = ["LEARNED", "add_table", "find_table", "fits", "learned_tables", "table_of", "table_plan", "table_solvers"]
-
-# name: (title, paper, what is learned)
-LEARNED = {
-    "bns": ("BNS", "2403.01329", "every number of the table"),
-    "dss": ("Differentiable solver search", "2505.21114", "weights of the velocities that sum to 1, and the times"),
-    "rk1-bespoke": ("RK1-Bespoke", "2310.19075", "time and scale of Euler steps"),
-    "rk2-bespoke": ("RK2-Bespoke", "2310.19075", "time and scale of midpoint steps"),
-    "times": ("Learned times", "2405.15506", "the time grid of a training-free solver"),
-}
+__all__ = ["add_table", "find_table", "fits", "learned_tables", "table_plan", "table_solvers"]
 
 
 def learned_tables() -> Iterator[TableFile]:
@@ -89,50 +80,18 @@ def fits(file: TableFile, model: Model, guidance: float) -> bool:
     return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 
 
-def table_of(
-    text: str, model: Model, nfe: int, *, grid: str | None = None, guidance: float = 0.0, transfer: bool = False
-) -> TableFile:
-    """The table file of any fixed-grid solver, `NAME` or `NAME:OPTION=VALUE,...`, for a model: traced or learned.
-
-    Raises:
-        ValueError: for an unknown solver or option, an adaptive solver, or a learned one that has no table.
-    """
-    name, _, rest = text.partition(":")
-    if guidance and not model.num_classes:
-        raise ValueError(f"{model.id} has no classes, which classifier-free guidance needs")
-    if name not in solvers() and name in table_solvers():
-        if rest or grid:
-            raise ValueError(f"solver {name} is a table: it takes no options, and its times are its own")
-        return find_table(name, model, nfe, guidance, transfer=transfer)
-    solver = get(name)
-    if guidance or transfer:
-        given = "guidance" if guidance else "transfer"
-        raise ValueError(f"--{given} chooses the table of a learned solver, and {name} is none")
-    options = solver.parse(rest)
-    plan = solver.plan(model.path, nfe, grid, **options)
-    facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
-    return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
-
-
 def table_plan(file: TableFile) -> Plan:
     """A plan that plays the table; it runs on models of the table's path."""
 
     def solve(denoiser: Denoiser, x: Any, times: Any, *, noise: Any = None) -> Any:
         return play(file.table, denoiser, x, noise)
 
-    solver = Solver(
-        name=file.solver, solve=solve, title=file.title, paper=file.paper, family="table", coordinate=file.coordinate,
-        order=0, grids=("learned",), flow_grid=None, path=None, singular_start=True, scheduler=_fixed, defaults={},
-        variants=({},), note="", stochastic=bool(file.w), adaptive=False,
-    )  # fmt: skip
+    facts = Facts(title=file.title, paper=file.paper, coordinate=file.coordinate, order=0, stochastic=bool(file.w))
+    solver = Solver(name=file.solver, solve=solve, **vars(facts))
     path = file.noise_path
     # The first point, with its own time and scale, is row 0 of the table; the plan itself starts where the noise is.
     times = (path.t_noise, *file.times[1:], file.end)
     return Plan(solver, path, path, Grid("learned"), file.nfe, times, {})
-
-
-def _fixed(*_: object) -> Any:
-    raise ValueError("the times of a table are its own")
 
 
 def add_table(file: TableFile) -> Path:

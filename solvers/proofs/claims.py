@@ -22,6 +22,7 @@ from fastsample.models.noise import normal
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.solvers.proofs.golden import NotASolver, cases, compare
 from fastsample.solvers.solver import Plan, Solver, get, solvers
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
 
 __all__ = [
@@ -62,8 +63,7 @@ class Claim:
         return self.solver.claimed_order(**self.options)
 
     def __str__(self) -> str:
-        text = ",".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.solver.name}:{text}" if text else self.solver.name
+        return str(Spec(self.solver.name, self.options))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import pytest
 from fastsample.models.catalogue import open_model
 from fastsample.models.path import VPLinear
 from fastsample.solvers import solver as registry
-from fastsample.solvers.learned.shelf import add_table, find_table, table_of
+from fastsample.solvers.learned.shelf import add_table, find_table
 from fastsample.solvers.proofs.explain import explain, sum_rules
 from fastsample.solvers.solver import get
+from fastsample.solvers.spec import table_of
 from fastsample.solvers.table import trace
 from fastsample.solvers.table_file import TableFile, read_table
 

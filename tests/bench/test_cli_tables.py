@@ -5,10 +5,10 @@ import io
 import pandas as pd
 import pytest
 
-from fastsample.bench.cli.store import _complete as complete
 from fastsample.results.overview import overview
 from fastsample.results.store import Store
 from fastsample.results.tables import table_of
+from fastsample.solvers.spec import complete
 
 from ..command import command
 from ..rows import row_of

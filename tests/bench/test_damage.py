@@ -16,7 +16,8 @@ from fastsample.models.catalogue import open_model
 from fastsample.results.commands import bench_command
 from fastsample.results.protocol import Protocol
 from fastsample.results.store import Store
-from fastsample.solvers.learned.shelf import add_table, learned_tables, table_of
+from fastsample.solvers.learned.shelf import add_table, learned_tables
+from fastsample.solvers.spec import table_of
 from fastsample.solvers.table_file import read_table
 
 from ..command import command

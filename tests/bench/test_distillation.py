@@ -17,8 +17,9 @@ from fastsample.models.noise import normal
 from fastsample.models.path import VPLinear
 from fastsample.results.store import Store
 from fastsample.solvers.learned.fit import mean_psnr
-from fastsample.solvers.learned.shelf import add_table, find_table, learned_tables, table_of, table_plan
+from fastsample.solvers.learned.shelf import add_table, find_table, learned_tables, table_plan
 from fastsample.solvers.solver import get
+from fastsample.solvers.spec import table_of
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFileError, read_table
 

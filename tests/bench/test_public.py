@@ -19,7 +19,8 @@ from fastsample.models.catalogue import model_names, open_model
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named
 from fastsample.results.store import Store
-from fastsample.solvers.learned.shelf import add_table, table_of
+from fastsample.solvers.learned.shelf import add_table
+from fastsample.solvers.spec import table_of
 
 from ..command import command
 

@@ -26,7 +26,9 @@ from fastsample.results.comparable import FINGERPRINT, moved
 from fastsample.results.protocol import Protocol
 from fastsample.results.store import Store
 from fastsample.solvers.families import flow_solver
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
 
 from ..measuring import runner_of
 
@@ -114,12 +116,12 @@ def test_every_sample_has_its_own_reference(monkeypatch, tmp_path):
 def test_results_are_compared_with_the_solution_where_they_end(model, solver, grid, tmp_path):
     asked = dict(model=model, solver=solver, nfe=50, metrics=("truncation",)) | ({"grid": grid} if grid else {})
     store = bench(tmp_path / "store", **asked)
-    name, _, options = solver.partition(":")
+    spec = Spec.parse(solver).on(Grid.parse(grid) if grid else None)
     denoiser, x, denoised = solved(model, range(20))
     path = denoiser.path
-    plan = get(name).plan(path, 50, grid, **get(name).parse(options))
+    plan = spec.plan(path, 50)
     mine = plan(denoiser, normal(0, range(20), (2,)).double())
-    if options or name in ("ddim", "pndm", "euler-rf"):
+    if spec.options or spec.name in ("ddim", "pndm", "euler-rf"):
         there = denoised
     else:  # the exact solution at the grid's own end
         there = integrate(open_model(model).make(None, None, 0.0, None).on(path.between(path.t_noise, plan.end)),

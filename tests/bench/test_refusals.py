@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells, sampling
-from fastsample.bench.cli.store import _complete
 from fastsample.bench.metrics import features
 from fastsample.bench.metrics.features import EMBEDDED, Extractor
 from fastsample.bench.metrics.measures.distribution import data_set
@@ -22,7 +21,8 @@ from fastsample.results.metrics import METRICS
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.results.tables import table_of as paper_table
-from fastsample.solvers.learned.shelf import add_table, table_of
+from fastsample.solvers.learned.shelf import add_table
+from fastsample.solvers.spec import complete, table_of
 
 ALL = ("psnr", *(kind for kind, metric in METRICS.items() if metric.needs == "features"))
 
@@ -166,7 +166,7 @@ def test_a_precision_that_the_device_does_not_compute_in_is_refused(tmp_path, mo
     ("words", "message"),
     [
         (("explain", "heun", "--guidance", 2), "cifar10-tiny-vp has no classes"),
-        (("explain", "bns", "--nfe", 8, "--model", "cifar10-tiny-flow", "--grid", "uniform"), "its times are its own"),
+        (("explain", "bns", "--nfe", 8, "--model", "cifar10-tiny-flow", "--grid", "uniform"), "of bns are its own"),
         (("export", "--solver", "heun", "--to", "json", "--transfer"), "--transfer chooses the table of a learned"),
         (("distill", "bns", "--model", "gmm2d-flow", "--guidance", 2), "gmm2d-flow has no classes"),
         (("bench", "--metrics", "psnr", "--inception-weights", "f.pth"), "--inception-weights is for fid"),
@@ -196,7 +196,7 @@ def test_no_difference_from_a_published_number_is_formed_against_other_data(refe
     store = Store(tmp_path)
     model = next(card.id for card in cards().values() if card.data == "celeba")
     store.finish(published_row("a", model, reference), {})
-    sheet = paper_table(store, metrics=["fid"], same=_complete)
+    sheet = paper_table(store, metrics=["fid"], same=complete)
     measured, published, difference = (entry.text for entry in sheet.lines[0][1])
     assert (measured, published != "-", difference != "-") == ("20.00", True, formed)
     assert any("against images of other data" in note for _, note in sheet.notes) != formed

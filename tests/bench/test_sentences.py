@@ -1,5 +1,7 @@
 """A sampler's sentence is read before anything runs: what it cannot say is refused, the same said twice is one cell."""
 
+import json
+
 import pytest
 from rich.console import Console
 
@@ -9,7 +11,7 @@ from fastsample.bench.request import Request
 from fastsample.bench.sweep import run_sweep
 from fastsample.results.commands import sample_command
 from fastsample.results.store import Store
-from fastsample.solvers.grids import BudgetError
+from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import get, solvers
 
@@ -31,12 +33,81 @@ def refused(told, *words):
         ("scire:phi=seven", "phi is m3, limit, fd, code-root, code-sd or a positive number, not 'seven'"),
         ("deis:order=0", "order runs from 1 to 3, not 0"),
         ("ipndm:order=5", "order runs from 1 to 4, not 5"),
+        ("edm-dpm2:r=0", "r runs from 0.05 to 1, not 0"),
+        ("ddpm:eta=2", "eta runs from 0 to 1, not 2"),
+        ("dopri5:rtol=nan", "rtol runs from 1e-13 to 1, not nan"),
+        ("edm-sde:S_churn=-5", "S_churn runs from 0 to 1e+06, not -5"),
+        ("unipc:order=two", "order takes an integer, not 'two'"),
+        ("unipc:official=maybe", "official is true or false, not 'maybe'"),
+        ("ddim@karras:rho=0", "grid karras: rho=0 is out of range; rho is a number from 1 to 1000"),
     ],
 )
-def test_an_option_that_cannot_be_ends_the_request(sentence, told, tmp_path):
+def test_a_value_that_cannot_be_leaves_out_its_own_cells(sentence, told, tmp_path):
+    words = ["bench", "--model", "gmm2d", "--nfe", "6", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    refused(told, *words, "--solver", sentence)
+    assert not (tmp_path / "s").exists()
+    done = command(*words, "--solver", f"{sentence},euler")
+    assert done.code == 1
+    assert f"failed: {sentence}: " in done.err
+    assert told in done.err
+    assert [row.solver for row in Store(tmp_path / "s").rows()] == ["euler"]
+
+
+def test_a_parameter_that_cannot_be_leaves_out_its_grid(tmp_path):
+    words = ["bench", "--model", "gmm2d", "--nfe", "6", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    refused("rho is a number from", *words, "--solver", "ddim", "--grid", "karras:rho=0")
+    done = command(*words, "--solver", "ddim", "--grid", "karras:rho=0,vp-time:rho=2,eps=0.01,logsnr")
+    assert done.code == 1
+    assert "failed: karras:rho=0: grid karras: rho=0 is out of range" in done.err
+    assert {row.grid for row in Store(tmp_path / "s").rows()} == {"vp-time:eps=0.01,rho=2", "logsnr"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("scyre", "unknown solver 'scyre'; did you mean scire"),
+        ("scire:ordr=3", "unknown option of solver scire 'ordr'; did you mean order"),
+        ("scire@karas", "unknown grid 'karas'; did you mean karras"),
+        ("scire@karras:roh=3", "unknown parameter of grid karras 'roh'; did you mean rho"),
+        ("scire:order", "write order=VALUE"),
+        ("scire:order=2,order=3", "order is given twice"),
+        ("dopri5@karras", "the times of dopri5 are its own: leave @karras out"),
+        ("bns@karras", "the times of bns are its own: leave @karras out"),
+        ("bns:order=2", "solver bns is a table and takes no options"),
+    ],
+)
+def test_what_is_unknown_ends_the_request(sentence, told, tmp_path):
     words = ["bench", "--model", "gmm2d", "--nfe", "6", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
     refused(told, *words, "--solver", f"euler,{sentence}")
+    refused(told, "export", "--model", "gmm2d", "--to", "json", "--nfe", "6", "--solver", sentence)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_grid_in_the_sentence_wins_over_the_others(tmp_path):
+    words = ["bench", "--model", "gmm2d", "--nfe", "6", "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    solvers = "scire:order=3,mode=multistep@karras:rho=5,ddim,edm-heun@vp-time:rho=2,eps=0.01"
+    assert command(*words, "--solver", solvers, "--grid", "logsnr,uniform").code == 0
+    found = sorted((row.solver, row.grid) for row in Store(tmp_path / "s").rows())
+    assert found == [
+        ("ddim", "logsnr"), ("ddim", "uniform"), ("edm-heun", "vp-time:eps=0.01,rho=2"), ("scire", "karras:rho=5"),
+    ]  # fmt: skip
+    one = command("explain", "dpmpp-2m@karras", "--nfe", "4", "--model", "gmm2d", "--grid", "uniform", "--json")
+    times = [row["t"] for row in json.loads(one.out)["rows"]]
+    assert times[:4] == pytest.approx(Grid.parse("karras")(request_path(), 4, 1.0, 1e-3)[:4])
+
+
+@pytest.mark.parametrize("solver", ["scire-v2", "dpm-solver-2m", "dpm-solver-3m", "dpm-solver-2", "scirei"])
+def test_a_grid_that_a_method_cannot_take_is_told_before_anything_runs(solver, tmp_path):
+    words = ["--model", "gmm2d", "--grid", "integer-uniform", "--nfe", "4"]
+    bench = ["bench", *words, "--samples", "4", "--metrics", "psnr", "--out", tmp_path / "s"]
+    refused("ends at clean data", *bench, "--solver", solver)
+    done = command(*bench, "--solver", f"{solver},ddim")
+    assert done.code == 1
+    assert f"failed: gmm2d {solver} integer-uniform NFE 4: solver {solver} at NFE 4: " in done.err
+    assert [row.solver for row in Store(tmp_path / "s").rows()] == ["ddim"]
+    picture = ["sample", *words, "--model", "gmm-image", "--samples", "2", "--solver", solver, "-o", tmp_path / "x.png"]
+    refused("ends at clean data", *picture)
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_only_a_budget_that_cannot_be_spent_is_skipped(tmp_path):

@@ -13,6 +13,7 @@ from fastsample.models.path import LinearFlow, VPLinear
 from fastsample.results.statistics import mean_of, ratio_of_means, root_of_mean
 from fastsample.solvers.learned.shelf import learned_tables, table_plan
 from fastsample.solvers.solver import get, solvers
+from fastsample.solvers.spec import Spec
 
 WHOLE = LinearFlow().between(0.0, 1.0)
 
@@ -114,8 +115,7 @@ def test_a_late_start_is_the_completed_state(name):
     # All data at m: the exact trajectory is z = tau m + (1 - tau) eps.
     m, start = torch.tensor([[3.0, -2.0]], dtype=torch.float64), normal(4)
     model = GaussianMixture(LinearFlow(), m, torch.full((1,), 1e-12, dtype=torch.float64))
-    name, _, options = name.partition(":")
-    plan = get(name).plan(LinearFlow(), 24, "logsnr", **get(name).parse(options))
+    plan = Spec.parse(f"{name}@logsnr").plan(LinearFlow(), 24)
     times, z, _ = walk(plan, model, start)
     assert times[0] == pytest.approx(1e-3)
     exact = torch.from_numpy(times)[:, None, None] * m + torch.from_numpy(1 - times)[:, None, None] * start

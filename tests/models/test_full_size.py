@@ -17,6 +17,7 @@ from fastsample.models.training.recipe import Learned, changed, recipes
 from fastsample.models.training.state import State, describe
 from fastsample.models.training.trainer import draw
 from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import trace
 
 # As counted from the official code: the network, and the encoder.
@@ -60,9 +61,8 @@ def test_the_teachers_weights_fit_the_network(name):
         assert {key: t.shape for key, t in theirs.items()} == {key: t.shape for key, t in ours.items()}
         assert card.labels.classes == recipe.classes
     if recipe.coupling.solver.startswith("edm-heun"):
-        name, _, options = recipe.coupling.solver.partition(":")
         path = card_named(recipe.coupling.teacher).path.build()
-        plan = get(name).plan(path, recipe.coupling.nfe, **get(name).parse(options))
+        plan = Spec.parse(recipe.coupling.solver).plan(path, recipe.coupling.nfe)
         assert trace(plan, "x0").nfe == recipe.coupling.nfe  # the published 35 and 79
         assert plan.denoise
 

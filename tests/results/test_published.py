@@ -3,11 +3,10 @@
 import pandas as pd
 import pytest
 
-from fastsample.bench.cli.store import _complete as complete
 from fastsample.models.public.cards import cards
 from fastsample.results.published import COLUMNS, beside, published, search, summary
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec, complete
 
 NUMBERS = published()
 PAPERS = {
@@ -62,8 +61,7 @@ def test_mappings_name_what_exists():
         assert hit["dataset"].lower().replace("-", "") in card.data, hit["model"]
         assert hit["resolution"] == card.image_shape[-1], hit["model"]
     for text in set(NUMBERS["fastsample_solver"]) - {""}:
-        name, _, rest = text.partition(":")
-        get(name).parse(rest)
+        Spec.parse(text)
     for text in set(NUMBERS["grid"]) - {""}:
         Grid.parse(text)
     guided = NUMBERS["guidance"].notna()

@@ -22,6 +22,7 @@ from fastsample.solvers.learned.fit import Pairs, fit
 from fastsample.solvers.learned.parameters import coordinate_of, non_stationary
 from fastsample.solvers.proofs.claims import start
 from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile
 
@@ -30,9 +31,9 @@ SOLVERS = ["heun", "dpm-solver-3", "unipc:order=3", "scire:order=3", "flow-solve
 
 
 def traced(text, path, nfe=6):
-    name, _, options = text.partition(":")
-    table = trace(get(name).plan(path, nfe, **get(name).parse(options)), coordinate_of(path))
-    return TableFile.of(table, path, solver=name, title=name, paper="")
+    spec = Spec.parse(text)
+    table = trace(spec.plan(path, nfe), coordinate_of(path))
+    return TableFile.of(table, path, solver=spec.name, title=spec.name, paper="")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import torch
 
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.learned.fit import Pairs, fit, named_plan, parameters_of, sensitivities, starts
+from fastsample.solvers.learned.fit import Pairs, fit, sensitivities
 from fastsample.solvers.learned.parameters import consistent, coordinate_of, learned_times, non_stationary, scale_time
+from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.proofs.golden import SHIPPED, problem
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import Table, play, trace
@@ -152,9 +153,9 @@ def test_stochastic_solvers_and_times_that_go_back_cannot_start():
     with pytest.raises(ValueError, match="back"):
         non_stationary(replace(table, times=table.times[::-1].copy()))
     with pytest.raises(ValueError, match="makes 4 evaluations for a budget of 5"):
-        parameters_of("rk2-bespoke", PATH, 5, "midpoint@uniform")
+        parameters_of("rk2-bespoke", PATH, 5, Start.parse("midpoint@uniform"))
     with pytest.raises(ValueError, match="dss starts from euler"):
-        parameters_of("dss", PATH, 4, "unipc")
+        parameters_of("dss", PATH, 4, Start.parse("unipc"))
 
 
 def test_a_start_that_is_not_finite_is_refused():
@@ -167,12 +168,12 @@ def test_a_start_that_is_not_finite_is_refused():
 def test_sigma_0_moves_eulers_steps_and_nothing_else():
     """Euler of D on the scaled path is Euler on the shifted grid, whose steps are a times as small at the noise end."""
     denoiser, x = ring_mixture(PATH), torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    scaled = named_plan(PATH, 8, "ddim@uniform", sigma0=5.0)
+    scaled = Start.parse("ddim@uniform").plan(PATH, 8, sigma0=5.0)
     r = np.linspace(scaled.times[0], scaled.times[-1], 9)
     shifted = replace(get("ddim").plan(PATH, 8, "uniform"), times=tuple(r / (r + 5 * (1 - r))))
     assert abs(shifted.times[-1] - PATH.t_data) < 1e-12
     assert torch.allclose(scaled(denoiser, x), shifted(denoiser, x), rtol=0, atol=1e-10)
-    euler = named_plan(PATH, 8, "euler@uniform", sigma0=5.0)
+    euler = Start.parse("euler@uniform").plan(PATH, 8, sigma0=5.0)
     assert trace(euler, "velocity").times == pytest.approx(shifted.times[:-1], abs=2e-3)
 
 

@@ -11,7 +11,7 @@ from fastsample.solvers.exports.export import export
 from fastsample.solvers.exports.torch_file import to_python
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.proofs.claims import start
-from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile, read_table
 
@@ -23,10 +23,9 @@ CASES = [
 
 
 def table_file(text, path, nfe):
-    name, _, options = text.partition(":")
-    chosen = get(name).parse(options)
-    table = trace(get(name).plan(path, nfe, **chosen), coordinate_of(path))
-    return TableFile.of(table, path, solver=name, title=get(name).title, paper=get(name).paper, options=chosen)
+    spec = Spec.parse(text)
+    table, facts = trace(spec.plan(path, nfe), coordinate_of(path)), {"solver": spec.name, "options": spec.options}
+    return TableFile.of(table, path, title=spec.solver.title, paper=spec.solver.paper, **facts)
 
 
 def run(text):

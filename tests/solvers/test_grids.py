@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +13,9 @@ from typer.testing import CliRunner
 from fastsample.bench.cli.app import app
 from fastsample.models.path import ScaledFlow, path_named
 from fastsample.solvers.grids import _RANGES, GRIDS, Grid, GridError
-from fastsample.solvers.solver import get
+from fastsample.solvers.solver import get, solvers
+from fastsample.solvers.spec import Spec
+from fastsample.solvers.table import trace
 
 PATHS = [path_named(name) for name in ("vp-linear", "sub-vp", "vp-cosine", "vp-discrete", "edm", "flow", "flow-cosine")]
 PATHS += [ScaledFlow(scale=5.0), *(get("edm-heun").integration_path(path) for path in PATHS)]
@@ -141,3 +145,53 @@ def test_a_file_s_ends_are_those_of_the_interval_up_to_its_digits(tmp_path):
 def test_a_file_without_an_end_is_refused():
     with pytest.raises(GridError, match="larger than 16,777,216 bytes"):
         Grid.parse("file:/dev/zero")
+
+
+@pytest.mark.parametrize("path", [*PATHS[:1], *PATHS[2:6]], ids=lambda path: path.name)
+def test_a_solver_and_a_grid_make_numbers_or_are_refused_when_planned(path):
+    """Every pair, at every small budget and at ones where quadratic entries repeat: no NaN, no division by zero."""
+    refused = {}
+    for solver, grid, nfe in itertools.product(solvers().values(), GRIDS, (*range(1, 9), 40, 41)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                plan = solver.plan(path, nfe, grid)
+            except ValueError as error:
+                refused[solver.name, grid] = str(error)
+                continue
+        if not solver.adaptive:
+            table = trace(plan, "x0")
+            assert all(np.isfinite(part).all() for part in (table.times, table.a, table.b, table.w))
+            if grid == "integer-uniform-official" and path.name.startswith("vp"):
+                assert plan.times[-1] == 0.0, (solver.name, nfe)  # a whole run, not a part of it
+    for (name, _), told in refused.items():
+        assert re.match(rf"solver {name} at NFE \d+: (?!zip)", told)
+    if path.name.startswith("vp"):
+        lambdas = {"dpm-solver-2m", "dpm-solver-3m", "dpm-solver-2", "dpm-solver-3", "scirei", "scire-v2"}
+        assert {(name, "integer-uniform") for name in lambdas} <= {*refused}
+        assert ("dpmpp-2m", "integer-quad-official") in refused  # at NFE 40 it repeats an entry
+
+
+@pytest.mark.parametrize(
+    ("solver", "grid", "nfe", "why"),
+    [
+        ("dpm-solver-3m", "integer-uniform", 3, "ends at clean data, where sigma is 0 and lambda infinite"),
+        ("unipc:prediction=noise", "integer-uniform", 5, "ends at clean data"),
+        ("dpm-solver-2m:denoise=true", "integer-uniform", 5, "ends at clean data"),
+        ("dpmpp-2s", "integer-uniform", 4, "its last step, of order 2, ends at clean data"),
+        ("dpmpp-2m", "integer-quad-official", 40, "repeats a time: a step of length 0"),
+        ("pndm", "integer-uniform", 8, "ends at clean data"),  # a Runge-Kutta step asks for the noise there
+        ("scire:ratios=grid", "integer-uniform", 4, "is for whole runs"),
+        ("scire", "integer-uniform-official", 7, "has 8 intervals"),
+        ("scire:phi=1e-320", "logsnr", 4, "not finite with these options"),
+    ],
+)
+def test_the_reason_why_a_grid_is_refused(solver, grid, nfe, why):
+    with pytest.raises(ValueError, match=why):
+        Spec.parse(f"{solver}@{grid}").plan(path_named("vp-discrete"), nfe)
+
+
+def test_methods_that_reach_clean_data_are_not_refused():
+    for solver in ("ddim", "ddpm", "dpmpp-2m", "dpmpp-3m", "unipc", "scire", "pndm", "s-pndm", "dpmpp-sde-2m"):
+        assert Spec.parse(f"{solver}@integer-uniform").plan(path_named("vp-discrete"), 16).times[-1] == 0.0
+    assert Spec.parse("dpmpp-2s@integer-uniform").plan(path_named("vp-discrete"), 5).times[-1] == 0.0  # orders 2, 2, 1

@@ -8,8 +8,10 @@ import torch
 
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.proofs.claims import claims, converges, errors, problem, slope, start, table_error
 from fastsample.solvers.solver import solvers
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import trace
 
 CLAIMS = list(claims())
@@ -73,11 +75,14 @@ def test_every_solver_tells_what_a_reader_needs():
     for solver in solvers().values():
         assert solver.title
         assert solver.paper
-        assert solver.solve.__doc__, solver.name
-        assert solver.variants
-        assert solver.parse("") == {}
+        assert (solver.solve.__doc__ or "").strip(), solver.name
+        assert {} in solver.variants
+        for grid in (*solver.grids, solver.flow_grid or solver.grids[0]):
+            assert str(Grid.parse(grid)) == grid
+        assert Spec.parse(solver.name) == Spec(solver.name)
         for option, default in solver.known_options.items():
-            assert solver.parse(f"{option}={default}") == {option: default}
+            given = Spec.parse(f"{solver.name}:{option}={default}")
+            assert (given.options, given.settings) == ({option: default}, solver.known_options)
 
 
 def test_no_warning_of_our_own_in_a_plain_sweep():

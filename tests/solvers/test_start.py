@@ -14,11 +14,12 @@ from fastsample.models.noise import normal, step_noise
 from fastsample.models.path import DiscreteVP, LinearFlow, VPLinear
 from fastsample.solvers import solver as registry
 from fastsample.solvers.exports.diffusers import TableScheduler
-from fastsample.solvers.grids import GRIDS
+from fastsample.solvers.grids import GRIDS, Grid
 from fastsample.solvers.k_diffusion import register_k_diffusion
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.plan import Plan
-from fastsample.solvers.solver import get, register, solvers, steps
+from fastsample.solvers.solver import Facts, get, register, solvers, steps
+from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile
 
@@ -134,7 +135,7 @@ def test_its_table_is_the_solver(name, grid, path):
 def test_a_solver_that_asks_elsewhere_first_starts_from_the_noise(monkeypatch):
     monkeypatch.setattr(registry, "_SOLVERS", dict(registry._SOLVERS))
 
-    @register("late", title="", paper="", coordinate="x0", order=1, grids=("logsnr",), scheduler=steps(2))
+    @register("late", Facts(title="", paper="", coordinate="x0", order=1, scheduler=steps(2)))
     def late(denoiser, x, times):
         for s, t in zip(times, times[1:], strict=False):
             x = x + (t - s) * (denoiser.velocity(x, (s + t) / 2) + 0 * denoiser.velocity(x, t))
@@ -201,8 +202,7 @@ def test_integer_grids_start_from_the_noise_itself(name):
     ],
 )  # fmt: skip
 def test_a_plan_knows_where_its_result_is(text, path, grid, end):
-    name, _, options = text.partition(":")
-    plan: Plan = get(name).plan(path, 20, grid, **get(name).parse(options))
+    plan: Plan = Spec.parse(text).on(Grid.parse(grid) if grid else None).plan(path, 20)
     assert plan.end == pytest.approx(end, abs=1e-9)
     assert trace(plan).end == plan.end
     if end in (0.999, 1e-3):

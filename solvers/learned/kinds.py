@@ -1,0 +1,76 @@
+"""The kinds of learned solvers: what is learned of a coefficient table, and where a fit begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastsample.datasets.names import nearest
+from fastsample.solvers.learned import parameters as families
+from fastsample.solvers.solver import Plan
+from fastsample.solvers.table import trace
+
+__all__ = ["LEARNED", "Kind", "kind_named"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of learned solvers.
+
+    Attributes:
+        title, paper: as in `Facts`; learned: what is learned, in words.
+        parameters: the parameterisation that starts from a plan.
+        base: the one solver that it starts from, at some grid; "" for any.
+        plain: whether the base (or Euler's method) at uniform times is tried beside the best start.
+        noises: how often the best start is tried again with noise on its numbers: there are many poor optima.
+    """
+
+    title: str
+    paper: str
+    learned: str
+    parameters: Callable[[Plan], families.Parameters]
+    base: str = ""
+    plain: bool = True
+    noises: int = 0
+
+
+def _free(plan: Plan) -> families.Parameters:
+    return families.non_stationary(trace(plan, families.coordinate_of(plan.path)))
+
+
+LEARNED = {
+    "bns": Kind("BNS", "2403.01329", "every number of the table", _free),
+    "dss": Kind(
+        "Differentiable solver search",
+        "2505.21114",
+        "weights of the velocities that sum to 1, and the times",
+        families.consistent,
+        base="euler",
+    ),
+    "rk1-bespoke": Kind(
+        "RK1-Bespoke",
+        "2310.19075",
+        "time and scale of Euler steps",
+        lambda plan: families.scale_time(plan, stages=1),
+        base="euler",
+        noises=10,
+    ),
+    "rk2-bespoke": Kind(
+        "RK2-Bespoke",
+        "2310.19075",
+        "time and scale of midpoint steps",
+        lambda plan: families.scale_time(plan, stages=2),
+        base="midpoint",
+        noises=10,
+    ),
+    "times": Kind(
+        "Learned times", "2405.15506", "the time grid of a training-free solver", families.learned_times, plain=False
+    ),
+}
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of that name; ValueError for an unknown one."""
+    if name not in LEARNED:
+        raise ValueError(nearest(name, list(LEARNED), "learned solver"))
+    return LEARNED[name]

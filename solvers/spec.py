@@ -1,0 +1,163 @@
+"""A sampler as one sentence, `NAME:OPTION=VALUE,...@GRID`: here it is read and written, and nowhere else.
+
+Spec.parse("scire:order=3,mode=multistep@karras:rho=5").plan(path, nfe=10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastsample.datasets.names import nearest, number
+from fastsample.models.catalogue import Model
+from fastsample.models.path import Path
+from fastsample.solvers.grids import Grid, SettingError
+from fastsample.solvers.learned.parameters import coordinate_of
+from fastsample.solvers.learned.shelf import find_table, table_plan, table_solvers
+from fastsample.solvers.solver import Plan, Solver, get, solvers
+from fastsample.solvers.table import trace
+from fastsample.solvers.table_file import TableFile
+
+__all__ = ["Spec", "complete", "table_of"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A sampler: a registered solver with options and a grid, or one that is known by its tables and has neither.
+
+    Attributes:
+        options: those that are given, in the solver's order.
+        grid: None for the recommended one.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    grid: Grid | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Read a sentence; each value takes the type of the option's default.
+
+        Raises:
+            SettingError: for a value that an option or a parameter of the grid cannot have.
+            ValueError: for an unknown solver, option or grid, or what is given to a solver that takes none.
+        """
+        head, at, grid = text.partition("@")
+        name, _, rest = (word.strip() for word in head.partition(":"))
+        solver = solvers().get(name)
+        if solver is None and name not in (tables := table_solvers()):
+            raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
+        if solver is None and rest:
+            raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
+        if at and (solver is None or solver.adaptive):
+            raise ValueError(f"the times of {name} are its own: leave @{grid} out")
+        options = _options(solver, rest) if solver else {}
+        return cls(name, options, Grid.parse(grid.strip()) if at else None)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={_text(value)}" for key, value in self.options.items())
+        return self.name + (f":{options}" if options else "") + (f"@{self.grid}" if self.grid else "")
+
+    @property
+    def solver(self) -> Solver | None:
+        """The registered solver; None where it is one by its tables."""
+        return solvers().get(self.name)
+
+    @property
+    def gridded(self) -> bool:
+        """Whether it takes a grid: learned and adaptive solvers have times of their own."""
+        return self.solver is not None and not self.solver.adaptive
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its options with defaults filled in."""
+        return self.solver.settings(self.options) if self.solver else {}
+
+    def on(self, grid: Grid | None) -> Spec:
+        """The same on a grid, unless it has one or takes none."""
+        return self if self.grid or not self.gridded else replace(self, grid=grid)
+
+    def plan(self, path: Path, nfe: int) -> Plan:
+        """The plan of a registered solver; see `Solver.plan`."""
+        return get(self.name).plan(path, nfe, self.grid, **self.options)
+
+    def plan_for(
+        self, model: Model, nfe: int, guidance: float = 0.0, *, transfer: bool = False
+    ) -> tuple[Plan, TableFile | None]:
+        """The plan for a model, and the table that it plays if it is a learned or imported one; see `find_table`."""
+        if self.solver:
+            return self.plan(model.path, nfe), None
+        table = find_table(self.name, model, nfe, guidance, transfer=transfer)
+        return table_plan(table), table
+
+
+def complete(text: str) -> str:
+    """A sentence with every option and its default, by which two samplers are the same or not; else as it is."""
+    try:
+        spec = Spec.parse(text)
+    except ValueError:  # of a solver that is not registered here
+        return text
+    return str(replace(spec, options=spec.settings))
+
+
+def table_of(
+    text: str, model: Model, nfe: int, *, grid: str | None = None, guidance: float = 0.0, transfer: bool = False
+) -> TableFile:
+    """The table file of any fixed-grid sampler for a model, traced or learned; a grid in the sentence wins over `grid`.
+
+    Raises:
+        ValueError: for an unknown solver or option, an adaptive solver, or a learned one that has no table.
+    """
+    spec = Spec.parse(text)
+    if guidance and not model.num_classes:
+        raise ValueError(f"{model.id} has no classes, which classifier-free guidance needs")
+    if spec.solver and (guidance or transfer):
+        given = "guidance" if guidance else "transfer"
+        raise ValueError(f"--{given} chooses the table of a learned solver, and {spec.name} is none")
+    if grid and not spec.gridded:
+        raise ValueError(f"the times of {spec.name} are its own: leave --grid out")
+    plan, table = spec.on(Grid.parse(grid) if grid else None).plan_for(model, nfe, guidance, transfer=transfer)
+    if table:
+        return table
+    solver, options = plan.solver, dict(spec.options)
+    facts: dict[str, Any] = dict(solver=spec.name, title=solver.title, paper=solver.paper, options=options)
+    return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
+
+
+def _options(solver: Solver, text: str) -> dict[str, Any]:
+    """The options of `OPTION=VALUE,...`, in the solver's order."""
+    known, given = solver.known_options, dict[str, Any]()
+    for item in filter(None, map(str.strip, text.split(","))):
+        key, sep, value = (word.strip() for word in item.partition("="))
+        if key not in known:
+            raise ValueError(nearest(key, list(known), f"option of solver {solver.name}"))
+        if not sep:
+            raise ValueError(f"solver {solver.name}: write {key}=VALUE")
+        if key in given:
+            raise ValueError(f"solver {solver.name}: {key} is given twice")
+        given[key] = _value(f"solver {solver.name}: {key}", value, known[key])
+    solver.claimed_order(**given)  # refuses values that options cannot have
+    return {key: given[key] for key in known if key in given}
+
+
+def _value(what: str, text: str, default: Any) -> Any:
+    """A value of the type of the default."""
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise SettingError(f"{what} is true or false, not {text!r}")
+        return text.lower() == "true"
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "an integer" if isinstance(default, int) else "a number"
+            raise SettingError(f"{what} takes {kind}, not {text!r}") from None
+    return text
+
+
+def _text(value: Any) -> str:
+    """A value as `_value` reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return number(value) if isinstance(value, float) else str(value)
