@@ -101,7 +101,7 @@ def test_report_of_a_mixed_store_says_why_there_is_no_table(store, tmp_path):
 
 def test_recommend_names_the_sampler_and_the_commands_that_play_it(store):
     text = output("recommend", store, "--budget", 8)
-    assert text.startswith("gmm2d, at most 8 evaluations: DPM-Solver++(2M) (denoise=True) on grid logsnr, NFE 8, PSNR ")
+    assert text.startswith("gmm2d, at most 8 evaluations: DPM-Solver++(2M) (denoise=true) on grid logsnr, NFE 8, PSNR ")
     assert "Better by " in text
     assert "  fastsample export --model gmm2d --solver dpmpp-2m:denoise=true --nfe 8 --grid logsnr --to python" in text
     (one,) = json.loads(output("recommend", store, "--target-psnr", 90, "--json"))

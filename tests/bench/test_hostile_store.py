@@ -28,7 +28,8 @@ def write(folder):
         for place, solver in enumerate(SOLVERS):
             cell = f"{number:08x}{place:08x}"
             row = Row(
-                cell=cell, model=model, checkpoint_sha256="../../../../etc/passwd" if number % 2 else "", solver=solver,
+                cell=cell, model=model, checkpoint_sha256="../../../../etc/passwd" if number % 2 else "",
+                solver=solver, sampler=solver,
                 title=f"{solver}{ESCAPE}", options={"order": "/etc/passwd"} if solver == "evil.py" else {},
                 grid="file:/etc/passwd" if place % 2 else "file:secret.txt", times=[1.0, 0.5, 0.001], nfe_asked=2,
                 nfe=2, forwards=2, guidance=0.0, samples=16, seed=0, precision="float32", device=f"cpu{ESCAPE}",

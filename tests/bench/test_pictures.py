@@ -132,7 +132,7 @@ def test_the_last_error_is_the_one_that_psnr_measures(points):
             mse = 16 / 10 ** (points.per_sample(one["cells"][0])["psnr"] / 10)
             assert line["error"].iloc[-1] * total == pytest.approx(math.sqrt(mse.mean()), rel=1e-4)
         # A point for each evaluation and the end; but Heun evaluates the ends of its steps twice.
-        evaluations = {"Heun (RK2)": one["nfe"] // 2, "DDIM (denoise=True)": one["nfe"] - 1}
+        evaluations = {"Heun (RK2)": one["nfe"] // 2, "DDIM (denoise=true)": one["nfe"] - 1}
         assert len(line) == evaluations.get(one["title"], one["nfe"]) + 1
 
 
@@ -225,7 +225,7 @@ def test_pictures_are_chosen_by_kind_and_budget(points):
     assert [line.get_label() for line in figure.axes[0].containers] == [
         "Heun (RK2)",
         "DPM-Solver++(2M)",
-        "DDIM (denoise=True)",
+        "DDIM (denoise=true)",
     ]
     with pytest.raises(ValueError, match="no row has NFE 7; there are 6, 12"):
         picture(points, nfe=[7])

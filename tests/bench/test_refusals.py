@@ -182,7 +182,8 @@ def test_other_commands_refuse_options_without_use_too(words, message, command, 
 
 def published_row(cell, model, reference):
     return Row(
-        cell=cell, model=model, checkpoint_sha256="f" * 64, solver="ddim", title="DDIM", options={}, grid="uniform",
+        cell=cell, model=model, checkpoint_sha256="f" * 64, solver="ddim", sampler="ddim", title="DDIM",
+        options={}, grid="uniform",
         times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=50_000, seed=0, precision="float32",
         device="cuda", metrics={"fid@50000": 20.0}, seconds={"network": 9.0, "solver": 0.1, "metrics": 0.1,
         "total": 9.2},
