@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from fastsample.bench.cli.words import told
 from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.request import Request, RequestError
+from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
 from fastsample.models.catalogue import Model, model_names, open_model

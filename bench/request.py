@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fastsample.bench.cli.words import MOST_BATCH, MOST_NFE, SEEDS
+from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
 
 __all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
 

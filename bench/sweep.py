@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.cli.words import told
 from fastsample.bench.metrics.error import Metric, parse_metric
 from fastsample.bench.metrics.features import (
     EMBEDDED,
@@ -26,6 +25,7 @@ from fastsample.bench.refusals import metric_refusal
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.datasets.errors import told
 from fastsample.datasets.names import nearest
 from fastsample.results.overview import overview, to_rich
 from fastsample.results.store import Row, Store, frame_of
