@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from rich.console import Console
 
-from fastsample.bench.cli.words import told
 from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.request import Request, RequestError
+from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.public.cards import cards

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch.distributed import barrier
 
-from fastsample.bench.cli.words import console
 from fastsample.datasets.files import read_arrays, warn, write_arrays, write_sealed
 from fastsample.datasets.home import data_home
 from fastsample.datasets.image_set import ImageDataset
@@ -33,13 +33,14 @@ __all__ = ["generate", "invert", "make_pairs"]
 
 def make_pairs(
     recipe: Recipe, folder: Path, dataset: str | None = None, data: Path | None = None, device: str = "cpu",
-    process: tuple[int, int] = (0, 1),
+    process: tuple[int, int] = (0, 1), console: Console | None = None,
 ) -> PairStore:  # fmt: skip
     """The pairs of a reflow recipe in that folder; those that are not there yet are made by the teacher.
 
     Args:
         dataset, data: of the real images, if the recipe wants some inverted; by default the recipe's.
         process: (rank, number of processes); each makes a part of them.
+        console: where the progress of a download is shown.
     """
     coupling = recipe.coupling
     assert isinstance(coupling, Pairs)

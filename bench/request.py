@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fastsample.bench.cli.words import MOST_BATCH, MOST_NFE, SEEDS
+from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
 from fastsample.results.metrics import DEFAULT
 from fastsample.results.protocol import Protocol
 

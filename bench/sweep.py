@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.cli.words import told
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, REFERENCES, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.datasets.errors import told
 from fastsample.datasets.names import nearest
 from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
 from fastsample.results.overview import overview, to_rich

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastsample.bench.cli.words import console
+from rich.console import Console
+
 from fastsample.bench.pairs import make_pairs
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.names import nearest
@@ -30,12 +31,14 @@ def train_recipe(
     max_minutes: float | None = None,
     device: str = "cpu",
     compile_network: bool = False,
+    console: Console | None = None,
 ) -> TrainingRun:
     """Train a recipe, or go on with the run in `out`; makes the pairs of a reflow first, where they are not there.
 
     Args:
         dataset, data: another data set than the recipe's, and where it is.
         pairs: folder of the pairs; `out`/pairs by default.
+        console: where the progress of a download is shown.
 
     Raises:
         ValueError: for data, a teacher or a run that is not there or does not fit.
@@ -47,7 +50,7 @@ def train_recipe(
     source: TrainingData
     with process_group(device) as process:
         if isinstance(recipe.coupling, Pairs):
-            source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process)
+            source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process, console)
         else:
             source = training_data(name, data)
         start = starting_weights(recipe, console) if recipe.start and not read_state(out) else None

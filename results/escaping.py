@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["csv_text", "latex", "markdown", "visible"]
 
@@ -86,7 +87,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def _column(values: pd.Series) -> pd.Series:
-    if is_numeric_dtype(values):
+    if values.dtype.kind in "biufc":
         return values
     return values.map(lambda value: _cell(value) if isinstance(value, str) else value)
 

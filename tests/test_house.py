@@ -49,6 +49,13 @@ def test_no_first_party_import_hides_in_a_function():
             assert allowed or not inside, f"{path}:{line} imports {name}"
 
 
+def test_nothing_below_the_command_line_imports_it():
+    for path, tree in FILES.items():
+        if not path.startswith("bench/cli/") and path != "bench/__main__.py":
+            for name, line, _ in imports(tree):
+                assert not name.startswith("bench.cli"), f"{path}:{line} imports {name}"
+
+
 def test_there_is_no_circle():
     graph = {module(path): {name for name, _, _ in imports(tree)} - {module(path)} for path, tree in FILES.items()}
     for name in graph:  # the door plate of families imports its files to register them

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.cli.words import MOST_BATCH, SEEDS, TABLE_NFE, Words, budgets, console, errors, finite
+from fastsample.bench.cli.words import Words, budgets, console, errors, finite
+from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
 
 __all__ = ["app"]
 

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import TABLE_NFE, console, finite
+from fastsample.bench.cli.words import console, finite
+from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fastsample.bench.cli.words import MOST_NFE, Words, budgets, console, errors, finite, solver_words, split_words
+from fastsample.bench.cli.words import Words, budgets, console, errors, finite, solver_words, split_words
+from fastsample.bench.limits import MOST_NFE
 from fastsample.results.metrics import MAIN
 
 __all__ = ["app"]

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import MOST_BATCH, SEEDS, console, finite
+from fastsample.bench.cli.words import console, finite
+from fastsample.bench.limits import MOST_BATCH, SEEDS
 
 __all__ = ["app"]
 
@@ -135,7 +136,7 @@ def _run(
     folder = out or Path("runs") / f"{recipe.id}-{recipe.seed}"
     run = train_recipe(
         recipe, folder, dataset=dataset, data=data, pairs=pairs, max_minutes=max_minutes,
-        device=str(choose_device(device)), compile_network=compile_network,
+        device=str(choose_device(device)), compile_network=compile_network, console=console,
     )  # fmt: skip
     if os.environ.get("RANK", "0") != "0":  # torchrun's other processes
         return

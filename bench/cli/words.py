@@ -1,30 +1,20 @@
-"""What the command modules share: consoles, how lists and numbers are read, and how an error is told in one line."""
+"""What the command modules share: consoles, and how lists and numbers are read."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
 import sys
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from fastsample.bench.limits import MOST_NFE
+from fastsample.bench.lists import sentences, words
 from fastsample.results.escaping import visible
 
-__all__ = [
-    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Screen", "Words", "budgets", "console", "errors", "finite",
-    "solver_words", "split_words", "told",
-]  # fmt: skip
-
-MOST_NFE = 10_000  # evaluations of a run
-TABLE_NFE = 256  # evaluations of a coefficient table, which grows with their square
-MOST_BATCH = 2**16  # samples of a network call
-SEEDS = 2**31  # of benchmarks, from 0; from there on are the noises that solvers are distilled on
+__all__ = ["Screen", "Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
 
 
 class Screen(Console):
@@ -41,13 +31,10 @@ errors = Screen(stderr=True)
 
 Words = list[str] | None
 
-_PACKAGE = Path(__file__).resolve().parents[2]
-_ROOMS = tuple(_PACKAGE / room for room in ("bench", "datasets", "models", "results", "solvers"))
-
 
 def split_words(values: Words) -> tuple[str, ...] | None:
-    """Comma-separated lists, given once or several times."""
-    return tuple(item for value in values for item in value.split(",") if item) if values else None
+    """Lists, given once or several times; None where they are not."""
+    return words(values) if values else None
 
 
 def budgets(values: Words, most: int = MOST_NFE) -> tuple[int, ...]:
@@ -57,7 +44,7 @@ def budgets(values: Words, most: int = MOST_NFE) -> tuple[int, ...]:
         ValueError: for a word that is no whole number from 1 to `most`.
     """
     found = []
-    for word in split_words(values) or ():
+    for word in words(values or ()):
         try:
             found.append(int(word))
         except ValueError:
@@ -75,35 +62,5 @@ def finite(value: float | None) -> float | None:
 
 
 def solver_words(values: Words) -> tuple[str, ...] | None:
-    """Like `split_words`, but what begins with `option=` stays with the solver or grid before it."""
-    if not values:
-        return None
-    found: list[str] = []
-    for item in (item for value in values for item in value.split(",") if item):
-        if re.match(r"[^:@=]+=", item) and found:
-            found[-1] += f",{item}"
-        else:
-            found.append(item)
-    return tuple(found)
-
-
-def told(error: BaseException) -> str:
-    """What went wrong, on one line without control characters.
-
-    A text that this package did not write has its class before it and the place behind it. With FASTSAMPLE_DEBUG set
-    the traceback goes to stderr too.
-    """
-    if os.environ.get("FASTSAMPLE_DEBUG"):
-        traceback.print_exception(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    else:
-        text = str(error)
-        frames = traceback.extract_tb(error.__traceback__)
-        mine = [frame for frame in frames if any(Path(frame.filename).is_relative_to(room) for room in _ROOMS)]
-        written = frames and frames[-1] in mine and (frames[-1].line or "").startswith("raise ")
-        if not (written and text):
-            place = f" ({Path(mine[-1].filename).relative_to(_PACKAGE)}, line {mine[-1].lineno})" if mine else ""
-            text = ": ".join(filter(None, (type(error).__name__, text))) + place
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    """Lists of solvers or grids, given once or several times; None where they are not."""
+    return sentences(values) if values else None

@@ -1,0 +1,71 @@
+"""Commands that say what there is to choose from, and fetch it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from fastsample.bench.cli.words import console
+
+__all__ = ["app"]
+
+app = typer.Typer()
+models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they are, and fetching them ahead of use.")
+app.add_typer(models, name="models")
+
+
+@app.command("list", epilog="Example: fastsample list solvers --long")
+def list_(
+    what: Annotated[str, typer.Argument(help="solvers, models, recipes, datasets, references, grids or metrics")],
+    long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
+) -> None:
+    """What there is to choose from."""
+    from fastsample.bench.cli.listing import listing
+
+    columns, lines = listing(what, long)
+    table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console.print(table)
+
+
+@models.command(
+    "fetch",
+    epilog="""
+[bold]Examples[/]
+
+fastsample models fetch edm-cifar10-uncond-vp
+
+fastsample models fetch sde-vp-ddpmpp-deep --checkpoint ~/Downloads/checkpoint_8.pth
+""",
+)
+def models_fetch(
+    model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="A file with its weights, instead of a download.")] = None,
+) -> None:
+    """Download, verify and convert a public model, with the first stage that it needs."""
+    from fastsample.datasets.home import data_home
+    from fastsample.models.public.cards import card_named
+    from fastsample.models.public.model import fetch_all
+
+    for file in fetch_all(card_named(model), data_home(), console, checkpoint):
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+
+
+@models.command("info", epilog="Example: fastsample models info edm-cifar10-uncond-vp")
+def models_info(
+    model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
+) -> None:
+    """What a public model is and where its file is; nothing is fetched."""
+    from fastsample.datasets.home import data_home
+    from fastsample.models.public.cards import card_named
+    from fastsample.models.public.description import describe
+
+    table = Table.grid(padding=(0, 2))
+    for line in describe(card_named(model), data_home()):
+        table.add_row(*map(escape, line))
+    console.print(table)
