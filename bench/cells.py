@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import product
@@ -19,7 +20,9 @@ from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
+from fastsample.models.altered import Thresholded
 from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.denoiser import Denoiser, Wrapped
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid
@@ -85,7 +88,7 @@ class Cell:
             "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": asked.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol,
+            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol, **asked.altered,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -138,6 +141,7 @@ def plan_cells(
                 classifier_scale=request.classifier_scale,
             )  # fmt: skip
             _check_options(model, request)
+            model = under(model, request)
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
@@ -159,6 +163,43 @@ def plan_cells(
         assert first is not None
         raise RequestError(str(first)) if isinstance(first, BudgetError) else first
     return list(cells.values()), skipped
+
+
+def under(model: Model, protocol: Protocol) -> Model:
+    """The model on the interval, and with the thresholding, of a protocol.
+
+    Raises:
+        RequestError: for an end that the model's path has not, or thresholding of latents.
+    """
+    if not protocol.altered:
+        return model
+    path, first, last = model.path, model.path.t_noise, model.path.t_data
+    if protocol.threshold and model.shape != model.image_shape:
+        raise RequestError(f"{model.id} is a latent model, and thresholding is of pixels")
+    try:
+        first = first if protocol.sigma_max is None else path.t_of_nsr(protocol.sigma_max)
+        last = last if protocol.sigma_min is None else path.t_of_nsr(protocol.sigma_min)
+        last = last if protocol.t_end is None else protocol.t_end
+        trained = path.name == "edm" or path.lam(first) >= path.lam(path.t_noise)
+        there = math.isclose(path.t_of_lam(path.lam(last)), last, rel_tol=1e-6, abs_tol=1e-9)
+        sound = trained and there and path.lam(first) < path.lam(last)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        sound = False
+    if not sound:
+        ends = ", ".join(f"{name}={value:g}" for name, value in protocol.altered.items() if "threshold" not in name)
+        usual = f"{path.t_noise:g} to {path.t_data:g}"
+        raise RequestError(f"{ends} is no end of the path of {model.id}, which goes from {usual}")
+    changed = path.between(first, last)
+    if path.name == "edm":
+        changed = replace(changed, prior_std=first)
+
+    def make(*given: Any) -> Denoiser:
+        denoiser = Wrapped(model.make(*given), changed)
+        if protocol.threshold is None:
+            return denoiser
+        return Thresholded(denoiser, protocol.threshold, protocol.threshold_max)
+
+    return replace(model, path=changed, make=make)
 
 
 def _solver(text: str) -> Solver | str:
