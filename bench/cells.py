@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.metrics.trajectories import undefined
+from fastsample.bench.protocol import under
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
@@ -87,7 +88,7 @@ class Cell:
             "model": self.model.id, "checkpoint": self.model.sha256,
             "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
             "nfe": self.plan.nfe, "guidance": asked.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol,
+            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol, **asked.altered,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -137,6 +138,7 @@ def plan_cells(
                 classifier_scale=request.classifier_scale,
             )  # fmt: skip
             _check_options(model, request)
+            model = under(model, request)
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))

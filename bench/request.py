@@ -69,6 +69,19 @@ class Request(Protocol):
             raise ValueError(f"the last of {self.seeds} seeds from {self.seed} on must be below {SEEDS}")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_papers_write(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX."""
+        values = dict(values)
+        if (scale := values.pop("cfg", None)) is not None:
+            if values.get("guidance") is not None:
+                raise ValueError("cfg S and guidance S - 1 are two names of one weight: give one")
+            values["guidance"] = float(scale) - 1
+        if isinstance(text := values.get("threshold"), str) and "," in text:
+            values["threshold"], _, values["threshold_max"] = text.partition(",")
+        return values
+
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:

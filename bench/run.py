@@ -21,7 +21,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools
-from fastsample.datasets.levels import UINT8_RULE
+from fastsample.datasets.levels import UINT8_RULES
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
@@ -65,7 +65,7 @@ class Runner:
         facts = {
             "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host",
-            "uint8": UINT8_RULE,
+            "uint8": UINT8_RULES[cell.protocol.uint8],
             "resize": "none",
             "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
             "distance": "eigvalsh of the symmetric product, float64",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
-__all__ = ["UINT8_RULE", "to_signal", "to_uint8"]
+__all__ = ["UINT8_RULES", "to_signal", "to_uint8"]
 
-UINT8_RULE = "floor(clip(127.5 x + 128, 0, 255))"
+# By the name of a rule: the nearest level, ties up (EDM, DiT, torchvision); the level below (guided diffusion,
+# Score-SDE).
+UINT8_RULES = {"round": "floor(clip(127.5 x + 128, 0, 255))", "floor": "floor(clip(127.5 x + 127.5, 0, 255))"}
 
 
-def to_uint8(x: torch.Tensor) -> torch.Tensor:
-    """Images in [-1, 1] as uint8, by EDM's rule floor(clip(127.5 x + 128, 0, 255)): the nearest level, ties up."""
-    return (x * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+def to_uint8(x: torch.Tensor, rule: Literal["round", "floor"] = "round") -> torch.Tensor:
+    """Images in [-1, 1] as uint8, by one of `UINT8_RULES`."""
+    return (x * 127.5 + (128 if rule == "round" else 127.5)).clamp(0, 255).to(torch.uint8)
 
 
 def to_signal(levels: torch.Tensor) -> torch.Tensor:

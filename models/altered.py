@@ -17,12 +17,15 @@ class Thresholded(Wrapped):
     """Dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3).
 
     s = max(quantile(|x0|, 0.995), 1) per sample; x0 is clipped to [-s, s] and divided by s. It is
-    not linear in x, so a solver on it has no coefficient table.
+    not linear in x: a solver's coefficient table tells what it does with the answers, not with the model's.
+
+    Args:
+        most: the largest s, such as diffusers' `sample_max_value`; None for no limit.
     """
 
-    def __init__(self, base: Denoiser, quantile: float = 0.995) -> None:
+    def __init__(self, base: Denoiser, quantile: float = 0.995, most: float | None = None) -> None:
         super().__init__(base)
-        self.quantile = quantile
+        self.quantile, self.most = quantile, most
 
     def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         return self._answer(x, self.base.x0(x, t), t, p, r)
@@ -32,10 +35,19 @@ class Thresholded(Wrapped):
         return torch.cat([self._answer(x[i : i + 1], x0[i : i + 1], *point) for i, point in enumerate(points)])
 
     def _answer(self, x: torch.Tensor, x0: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        size = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1).clamp(min=1.0)
+        size = _quantile(x0.abs().flatten(1), self.quantile).clamp(min=1.0, max=self.most)
         size = size.reshape(-1, *[1] * (x0.ndim - 1))
         x0 = torch.minimum(torch.maximum(x0, -size), size) / size
         return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
+
+
+def _quantile(x: torch.Tensor, q: float) -> torch.Tensor:
+    """The quantile of each row of x [n, d], linear between order statistics; torch.quantile's, but for any number."""
+    place = q * (x.shape[1] - 1)
+    below = int(place)
+    low = x.kthvalue(below + 1, dim=1).values
+    high = x.kthvalue(min(below + 2, x.shape[1]), dim=1).values
+    return torch.lerp(low, high, place - below)
 
 
 class AnalyticFirstStep(Wrapped):

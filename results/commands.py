@@ -15,6 +15,7 @@ def bench_command(row: Row) -> str:
     """The command that computes the row again, with all its metrics, into a store of its own."""
     kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if name not in metric_of(name).summaries)
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
+    words += ["--uint8", row.uint8] if row.uint8 != "round" else []
     words += ["--reference-steps", str(row.reference_steps)] if row.reference_steps else []
     return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
 
@@ -43,5 +44,10 @@ def _sampler(row: Row) -> list[str]:
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", number(row.guidance)] if row.guidance else []
+    most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
+    for option, value in row.altered.items():
+        if option != "threshold_max":
+            text = number(value) + (most if option == "threshold" else "")
+            words += [f"--{option.replace('_', '-')}", text]
     words += ["--classifier-scale", number(row.classifier_scale)] if row.classifier_scale else []
     return shlex.join(words + (["--labels", row.labels] if "labels" in row.protocol else []))

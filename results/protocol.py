@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["MOST_STEPS", "Protocol"]
 
@@ -19,6 +19,11 @@ class Protocol(BaseModel):
         guidance: classifier-free guidance weight w of (1 + w) conditional - w unconditional.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
+        t_end: time of the model's path at which solvers stop, if not the usual one.
+        sigma_min, sigma_max: the same for both ends, as noise-to-signal ratios sigma / alpha.
+        threshold: quantile of dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3), if wanted.
+        threshold_max: what |x0| is clipped to at most there.
+        uint8: how images become uint8: `round` to the nearest level, or `floor`.
         reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
             learned from these is judged by finer ones.
     """
@@ -29,7 +34,27 @@ class Protocol(BaseModel):
     guidance: float = 0.0
     classifier_scale: float = Field(default=0.0, ge=0)
     labels: Literal["random", "balanced"] = "random"
+    t_end: float | None = None
+    sigma_min: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    threshold_max: float | None = Field(default=None, ge=1)
+    uint8: Literal["round", "floor"] = "round"
     reference_steps: int | None = Field(default=None, ge=20, le=MOST_STEPS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        if self.t_end is not None and self.sigma_min is not None:
+            raise ValueError("t_end and sigma_min are two names of one end: give one")
+        if self.threshold_max is not None and self.threshold is None:
+            raise ValueError("threshold_max is a part of dynamic thresholding: give its quantile too")
+        return self
+
+    @property
+    def altered(self) -> dict[str, float]:
+        """What of it makes another model of a model: its interval and thresholding, where not the usual ones."""
+        names = ("t_end", "sigma_min", "sigma_max", "threshold", "threshold_max")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def asked(self) -> Protocol:

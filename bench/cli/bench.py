@@ -44,6 +44,7 @@ def bench(
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
     guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -52,6 +53,15 @@ def bench(
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
+    ] = None,
+    t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to start at.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
+    ] = None,
+    uint8: Annotated[
+        str | None, typer.Option(help=r"How images become uint8: round or floor. \[default: round]")
     ] = None,
     reference_steps: Annotated[
         int | None,
@@ -85,7 +95,8 @@ def bench(
         samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale,
-        labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer,
+        labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
+        t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8,
         metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
@@ -109,8 +120,15 @@ def sample(
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance weight.")] = 0.0,
+    guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
+    t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to start at.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
+    ] = None,
     labels: Annotated[str, typer.Option(help="Classes of conditional models: random or balanced.")] = "random",
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
@@ -125,6 +143,7 @@ def sample(
         None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed,
         device=device,
         guidance=guidance, classifier_scale=classifier_scale, labels=labels, checkpoint=checkpoint, transfer=transfer,
+        cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
     )  # fmt: skip
     console.print(draw(request, out, console))
 

@@ -135,7 +135,7 @@ class Batch:
     def features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) of an open extractor, float32."""
         if name not in self._features:
-            self._features[name] = self.tools.extractors[name](to_uint8(self.images))
+            self._features[name] = self.tools.extractors[name](to_uint8(self.images, self.cell.protocol.uint8))
         return self._features[name]
 
 

@@ -139,7 +139,7 @@ def reference_for(model: Model, seed: int, protocol: Protocol, device: str) -> R
         "model": model.id, "weights": model.sha256, "card": model.conditions, "classifier": model.classifier,
         "path": repr(model.path), "version": VERSION, "integrator": integrator, "steps": steps, "seed": seed,
         "precision": double, "guidance": protocol.guidance, "device": device,
-        "labels": protocol.labels if model.num_classes else "",
+        "labels": protocol.labels if model.num_classes else "", **protocol.altered,
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return Reference(key, data_home() / "references" / key, steps, double, integrator)
