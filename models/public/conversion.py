@@ -31,8 +31,9 @@ from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
+from fastsample.models.public.answers import no_checkpoint
 from fastsample.models.public.cards import Card, Network
-from fastsample.models.public.download import download, no_checkpoint
+from fastsample.models.public.download import download
 from fastsample.models.public.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
 from fastsample.models.public.manifest import Manifest, converted, existing, made_for, own_first_stage
 from fastsample.models.public.readers import Weights, read_weights
