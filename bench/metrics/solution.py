@@ -22,7 +22,7 @@ import torch
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import VERSION, integrate, signature
 from fastsample.datasets.files import json_bytes, read_arrays, read_facts, write_arrays, write_atomically
-from fastsample.datasets.home import data_home
+from fastsample.datasets.home import data_home, keep
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
@@ -70,8 +70,7 @@ class Reference:
         x = integrate(denoiser, start, self.steps)
         arrays = {"x": x.cpu(), "denoised": denoiser.x0(x, denoiser.path.t_data).cpu()}
         if all(bool(torch.isfinite(value).all()) for value in arrays.values()):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
+            keep(file, lambda file: write_arrays(file, {name: value.numpy() for name, value in arrays.items()}))
         return arrays
 
     def fingerprint(self, denoiser: Denoiser, start: torch.Tensor) -> str:
@@ -96,8 +95,8 @@ class Reference:
             return float(found["psnr"])
         fine, coarse = (decode(integrate(denoiser, noise, steps)) for steps in (self.steps, self.steps // 2))
         value = float(psnr_values(fine, coarse).mean())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(json_bytes({"psnr": value, "samples": len(noise)})))
+        facts = json_bytes({"psnr": value, "samples": len(noise)})
+        keep(file, lambda file: write_atomically(file, lambda stream: stream.write(facts)))
         return value
 
     def trajectory(self, denoiser: Denoiser, noise: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:

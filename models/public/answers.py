@@ -11,27 +11,12 @@ from email.message import Message
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
+from fastsample.models.public.file_kinds import no_checkpoint
 from fastsample.models.public.known import DownloadError
 
-__all__ = ["check_kind", "no_checkpoint", "pause", "reason"]
+__all__ = ["check_kind", "pause", "reason"]
 
 _MOST = 2**16  # bytes of an answer that are searched for words
-
-
-def no_checkpoint(head: bytes) -> str:
-    """What a file is, from its first bytes, that is no checkpoint and stands in the place of one; "" if it may be one.
-
-    A safetensors file may begin with a brace too, as its length, but always has one at its ninth byte.
-    """
-    text = head[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    kinds = {
-        "an empty file": not head,
-        "a web page": text.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")),
-        "an answer in XML": text.startswith((b"<?xml", b"<error")),
-        "a Git LFS pointer, which `git lfs pull` replaces by the file": text.startswith(b"version https://git-lfs"),
-        "a text in JSON": text.startswith((b"{", b"[")) and head[8:9] != b"{",
-    }
-    return next((kind for kind, true in kinds.items() if true), "")
 
 
 def check_kind(headers: Message, head: bytes) -> None:

@@ -8,6 +8,7 @@ versions have none).
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import hashlib
 import shutil
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,16 +27,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fastsample.datasets.files import write_atomically
-from fastsample.datasets.home import sha256_of
+from fastsample.datasets.files import locked, warn_once, write_atomically
+from fastsample.datasets.home import sha256_of, unwritable
 from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public.answers import no_checkpoint
 from fastsample.models.public.cards import Card, Network
 from fastsample.models.public.download import download
-from fastsample.models.public.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
+from fastsample.models.public.file_kinds import wrong_file
+from fastsample.models.public.known import (
+    DownloadError,
+    current_sha256,
+    identity,
+    lock_of,
+    record_given,
+    target_of,
+    verify_file,
+)
 from fastsample.models.public.manifest import Manifest, converted, existing, made_for, own_first_stage
 from fastsample.models.public.readers import Weights, read_weights
 
@@ -83,7 +93,15 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
         return done
     if checkpoint and not checkpoint.is_file():
         raise DownloadError(f"{checkpoint} is not a file")
-    with exclusive(target_of(card, home), console):
+    target = target_of(card, home)
+    if why := unwritable(target.parent):
+        return _without_home(card, home, checkpoint or target, why)
+
+    def waiting() -> None:
+        if console:
+            console.print(f"another process makes {target}; waiting for it", markup=False, soft_wrap=True)
+
+    with locked(lock_of(target), waiting):
         if checkpoint:
             sha256 = sha256_of(checkpoint)
             _convert(card, home, checkpoint, sha256)
@@ -95,6 +113,29 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
         if not existing(card, home):
             download(card, home, lambda file, sha256: _convert(card, home, file, sha256), console)
         return converted(card, home, current_sha256(card, home))
+
+
+def _without_home(card: Card, home: Path, source: Path, why: str) -> Path:
+    """The conversion of a file that is here: found, or made for this process where nothing can be kept for `why`."""
+    if not source.is_file():
+        raise DownloadError(
+            f"{card.id} is not here, and {home} cannot be written ({why}): set FASTSAMPLE_HOME to a folder that can"
+        )
+    sha256 = sha256_of(source) if source != target_of(card, home) else verify_file(card, source, home)
+    if made_for(card, done := converted(card, home, sha256)):
+        return done
+    warn_once(f"{home} cannot be written ({why}): {source} is converted for this run alone")
+    _convert(card, own := _own_home(), source, sha256)
+    return converted(card, own, sha256)
+
+
+@cache
+def _own_home() -> Path:
+    """A folder of this process, removed at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="fastsample-")
+    atexit.register(folder.cleanup)
+    (Path(folder.name) / "checkpoints").mkdir()
+    return Path(folder.name)
 
 
 def load_converted(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
@@ -159,10 +200,7 @@ def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
         with _member(source, card.member, target.parent) as file:
             _save(target, card, sha256, read_weights(file, card.layout, card.entry))
     except CheckpointError as error:
-        with source.open("rb") as opened:
-            head = opened.read(512)
-        cut = "a zip without its end, so cut short" if head[:4] == b"PK\3\4" and not zipfile.is_zipfile(source) else ""
-        kind = no_checkpoint(head) or cut
+        kind = wrong_file(source)
         raise CheckpointError(f"{source} is {kind}, not the file of {card.id}" if kind else str(error)) from error
 
 
