@@ -30,13 +30,15 @@ def data_home() -> Path:
         raise ValueError("no home folder is known: set FASTSAMPLE_HOME to a folder for what is kept") from None
 
 
-def keep(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file of the cache, in a folder that is made for it; where that cannot be done it is said, once."""
+def keep(file: Path, write: Callable[[Path], Any]) -> bool:
+    """Write a file of the cache, in a folder made for it; False where that cannot be done, which is said once."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file)
     except OSError as error:
         warn_once(f"{data_home()} cannot be written ({error.strerror}): what is computed is not kept there")
+        return False
+    return True
 
 
 def unwritable(folder: Path) -> str:
