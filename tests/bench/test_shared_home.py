@@ -14,7 +14,8 @@ from fastsample.datasets.files import locked, read_arrays, warn_once
 from fastsample.datasets.home import data_home, keep, unwritable
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named
-from fastsample.models.public.conversion import fetch, open_converted
+from fastsample.models.public.conversion import open_converted
+from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import DownloadError, lock_of, target_of
 from fastsample.results.store import Store
 
@@ -106,8 +107,8 @@ def test_reading_commands_say_nothing(bench, below_a_file, monkeypatch, tmp_path
     for words in (
         "list models", "list solvers", "list datasets", "list metrics", "show store", "table store",
         "models info edm-ffhq64-vp", "published --nfe 10", "recommend store --budget 4", "report store -o report.html",
-        "explain --solver heun --model gmm2d", "export --solver heun --to json --model gmm2d -o table.json",
-        "sample --model gmm2d --nfe 4 -o x.png",
+        "explain heun --model gmm2d", "export --solver heun --to json --model gmm2d -o table.json",
+        "sample --model gmm-image --solver euler --nfe 1 -o x.png",
     ):  # fmt: skip
         ended = command(*words.split())
         assert ended.code == 0, (words, ended)

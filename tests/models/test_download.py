@@ -21,9 +21,10 @@ from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public import transfer as transfers
 from fastsample.models.public.cards import card_named
-from fastsample.models.public.conversion import fetch, load_converted, open_converted
+from fastsample.models.public.conversion import load_converted, open_converted
 from fastsample.models.public.description import describe
 from fastsample.models.public.download import download
+from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import DownloadError, current_sha256, identity, target_of
 from fastsample.models.public.readers import read_weights
 
