@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import constants
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from rich.console import Console
 
 from fastsample.datasets.home import sha256_of
@@ -91,6 +90,8 @@ def _take(card: Card, home: Path, part: Path, accept: Callable[[Path, str], obje
 
 def _from_hub(url: str, part: Path, console: Console, wait: float) -> None:
     """From the Hugging Face hub, with the token of `hf auth login` or HF_TOKEN if there is one."""
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # slow, and seldom needed
+
     if constants.HF_HUB_OFFLINE:
         raise DownloadError("HF_HUB_OFFLINE is set, so the hub is not asked")
     token = {name: value for name, value in build_hf_headers().items() if name.lower() == "authorization"}
