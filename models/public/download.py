@@ -90,13 +90,14 @@ def _take(card: Card, home: Path, part: Path, accept: Callable[[Path, str], obje
 
 def _from_hub(url: str, part: Path, console: Console, wait: float) -> None:
     """From the Hugging Face hub, with the token of `hf auth login` or HF_TOKEN if there is one."""
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # slow, and seldom needed
-
     if constants.HF_HUB_OFFLINE:
         raise DownloadError("HF_HUB_OFFLINE is set, so the hub is not asked")
-    token = {name: value for name, value in build_hf_headers().items() if name.lower() == "authorization"}
+    from huggingface_hub import get_token  # takes long to import, and is seldom needed
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        transfer(url, part, console, wait, address=_on_hub(url, constants.ENDPOINT), headers=token)
+        transfer(url, part, console, wait, address=_on_hub(url, constants.ENDPOINT), headers=headers)
     except DownloadError as error:
         login = " (`hf auth login`, or HF_TOKEN, of an account with access opens it)"
         raise DownloadError(f"{error}{login if re.match('the server answers 40[13] ', str(error)) else ''}") from error
