@@ -24,7 +24,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.files import json_bytes, read_facts, write_atomically
-from fastsample.datasets.home import data_home
+from fastsample.datasets.home import data_home, keep, unwritable
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.protocol import Protocol
@@ -217,7 +217,15 @@ class Distillation:
 def distill(
     kind: str, model: Model, budgets: Sequence[int], sampler: Sampler, *, guidance: float, **choices: Any
 ) -> Iterator[TableFile]:
-    """Learn a table for every budget; see `Distillation` and its `run` for the choices."""
+    """Learn a table for every budget; see `Distillation` and its `run` for the choices.
+
+    Raises:
+        ValueError: where tables cannot be kept, before anything is computed.
+    """
+    if why := unwritable(folder := data_home() / "tables"):
+        raise ValueError(
+            f"tables go to {folder}, which cannot be written ({why}): set FASTSAMPLE_HOME to another folder"
+        )
     fields = {f.name for f in dataclasses.fields(Distillation)}
     job = Distillation(model, sampler, guidance, **{k: v for k, v in choices.items() if k in fields})
     for nfe in budgets:
@@ -265,5 +273,4 @@ class _Kept:
         arrays = {"theta": state.theta.tolist(), "best": state.best.tolist(), "history": _finite(state.history)}
         self._fits[start] = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
         facts = {"starts": self.starts, "fits": self._fits}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, lambda stream: stream.write(json_bytes(facts)))
+        keep(self.file, lambda file: write_atomically(file, lambda stream: stream.write(json_bytes(facts))))

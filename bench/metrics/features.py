@@ -20,7 +20,6 @@ from fastsample.bench.metrics.extractors import (
     EMBEDDED,
     INCEPTION,
     compute_reference,
-    efficientnet_weights,
     extractor_named,
     inception_weights,
     layer_for,
@@ -28,7 +27,8 @@ from fastsample.bench.metrics.extractors import (
     weights_sha256,
 )
 from fastsample.bench.metrics.frechet import symmetric_root
-from fastsample.datasets.home import data_home
+from fastsample.datasets.files import warn
+from fastsample.datasets.home import data_home, keep
 from fastsample.datasets.image_set import DatasetError, Images
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
@@ -127,35 +127,45 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None)
     """
     if name not in REFERENCES:
         raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(REFERENCES)}")
-    file = None
+    file, layers = None, [layer_for(name, metric) for metric in ("fid", "isc")]
     try:
-        if name == EFFICIENTNET:
-            efficientnet_weights()
-        if name == INCEPTION:
-            file = inception_weights(weights)
-    except FileNotFoundError as error:
-        raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
-    layers = [layer_for(name, metric) for metric in ("fid", "isc")]
-    network = extractor_named(name, layers, device, file)
+        file = inception_weights(weights) if name == INCEPTION else None
+        network = extractor_named(name, layers, device, file)
+    except (OSError, ValueError) as error:
+        told = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            told = f"{error.filename} cannot be read ({error.strerror})"
+        if weights:
+            raise ValueError(told) from error
+        again = f"; remove it and fetch it again, torch-fidelity's {file.name}" if file else ""
+        raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
     other = unpublished(file) if file else ""
     return Extractor(name, network, _reference(name, network, device, file), device, other)
 
 
 def _reference(name: str, network: torch.nn.Module, device: torch.device, weights: Path | None) -> ReferenceStats:
-    """Shipped moments, else cached ones, else computed and cached; those that are damaged or of others do not count."""
+    """Shipped moments, else cached ones, else computed and cached; those of others, or damaged (said), do not count."""
     dataset, split = REFERENCES[name][0]
     title, sha256 = f"{dataset}-{split}@{name}", weights_sha256(network)
     cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
+    damaged = ""
     for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
         try:
             stats = read()
-        except ReferenceError:  # not there, or damaged
+        except ReferenceError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                damaged = str(error)
             continue
         if (stats.name, stats.extractor_sha256) == (title, sha256):
             return stats
-    stats = compute_reference(_dataset(dataset, split), name, device=device, weights=weights)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    stats.save(cached)
+    try:
+        images = _dataset(dataset, split)
+    except MetricUnavailable as error:
+        raise MetricUnavailable(f"{damaged}; to make it anew, {error}" if damaged else str(error)) from None
+    if damaged:
+        warn(f"{damaged}: it is made anew")
+    stats = compute_reference(images, name, device=device, weights=weights)
+    keep(cached, stats.save)
     return stats
 
 

@@ -23,7 +23,7 @@ import torch
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import VERSION, integrate, signature
 from fastsample.datasets.files import json_bytes, read_arrays, read_facts, write_arrays, write_atomically
-from fastsample.datasets.home import data_home
+from fastsample.datasets.home import data_home, keep
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
@@ -35,6 +35,11 @@ NFE = 100
 ANALYTIC_NFE = 640  # cheap, and smooth enough to use it
 BATCH = 64  # samples of one cached file, and of one network call, whatever the cell's batch size
 PROBES = 16  # samples on which the reference's own error is measured, and of which its fingerprint is
+
+# What could not be written, by the file that it would be: it is needed again, by the next cell at the latest.
+_held: dict[FilePath, dict[str, np.ndarray]] = {}
+_held_facts: dict[FilePath, dict[str, float]] = {}
+_MOST_HELD = 2**30  # bytes of solutions
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,14 @@ class Reference:
         that is not finite is not cached.
         """
         file = self.folder / f"{index}.npz"
-        if found := read_arrays(file):
-            return {name: torch.from_numpy(found[name]) for name in ("x", "denoised")}
-        x = integrate(denoiser, start, self.steps)
-        arrays = {"x": x.cpu(), "denoised": denoiser.x0(x, denoiser.path.t_data).cpu()}
-        if all(bool(torch.isfinite(value).all()) for value in arrays.values()):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
-        return arrays
+        found = _held.get(file) or read_arrays(file)
+        if not found:
+            x = integrate(denoiser, start, self.steps)
+            last = denoiser.x0(x, denoiser.path.t_data)
+            found = {"x": x.cpu().numpy(), "denoised": last.cpu().numpy()}
+            if all(np.isfinite(value).all() for value in found.values()):
+                _keep(file, found)
+        return {name: torch.from_numpy(found[name]) for name in ("x", "denoised")}
 
     def fingerprint(self, denoiser: Denoiser, start: torch.Tensor) -> str:
         """The signature of the integrator, and eight projections of the first solutions on random signs.
@@ -94,12 +99,13 @@ class Reference:
     ) -> float:
         """Mean PSNR in dB between the images of the solution of the noise given and one in half the steps; cached."""
         file = self.folder / "accuracy.json"
-        if found := read_facts(file):
+        if found := _held_facts.get(file) or read_facts(file):
             return float(found["psnr"])
         fine, coarse = (decode(integrate(denoiser, noise, steps)) for steps in (self.steps, self.steps // 2))
         value = float(psnr_values(fine, coarse).mean())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(json_bytes({"psnr": value, "samples": len(noise)})))
+        facts = {"psnr": value, "samples": len(noise)}
+        if not keep(file, lambda file: write_atomically(file, lambda stream: stream.write(json_bytes(facts)))):
+            _held_facts[file] = facts
         return value
 
     def trajectory(self, denoiser: Denoiser, noise: torch.Tensor) -> tuple[np.ndarray, torch.Tensor]:
@@ -113,6 +119,12 @@ class Reference:
 
         integrate(denoiser, noise, self.steps, keep)
         return np.array(times), torch.stack(states)
+
+
+def _keep(file: FilePath, arrays: dict[str, np.ndarray]) -> None:
+    held = sum(value.nbytes for found in (*_held.values(), arrays) for value in found.values())
+    if not keep(file, lambda file: write_arrays(file, arrays)) and held <= _MOST_HELD:
+        _held[file] = arrays
 
 
 def solution_at(end: float, path: Path, x: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:

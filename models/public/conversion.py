@@ -20,24 +20,21 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastsample.datasets.files import write_atomically
-from fastsample.datasets.home import sha256_of
 from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import Card, Network
-from fastsample.models.public.download import download, no_checkpoint
-from fastsample.models.public.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
-from fastsample.models.public.manifest import Manifest, converted, existing, made_for, own_first_stage
+from fastsample.models.public.file_kinds import wrong_file
+from fastsample.models.public.manifest import Manifest, converted, made_for, own_first_stage
 from fastsample.models.public.readers import Weights, read_weights
 
-__all__ = ["Converted", "fetch", "load_converted", "open_converted"]
+__all__ = ["Converted", "convert", "load_converted", "open_converted"]
 
 _FIRST_STAGE = "first_stage."
 _SCALE = "scale_factor"
@@ -60,40 +57,6 @@ class Converted:
     first_stage: nn.Module | None
     latent_scale: float | None
     manifest: Manifest
-
-
-def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Path | None = None) -> Path:
-    """The converted file of a public model: found, or made from the file that was downloaded or is given.
-
-    Of several processes that want one model, one makes it, and the others wait for it.
-
-    Args:
-        card: the model.
-        home: folder of all that is downloaded.
-        console: where the licence and the progress are shown.
-        checkpoint: a file with its weights, where a person has put it; nothing is downloaded. If it is not the known
-            file, its conversion is found by its hash only: see `fastsample.models.public.known.identity`.
-
-    Raises:
-        DownloadError: when the file cannot be had, or a downloaded one is not the known one.
-        CheckpointError: when it cannot be read, or does not fit its network.
-    """
-    if checkpoint is None and (done := existing(card, home)):
-        return done
-    if checkpoint and not checkpoint.is_file():
-        raise DownloadError(f"{checkpoint} is not a file")
-    with exclusive(target_of(card, home), console):
-        if checkpoint:
-            sha256 = sha256_of(checkpoint)
-            _convert(card, home, checkpoint, sha256)
-            record_given(card, checkpoint, sha256, home)
-            name, told = identity(card, sha256, home)
-            if console and name != card.id:
-                console.print(f"{name}: {checkpoint} is {told}", markup=False, highlight=False, soft_wrap=True)
-            return converted(card, home, sha256)
-        if not existing(card, home):
-            download(card, home, lambda file, sha256: _convert(card, home, file, sha256), console)
-        return converted(card, home, current_sha256(card, home))
 
 
 def load_converted(path: str | Path) -> tuple[dict[str, Tensor], Manifest]:
@@ -145,7 +108,7 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.
     return made.eval().requires_grad_(False)
 
 
-def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
+def convert(card: Card, home: Path, source: Path, sha256: str) -> None:
     """Convert a file, if that has not been done.
 
     Raises:
@@ -158,10 +121,7 @@ def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
         with _member(source, card.member, target.parent) as file:
             _save(target, card, sha256, read_weights(file, card.layout, card.entry))
     except CheckpointError as error:
-        with source.open("rb") as opened:
-            head = opened.read(512)
-        cut = "a zip without its end, so cut short" if head[:4] == b"PK\3\4" and not zipfile.is_zipfile(source) else ""
-        kind = no_checkpoint(head) or cut
+        kind = wrong_file(source)
         raise CheckpointError(f"{source} is {kind}, not the file of {card.id}" if kind else str(error)) from error
 
 

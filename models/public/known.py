@@ -7,16 +7,11 @@ trained further: `ID FILE URLS` holds the sha256 of the file that such a card na
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
-from fastsample.datasets.files import write_atomically
+from fastsample.datasets.files import locked, write_atomically
 from fastsample.datasets.home import sha256_of
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.cards import Card, is_shipped
@@ -24,9 +19,9 @@ from fastsample.models.public.cards import Card, is_shipped
 __all__ = [
     "DownloadError",
     "current_sha256",
-    "exclusive",
     "from_elsewhere",
     "identity",
+    "lock_of",
     "record",
     "record_given",
     "target_of",
@@ -41,6 +36,11 @@ class DownloadError(CheckpointError):
 def target_of(card: Card, home: Path) -> Path:
     """Where the card's file is kept, and where a person can put it by hand."""
     return home / "checkpoints" / card.id / card.file
+
+
+def lock_of(file: Path) -> Path:
+    """The lock of those who make a file, beside it."""
+    return file.with_name(f".{file.name}.lock")
 
 
 def current_sha256(card: Card, home: Path) -> str:
@@ -93,7 +93,7 @@ def record(card: Card, sha256: str, home: Path) -> None:
 
     Other processes may record other files at the same time.
     """
-    with exclusive(_lock_file(home)):
+    with locked(lock_of(_lock_file(home))):
         lock = _lock(home)
         if card.sha256 or card.md5:
             lock[card.id] = sha256
@@ -113,23 +113,6 @@ def record_given(card: Card, path: Path, sha256: str, home: Path) -> None:
     published = card.sha256 or card.md5
     if not _mismatch(card, path, sha256) if published else not card.urls and card.id not in _lock(home):
         record(card, sha256, home)
-
-
-@contextmanager
-def exclusive(path: Path, console: Console | None = None) -> Iterator[None]:
-    """Hold `path` alone among all processes, by a lock on the file `.NAME.lock` beside it; others wait for it.
-
-    The system frees the lock when its process ends, however it ends; the file stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if console:
-                console.print(f"another process makes {path}; waiting for it", markup=False, soft_wrap=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _mismatch(card: Card, path: Path, sha256: str) -> list[str]:

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.torch_files import StoredTensor, load_torch
 from fastsample.models.public.unpickling import PersistentModule, load_persistent
 
@@ -81,12 +82,13 @@ def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file")
+        raise CheckpointError(f"{path} is {wrong_file(path) or 'not a file'}")
     try:
         weights = _edm(path) if layout == "edm-pickle" else Weights(_without_prefix(_read(path, layout, entry)), "", {})
         _check(weights.tensors, path)
     except Exception as error:  # A hostile file can raise anything; all of it means the same.
         told = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+        told = f"{path} is {kind}" if (kind := wrong_file(path)) else told
         told = " ".join(told.split()) if str(path) in told else f"{path} as {layout}: {' '.join(told.split())}"
         raise CheckpointError(f"{told[:_LONGEST_MESSAGE]}..." if len(told) > _LONGEST_MESSAGE else told) from error
     return weights

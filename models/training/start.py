@@ -12,7 +12,8 @@ from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, loa
 from fastsample.models.convention import Convention
 from fastsample.models.path import path_named
 from fastsample.models.public.cards import card_named, cards
-from fastsample.models.public.conversion import fetch, load_converted
+from fastsample.models.public.conversion import load_converted
+from fastsample.models.public.fetch import fetch
 from fastsample.models.training.recipe import Recipe
 
 __all__ = ["starting_weights"]

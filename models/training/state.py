@@ -20,6 +20,7 @@ from fastsample.datasets.files import open_sealed, warn, write_atomically, write
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, build_network, check_fit, save_checkpoint
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks import registry
+from fastsample.models.public.torch_files import StoredTensor, load_torch
 from fastsample.models.training.couplings import Coupling, LearnedCoupling, MatchedCoupling, TrainingData
 from fastsample.models.training.losses import Objective
 from fastsample.models.training.pairs import PairCoupling
@@ -206,8 +207,8 @@ def read_state(out: Path, device: str = "cpu") -> dict[str, Any] | None:
     """The state that a run left in a folder; None where there is none. A damaged one is named and set aside."""
     file = out / "state.pt"
     try:
-        with open_sealed(file) as stream:
-            state: dict[str, Any] = torch.load(stream, map_location=device, weights_only=True)
+        with open_sealed(file):  # its checksum
+            state = _tensors(load_torch(file), device, [2 * file.stat().st_size])
         if missing := {"run", "step", "objective", "emas", "optimizer", "scaler"} - state.keys():
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
         return state
@@ -221,6 +222,21 @@ def read_state(out: Path, device: str = "cpu") -> dict[str, Any] | None:
         with suppress(FileNotFoundError):  # another process was faster
             file.replace(aside)
         return None
+
+
+def _tensors(value: Any, device: str, left: list[int]) -> Any:
+    """What `load_torch` reads, with its tensors in memory of their own, of at most `left[0]` bytes together."""
+    if isinstance(value, StoredTensor):
+        tensor = value.read("a tensor")
+        left[0] -= tensor.nbytes
+        if left[0] < 0:
+            raise CheckpointError("its tensors claim more than twice its bytes")
+        return tensor.to(device, copy=True)
+    if isinstance(value, dict):
+        return {key: _tensors(item, device, left) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_tensors(item, device, left) for item in value)
+    return value
 
 
 def seed_of(seed: int, step: int, rank: int = 0) -> int:

@@ -8,12 +8,11 @@ one wins.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from fastsample.datasets.files import warn, write_atomically
+from fastsample.datasets.files import warn_once, write_atomically
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import number
 from fastsample.models.catalogue import Model
@@ -33,12 +32,9 @@ def learned_tables() -> Iterator[TableFile]:
         try:
             yield read_table(file)
         except TableFileError as error:
-            _tell(f"{error}; it is left out: remove it, or make it again")
+            warn_once(f"{error}; it is left out: remove it, or make it again")
     with as_file(files("fastsample.solvers") / "tables") as shipped:
         yield from (read_table(file) for file in sorted(shipped.glob("*.json")))
-
-
-_tell = cache(warn)
 
 
 def table_solvers() -> set[str]:

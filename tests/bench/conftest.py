@@ -13,7 +13,7 @@ from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.measures import solution
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
-from fastsample.models.public import download
+from fastsample.models.public import transfer
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     """A server of `files` on this machine, which keeps the `ranges` that are asked for."""
-    monkeypatch.setattr(download, "sleep", lambda _: None)
+    monkeypatch.setattr(transfer, "sleep", lambda _: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.ranges = {}, []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from fastsample.bench.replay import Replay
+from fastsample.datasets.files import locked
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import load_checkpoint, model_file, save_checkpoint
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named
-from fastsample.models.public.known import exclusive, record
+from fastsample.models.public.known import record
 from fastsample.results.store import Store
 
 from ..command import command
@@ -250,9 +251,9 @@ def test_a_lock_is_free_when_its_process_has_ended(tmp_path):
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        with exclusive(tmp_path / "x"):
+        with locked(tmp_path / ".x.lock"):
             os.write(write, b"1")
             os._exit(1)
     assert os.read(read, 1) == b"1"
-    with exclusive(tmp_path / "x"):
+    with locked(tmp_path / ".x.lock"):
         assert os.waitpid(child, 0)[1] >> 8 == 1

@@ -8,7 +8,8 @@ from diffusers import UNet2DModel
 
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.cards import Network, card_named
-from fastsample.models.public.conversion import fetch, open_converted
+from fastsample.models.public.conversion import open_converted
+from fastsample.models.public.fetch import fetch
 
 SMALL = {
     "block_out_channels": (32, 64), "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),

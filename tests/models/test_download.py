@@ -19,11 +19,12 @@ from rich.console import Console
 
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import download as downloads
+from fastsample.models.public import transfer as transfers
 from fastsample.models.public.cards import card_named
-from fastsample.models.public.conversion import fetch, load_converted, open_converted
+from fastsample.models.public.conversion import load_converted, open_converted
 from fastsample.models.public.description import describe
 from fastsample.models.public.download import download
+from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import DownloadError, current_sha256, identity, target_of
 from fastsample.models.public.readers import read_weights
 
@@ -118,7 +119,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
 
 
 def test_it_goes_on_in_the_next_process_too(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+    monkeypatch.setattr(transfers, "_ATTEMPTS", 1)
     server.cuts, card = 1, card_at(server.url)
     with pytest.raises(DownloadError, match="300000 of 1024000 bytes"):
         get(card, tmp_path)
@@ -128,7 +129,7 @@ def test_it_goes_on_in_the_next_process_too(server, tmp_path, monkeypatch):
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+    monkeypatch.setattr(transfers, "_ATTEMPTS", 1)
     server.cuts, card = 1, card_at(server.url)
     with pytest.raises(DownloadError):
         get(card, tmp_path)
@@ -140,7 +141,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path, monkeyp
 def test_nothing_is_continued_without_a_validator(where, server, tmp_path, monkeypatch):
     server.cuts, server.etag, card = 1, None, card_at(server.url)
     if where == "in the next":
-        monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+        monkeypatch.setattr(transfers, "_ATTEMPTS", 1)
         with pytest.raises(DownloadError):
             get(card, tmp_path)
         server.files["/file"] = CONTENT[::-1]
@@ -156,12 +157,12 @@ def test_a_server_that_knows_no_ranges(server, tmp_path):
 
 def test_a_part_of_another_file_is_not_joined(server, tmp_path, monkeypatch):
     """The server sends the range of what it has by now, whatever it was asked for."""
-    monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+    monkeypatch.setattr(transfers, "_ATTEMPTS", 1)
     server.cuts, server.deaf, card = 1, True, card_at(server.url)
     with pytest.raises(DownloadError):
         get(card, tmp_path)
     server.files["/file"], server.etag = CONTENT[::-1], '"2"'
-    monkeypatch.setattr(downloads, "_ATTEMPTS", 5)
+    monkeypatch.setattr(transfers, "_ATTEMPTS", 5)
     assert get(card, tmp_path).read_bytes() == CONTENT[::-1]
     assert server.ranges == [None, "bytes=300000-", None]
 
@@ -179,7 +180,7 @@ def test_redirects_go_to_no_other_protocol(place, server, tmp_path):
 def test_https_does_not_fall_to_http(server):
     """By the handler of redirects itself: a server of https needs a certificate that is known."""
     request = urllib.request.Request("https://example.org/file")
-    (handler,) = (one for one in downloads._OPENER.handlers if isinstance(one, urllib.request.HTTPRedirectHandler))
+    (handler,) = (one for one in transfers._OPENER.handlers if isinstance(one, urllib.request.HTTPRedirectHandler))
     with pytest.raises(DownloadError, match="from https to http"):
         handler.redirect_request(request, None, 302, "", {}, server.url)
     assert handler.redirect_request(request, None, 302, "", {}, "https://example.com/x").type == "https"
@@ -220,25 +221,6 @@ def test_another_content_than_the_first_download_is_refused(server, tmp_path):
         get(card, tmp_path)
 
 
-def test_a_web_page_is_told_from_a_file(server, tmp_path):
-    server.files["/file"] = b"\n<!DOCTYPE html><html>Too many users have viewed or downloaded this file</html>"
-    card = card_at(server.url)
-    with pytest.raises(DownloadError, match="a web page came in place of the file"):
-        get(card, tmp_path)
-    assert not target_of(card, tmp_path).exists()
-
-
-def test_a_broken_connection_to_the_hub_is_a_fault_of_that_url(server, tmp_path, monkeypatch):
-    class ProtocolError(Exception):
-        pass
-
-    def broken(*_, **__):
-        raise ProtocolError("peer closed connection")
-
-    monkeypatch.setattr(downloads, "hf_hub_download", broken)
-    assert get(card_at("hf://google/ddpm/b.bin@main", server.url), tmp_path).read_bytes() == CONTENT
-
-
 def test_the_next_url_is_tried_and_all_faults_are_told(server, tmp_path):
     missing = server.url.replace("/file", "/missing")
     assert get(card_at(missing, server.url), tmp_path).read_bytes() == CONTENT
@@ -259,19 +241,6 @@ def test_a_file_in_a_folder_for_browsers_names_the_folder(tmp_path):
     with pytest.raises(DownloadError, match="only be fetched in a browser") as raised:
         get(card, tmp_path)
     assert card.page in str(raised.value)
-
-
-def test_hub_files(tmp_path, monkeypatch):
-    def fake(repo, file, *, revision, local_dir):
-        assert (repo, file, revision) == ("google/ddpm", "a/b.bin", "main")
-        (local_dir / "a").mkdir(parents=True)
-        (local_dir / "a" / "b.bin").write_bytes(CONTENT)
-        return str(local_dir / "a" / "b.bin")
-
-    monkeypatch.setattr(downloads, "hf_hub_download", fake)
-    path = get(card_at("hf://google/ddpm/a/b.bin@main"), tmp_path)
-    assert path.read_bytes() == CONTENT
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_the_licence_is_shown_at_the_download_only(server, tmp_path):

@@ -1,8 +1,10 @@
 """Training: exact resumption, the schedules, what is written, and that it learns."""
 
 import csv
+import io
 import os
 import signal
+import zipfile
 
 import pytest
 import torch
@@ -295,3 +297,20 @@ def test_a_damaged_state_is_named_and_the_run_begins_anew(toy, images, flips, tm
     assert capsys.readouterr().err.count("state.pt is damaged") == 1
     assert sha256_of(tmp_path / "run" / "toy.safetensors") == sha256_of(tmp_path / "whole" / "toy.safetensors")
     assert log(tmp_path / "run") == log(tmp_path / "whole")
+
+
+def test_a_state_that_claims_more_than_its_bytes_is_not_read(toy, images, tmp_path, capsys):
+    """As those of checkpoints: nothing is unpacked, and tensors that share their values are not multiplied."""
+    train(toy(images=8), images, tmp_path)
+    file = tmp_path / "state.pt"
+    state = torch.load(file, weights_only=True)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(file) as stored, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for record in stored.infolist():
+            archive.writestr(record.filename, stored.read(record))
+    shared = io.BytesIO()
+    torch.save(state | {"objective": dict.fromkeys(map(str, range(100)), torch.zeros(50_000))}, shared)
+    for content, told in ((packed, "torch.save does not compress"), (shared, "claim more than twice its bytes")):
+        file.write_bytes(content.getvalue())
+        assert read_state(tmp_path) is None
+        assert told in capsys.readouterr().err

@@ -12,7 +12,8 @@ from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.networks.velocity import Velocity
 from fastsample.models.path import LinearFlow, path_named
 from fastsample.models.public.cards import card_named
-from fastsample.models.public.conversion import fetch, open_converted
+from fastsample.models.public.conversion import open_converted
+from fastsample.models.public.fetch import fetch
 from fastsample.models.public.readers import read_weights
 
 SHAPE = (3, 4, 4)
