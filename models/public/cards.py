@@ -138,7 +138,8 @@ class Card(_Table):
         latent_shift, latent_scale: the network sees (latent - shift) * scale, one number or one per channel; an
             empty scale means that the file says it, as its tensor `scale_factor`.
         image_shape, latent_shape: of one sample, channels first.
-        output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`. An autoencoder's is
+        output: what the network returns, "v" being alpha eps - sigma x0 (arXiv 2202.00512) and "edm-F" EDM's raw
+            network F; times `output_sign`. An autoencoder's is
             "image", a classifier's "logits": they have no path.
         extra_channels: output channels after the prediction (a learned variance), to be dropped.
         guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
@@ -170,7 +171,7 @@ class Card(_Table):
     latent_shape: Annotated[tuple[int, int, int], AfterValidator(check_shape)] | None = None
     path: NoisePath | None = None
     time: Time = Time()
-    output: Literal["x0", "eps", "velocity", "score", "edm-F", "image", "logits"]
+    output: Literal["x0", "eps", "velocity", "v", "score", "edm-F", "image", "logits"]
     output_sign: Literal[1, -1] = 1
     extra_channels: int = Field(default=0, ge=0)
     guided_channels: int = Field(default=0, ge=0)

@@ -32,7 +32,9 @@ from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_nam
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import Card, Network
-from fastsample.models.public.download import download, no_checkpoint
+from fastsample.models.public.download import download
+from fastsample.models.public.entries import inside, preferred
+from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.known import DownloadError, current_sha256, exclusive, identity, record_given, target_of
 from fastsample.models.public.manifest import Manifest, converted, existing, made_for, own_first_stage
 from fastsample.models.public.readers import Weights, read_weights
@@ -81,18 +83,18 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
     if checkpoint is None and (done := existing(card, home)):
         return done
     if checkpoint and not checkpoint.is_file():
-        raise DownloadError(f"{checkpoint} is not a file")
+        raise DownloadError(f"{checkpoint} is {wrong_file(checkpoint) or 'not a file'}")
     with exclusive(target_of(card, home), console):
         if checkpoint:
             sha256 = sha256_of(checkpoint)
-            _convert(card, home, checkpoint, sha256)
+            _convert(card, home, checkpoint, sha256, console)
             record_given(card, checkpoint, sha256, home)
             name, told = identity(card, sha256, home)
             if console and name != card.id:
                 console.print(f"{name}: {checkpoint} is {told}", markup=False, highlight=False, soft_wrap=True)
             return converted(card, home, sha256)
         if not existing(card, home):
-            download(card, home, lambda file, sha256: _convert(card, home, file, sha256), console)
+            download(card, home, lambda file, sha256: _convert(card, home, file, sha256, console), console)
         return converted(card, home, current_sha256(card, home))
 
 
@@ -145,8 +147,8 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.
     return made.eval().requires_grad_(False)
 
 
-def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
-    """Convert a file, if that has not been done.
+def _convert(card: Card, home: Path, source: Path, sha256: str, console: Console | None) -> None:
+    """Convert a file, if that has not been done; of several entries that it has, the one that is taken is shown.
 
     Raises:
         CheckpointError: when it cannot be read, or does not fit; the message says what it is, if that can be told.
@@ -156,12 +158,17 @@ def _convert(card: Card, home: Path, source: Path, sha256: str) -> None:
         return
     try:
         with _member(source, card.member, target.parent) as file:
-            _save(target, card, sha256, read_weights(file, card.layout, card.entry))
+            weights = read_weights(file, card.layout, card.entry)
+            try:
+                _save(target, card, sha256, weights)
+            except CheckpointError as error:
+                told = f"; its entries with tensors are {weights.entries}" if weights.entries else ""
+                raise CheckpointError(f"{error}{told}") from error
+        if console and weights.entry != card.entry:
+            told = f"{source}: the entry {weights.entry!r} is taken, of {weights.entries}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     except CheckpointError as error:
-        with source.open("rb") as opened:
-            head = opened.read(512)
-        cut = "a zip without its end, so cut short" if head[:4] == b"PK\3\4" and not zipfile.is_zipfile(source) else ""
-        kind = no_checkpoint(head) or cut
+        kind = "" if card.member and zipfile.is_zipfile(source) else wrong_file(source)
         raise CheckpointError(f"{source} is {kind}, not the file of {card.id}" if kind else str(error)) from error
 
 
@@ -261,11 +268,14 @@ def _empty(network: Network) -> nn.Module:
 def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> dict[str, Tensor]:
     """The tensors under the names and in the shapes of the network.
 
-    consistency_models stores the weights of its 1x1 convolutions with two dimensions of size 1 more.
+    Where they all stand under one prefix, as `model.` or `denoiser.`, it is dropped, and so is what stands beside it;
+    of two such prefixes the averaged weights' is taken, as of two entries. consistency_models stores the weights of
+    its 1x1 convolutions with two dimensions of size 1 more.
     """
     if isinstance(network, DiffusersUNet):
         tensors = current_names(tensors)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    tensors = _bare(tensors, expected)
     fitted = {}
     for name, tensor in tensors.items():
         shape = expected.get(name, tensor.shape)
@@ -273,3 +283,14 @@ def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> d
         fitted[name] = tensor.reshape(shape) if ones else tensor
     check_fit(network, fitted, origin)
     return fitted
+
+
+def _bare(tensors: Mapping[str, Tensor], expected: Mapping[str, object]) -> Mapping[str, Tensor]:
+    first = next(iter(expected), "")
+    if first in tensors:
+        return tensors
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    fitting = preferred([prefix for prefix in prefixes if all(f"{prefix}{name}" in tensors for name in expected)])
+    if len(fitting) > 1:
+        raise CheckpointError(f"its weights stand under {' and '.join(fitting)}; an `entry` must say which")
+    return inside(tensors, fitting[0]) if fitting else tensors

@@ -26,9 +26,10 @@ from fastsample.datasets.files import write_atomically
 from fastsample.datasets.home import sha256_of
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.cards import Card
+from fastsample.models.public.file_kinds import no_checkpoint
 from fastsample.models.public.known import DownloadError, from_elsewhere, record, target_of, verify_file
 
-__all__ = ["download", "no_checkpoint"]
+__all__ = ["download"]
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
@@ -96,22 +97,6 @@ def _take(card: Card, home: Path, part: Path, accept: Callable[[Path, str], obje
     finally:
         part.unlink(missing_ok=True)
         _origin_file(part).unlink(missing_ok=True)
-
-
-def no_checkpoint(head: bytes) -> str:
-    """What a file is, from its first bytes, that is no checkpoint and stands in the place of one; "" if it may be one.
-
-    A safetensors file may begin with a brace too, as its length, but always has one at its ninth byte.
-    """
-    text = head[:512].lstrip().lower()
-    kinds = {
-        "an empty file": not head,
-        "a web page": text.startswith((b"<!doctype html", b"<html")),
-        "an answer in XML": text.startswith((b"<?xml", b"<error")),
-        "a Git LFS pointer, which `git lfs pull` replaces by the file": text.startswith(b"version https://git-lfs"),
-        "a text in JSON": text.startswith((b"{", b"[")) and head[8:9] != b"{",
-    }
-    return next((kind for kind, true in kinds.items() if true), "")
 
 
 def _from_hub(url: str, part: Path) -> None:

@@ -31,7 +31,7 @@ _DECODED_AT_ONCE = 8  # 512x512 images take gigabytes each in the decoder
 _LAMBDA_MIN = -5.1
 _RF_START = 1e-3
 _PREDICTIONS: Mapping[str, Prediction] = {
-    "x0": "x0", "edm-F": "x0", "eps": "eps", "score": "eps", "velocity": "velocity",
+    "x0": "x0", "edm-F": "x0", "eps": "eps", "score": "eps", "velocity": "velocity", "v": "v",
 }  # fmt: skip
 # What on a card decides numbers; the rest says where the file is and what is known of it.
 _DECIDING = {
@@ -48,6 +48,7 @@ class PublicNetwork(nn.Module):
 
         eps         its first channels (learned variances follow them; arXiv 2102.09672, section 3.1)
         velocity    output_sign times it: -1 where its time runs from data to noise
+        v           alpha eps - sigma x0 (arXiv 2202.00512), output_sign times it
         eps         -sigma score (arXiv 2011.13456). The discrete VE networks know whole noise levels only, so
                     their label is rounded, and sigma is that of the label
         x0          c_skip x + c_out F(c_in x) for EDM's raw network F (arXiv 2206.00364, table 1, sigma_data 0.5)
