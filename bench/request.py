@@ -34,7 +34,7 @@ class Request(BaseModel):
         seeds: how often each cell is repeated, with seeds seed, seed + 1, ..., all of them below `SEEDS`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
-        guidance: classifier-free guidance weight.
+        guidance: classifier-free guidance weight w of (1 + w) cond - w uncond.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         checkpoint: the published file of a public model, given by hand; for one model.

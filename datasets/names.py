@@ -1,11 +1,11 @@
-"""Names that people type: what was meant by one that is not known."""
+"""What people type: what was meant by a name that is not known, and a paper's guidance scale as it is typed here."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-__all__ = ["nearest"]
+__all__ = ["guidance_words", "nearest"]
 
 
 def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -> str:
@@ -13,3 +13,11 @@ def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else otherwise or f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"
+
+
+def guidance_words(scale: float) -> str:
+    """A published scale s of u + s (c - u), and what is typed for it: the weight w = s - 1 of (1 + w) c - w u.
+
+    c is the prediction with the class, u that without (arXiv 2207.12598, eq. 6); s = 1 and w = 0 are no guidance.
+    """
+    return f"cfg-scale {scale:g}, here --guidance {scale - 1:g}"

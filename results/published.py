@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fastsample.datasets.names import guidance_words
 from fastsample.results.layout import metric_kind
 from fastsample.results.sheet import Footnotes, Sheet, plain
 
@@ -91,8 +92,8 @@ def summary(numbers: pd.DataFrame) -> Sheet:
         "metric": numbers["metric"] + samples + numbers["unit"].map(lambda unit: f" [{unit}]" if unit else ""),
         "value": numbers["value"],
     }))  # fmt: skip
-    notes, frame, sources = Footnotes(), sheet.frame, numbers[["table", "schedule", "evidence", "note"]].to_numpy()
-    marked = [notes.on(e, [_joined(source)]) for e, source in zip(frame.iloc[:, -1], sources, strict=True)]
+    notes, frame, sources = Footnotes(), sheet.frame, [_told(number) for _, number in numbers.iterrows()]
+    marked = [notes.on(e, [source]) for e, source in zip(frame.iloc[:, -1], sources, strict=True)]
     frame.isetitem(frame.shape[1] - 1, marked)
     return Sheet(frame, numbers, notes=tuple(notes.texts))
 
@@ -135,6 +136,11 @@ def beside(found: pd.DataFrame, numbers: pd.DataFrame, same: Callable[[str], str
     if len(short):
         notes.append("No difference is formed where a paper's number of samples, 50,000 if not stated, is another.")
     return wide, notes
+
+
+def _told(number: pd.Series) -> str:
+    scale = "" if pd.isna(number["guidance"]) else guidance_words(1 + number["guidance"])
+    return _joined((number["table"], number["schedule"], scale, number["evidence"], number["note"]))
 
 
 def _source(hit: pd.Series, grid: str) -> str:

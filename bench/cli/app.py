@@ -20,7 +20,7 @@ from fastsample.bench.cli import gate as cli_gate
 from fastsample.bench.cli import report as cli_report
 from fastsample.bench.cli import store as cli_tables
 from fastsample.bench.cli import train as cli_train
-from fastsample.bench.cli.words import Words, console, errors, solver_words, split_words, told
+from fastsample.bench.cli.words import GUIDANCE, Words, console, errors, solver_words, split_words, told
 
 __all__ = ["app", "main"]
 
@@ -73,7 +73,7 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
-    guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -152,7 +152,7 @@ def sample(
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance weight.")] = 0.0,
+    guidance: Annotated[float, typer.Option(help=GUIDANCE)] = 0.0,
     classifier_scale: Annotated[
         float, typer.Option(help="Scale of guidance by the model's own classifier.")
     ] = 0.0,

@@ -16,10 +16,11 @@ from rich.segment import Segment
 from fastsample.results.escaping import visible
 
 __all__ = [
-    "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Screen", "Words", "budgets", "console", "errors", "finite",
-    "solver_words", "split_words", "told",
+    "GUIDANCE", "MOST_BATCH", "MOST_NFE", "SEEDS", "TABLE_NFE", "Screen", "Words", "budgets", "console", "errors",
+    "finite", "solver_words", "split_words", "told",
 ]  # fmt: skip
 
+GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 MOST_NFE = 10_000  # evaluations of a run
 TABLE_NFE = 256  # evaluations of a coefficient table, which grows with their square
 MOST_BATCH = 2**16  # samples of a network call

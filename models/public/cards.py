@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.datasets.files import read_small
-from fastsample.datasets.names import nearest
+from fastsample.datasets.names import guidance_words, nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.convention import Convention
@@ -116,10 +116,32 @@ class Labels(_Table):
 
 
 class Fid(_Table):
-    """A reported value: a label, never a target."""
+    """A reported value: a label, never a target.
+
+    Attributes:
+        value, sampler: what is reported, and how the samples were made.
+        cfg_scale: the published scale s of classifier-free guidance u + s (c - u), c with the class and u without; the
+            weight w that `--guidance` takes is s - 1.
+        guide: id of the card of another network that u is of; `--guidance` is not for it.
+        classifier_scale: of classifier guidance, as `--classifier-scale` takes it.
+    """
 
     value: float = Field(gt=0)
     sampler: str
+    cfg_scale: float | None = Field(default=None, ge=0)
+    guide: str = ""
+    classifier_scale: float | None = Field(default=None, gt=0)
+
+    def __str__(self) -> str:
+        told = [self.sampler]
+        if self.cfg_scale is not None and self.guide:
+            told.append(f"scale {self.cfg_scale:g} away from {self.guide}, for which --guidance is not")
+        elif self.cfg_scale is not None:
+            told.append(guidance_words(self.cfg_scale))
+        if self.classifier_scale is not None:
+            scale = f"{self.classifier_scale:g}"
+            told.append(f"classifier scale {scale}, here --classifier-scale {scale}")
+        return f"{self.value} ({'; '.join(told)})"
 
 
 class Card(_Table):
