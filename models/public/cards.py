@@ -74,12 +74,25 @@ class NoisePath(_Table):
     schedule: Literal["linear", "scaled-linear", "cosine"] = Field(default="linear", description="of vp-discrete")
     steps: int = Field(default=1000, ge=2, le=100_000, description="of vp-discrete")
     beta_first: float = Field(default=1e-4, gt=0, lt=1)
-    beta_last: float = Field(default=0.02, gt=0, lt=1)
+    beta_last: float = Field(default=0.02, gt=0, le=1)
+    zero_terminal_snr: bool = Field(
+        default=False, exclude_if=lambda said: not said, description="of vp-discrete: betas rescaled (arXiv 2305.08891)"
+    )
     sigma_min: float = Field(default=0.002, gt=0, description="of edm")
     sigma_max: float = Field(default=80.0, gt=0, description="of edm")
 
+    @model_validator(mode="after")
+    def _applies(self) -> Self:
+        if self.zero_terminal_snr and self.name != "vp-discrete":
+            raise ValueError("zero_terminal_snr rescales the betas of vp-discrete")
+        return self
+
     def betas(self) -> tuple[float, ...]:
         """The table of vp-discrete: DDPM's (2006.11239), LDM's (2112.10752) or iDDPM's cosine (2102.09672, eq. 17)."""
+        betas = self._published_betas()
+        return paths.zero_terminal_snr(betas) if self.zero_terminal_snr else betas
+
+    def _published_betas(self) -> tuple[float, ...]:
         n = self.steps
         if self.schedule == "cosine":
             kept = [paths.VPCosine().alpha(i / n) ** 2 for i in range(n + 1)]

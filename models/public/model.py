@@ -180,7 +180,8 @@ def path_of(card: Card) -> Path:
 
     Tables of the cosine schedule start at lambda = -5.1, where DPM-Solver's code clips them (arXiv 2206.00927): beyond
     it alpha falls too fast to be integrated. Rectified flows start at t = 0.001, the least time they were trained
-    on (arXiv 2209.03003); some divide by it.
+    on (arXiv 2209.03003); some divide by it. Networks of eps start where lambda is finite: at alpha = 0 eps says
+    nothing more than x.
 
     Raises:
         CheckpointError: for a card that cannot be sampled: an autoencoder or a classifier.
@@ -192,10 +193,12 @@ def path_of(card: Card) -> Path:
     if card.output in ("score", "edm-F") and not knows_sigma:
         raise CheckpointError(f"{card.id}: output {card.output} needs the path edm, and sigma or its logarithm as time")
     path = card.path.build()
-    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine":
+    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine" and not card.path.zero_terminal_snr:
         return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
     if card.path.name == "flow" and card.network.name == "NCSNpp":
         return path.between(_RF_START, path.t_data)
+    if _PREDICTIONS[card.output] == "eps":
+        return path.between(path.t_finite, path.t_data)
     return path
 
 

@@ -343,6 +343,38 @@ def test_a_network_of_v_as_a_card_says(own, tmp_path, monkeypatch):
     torch.testing.assert_close(x0, path.alpha(t) * x - path.sigma(t) * v)
 
 
+@pytest.mark.parametrize(
+    ("output", "path", "extra"),
+    [
+        ("v", "vp-discrete", "zero_terminal_snr = true"),
+        ("x0", "vp-discrete", 'schedule = "cosine"\nzero_terminal_snr = true'),
+        ("eps", "vp-discrete", "zero_terminal_snr = true"),
+        ("v", "vp-discrete", "beta_last = 1.0"),
+        ("eps", "flow", ""),
+    ],
+)
+def test_cards_whose_noise_end_has_no_data_in_it(output, path, extra, own, tmp_path, monkeypatch):
+    """Networks of eps, which says nothing there, start where lambda is finite."""
+    monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
+    torch.save({"ema": own}, tmp_path / "file.pt")
+    text = card_text("ema", output, path).replace(f'name = "{path}"\n', f'name = "{path}"\n{extra}\n', 1)
+    (tmp_path / "card.toml").write_text(text)
+    opened = open_model(str(tmp_path / "card.toml"), checkpoint=tmp_path / "file.pt")
+    assert (opened.path.alpha(opened.path.t_noise) == 0) == (output != "eps")
+    words = ("bench", "--model", tmp_path / "card.toml", "--checkpoint", tmp_path / "file.pt", "--nfe", "4")
+    words += ("--solver", "ddim,euler,edm-heun,unipc", "--samples", "2", "--reference-steps", "20", "--metrics", "psnr")
+    code, _, told = command(*words, "--out", tmp_path / "store")
+    assert code == 0, told
+    assert len(list((tmp_path / "store" / "rows").glob("*.json"))) == 4
+
+
+def test_rescaled_betas_are_those_of_a_table_alone(tmp_path):
+    text = card_text().replace('name = "flow"\n', 'name = "flow"\nzero_terminal_snr = true\n')
+    (tmp_path / "card.toml").write_text(text)
+    with pytest.raises(CheckpointError, match="zero_terminal_snr rescales the betas of vp-discrete"):
+        card_named(str(tmp_path / "card.toml"))
+
+
 def _zip(**members):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
