@@ -48,7 +48,7 @@ class Distillation:
     Args:
         model: what the solver is learned for.
         sampler: the model's network on its device.
-        guidance: classifier-free guidance weight; it is a part of what is learned for.
+        guidance: classifier-free guidance weight w of (1 + w) cond - w uncond; it is a part of what is learned for.
         train, validation: pairs.
         batch: samples of one network call.
         progress: called with a line of what is being done.

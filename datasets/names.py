@@ -1,11 +1,11 @@
-"""Words that people type: what was meant by a name that is not known, and a number as text."""
+"""Words and numbers as people type them: what was meant by a name, a number as text, a paper's guidance scale."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-__all__ = ["nearest", "number"]
+__all__ = ["guidance_words", "nearest", "number"]
 
 
 def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -> str:
@@ -18,3 +18,11 @@ def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -
 def number(value: float) -> str:
     """The shortest text that reads back as the value."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def guidance_words(scale: float) -> str:
+    """A published scale s of u + s (c - u), and what is typed for it: the weight w = s - 1 of (1 + w) c - w u.
+
+    c is the prediction with the class, u that without (arXiv 2207.12598, eq. 6); s = 1 and w = 0 are no guidance.
+    """
+    return f"cfg-scale {scale:g}, here --guidance {scale - 1:g}"

@@ -20,13 +20,12 @@ __all__ = ["MOST_OPCODES", "InertUnpickler", "check_keys"]
 MOST_OPCODES = 500_000  # with the state of an optimizer a network of 1,000 tensors takes about 100,000
 _MOST_COPIES = 3  # of the file, in the arguments of calls
 _LONGEST_INTEGER = 32  # bytes
-_KEYS = (str, bytes, int, float, bool, type(None))
+_KEYS = (str, bytes, int, float, bool, type(None), frozenset)
+_LONGEST_KEY = 16  # items of a tuple
 
-# Extension registry, old-style instances, text-mode persistent ids, out-of-band buffers, frozen sets and constructors
-# with keywords: no checkpoint and no statistics use them.
-_REFUSED = (
-    "EXT1", "EXT2", "EXT4", "INST", "OBJ", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "FROZENSET", "NEWOBJ_EX",
-)  # fmt: skip
+# Extension registry, old-style instances, text-mode persistent ids and out-of-band buffers: no checkpoint and no
+# statistics use them.
+_REFUSED = ("EXT1", "EXT2", "EXT4", "INST", "OBJ", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER")
 
 
 class _RefusedError(ValueError):
@@ -34,10 +33,21 @@ class _RefusedError(ValueError):
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Raise a ValueError unless all are classes, texts or numbers of at most 64 bits, whose hashes cost nothing."""
+    """Raise a ValueError unless their hashes cost nothing.
+
+    So those are texts, numbers of at most 64 bits, frozen sets of such keys, classes, objects that are hashed by
+    identity, or a few of them in a tuple.
+    """
     for key in keys:
-        if not isinstance(key, type) and (type(key) not in _KEYS or (type(key) is int and key.bit_length() > 64)):
+        short = type(key) is tuple and len(key) <= _LONGEST_KEY
+        if not all(map(_is_flat, key if short else (key,))):
             raise _RefusedError(f"it has a key that is neither text nor a number: {reprlib.repr(key)}")
+
+
+def _is_flat(key: Any) -> bool:
+    if type(key) in _KEYS:
+        return type(key) is not int or key.bit_length() <= 64
+    return isinstance(key, type) or type(key).__hash__ is object.__hash__  # type: ignore[comparison-overlap]
 
 
 class _Bounded:
@@ -123,6 +133,14 @@ class InertUnpickler(pickle._Unpickler):
         self._charge()
         self.load_newobj()  # type: ignore[attr-defined]
 
+    def _newobj_ex(self) -> None:
+        self.stack.pop()  # of keywords, which nothing that is made here takes
+        self._newobj()
+
+    def _frozenset(self) -> None:
+        check_keys(self.stack)
+        self.load_frozenset()  # type: ignore[attr-defined]
+
     def _build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
@@ -163,6 +181,7 @@ _OPCODES = (
     | {getattr(pickle, name)[0]: InertUnpickler._refuse for name in _REFUSED}
     | {
         pickle.REDUCE[0]: InertUnpickler._reduce, pickle.NEWOBJ[0]: InertUnpickler._newobj,
+        pickle.NEWOBJ_EX[0]: InertUnpickler._newobj_ex, pickle.FROZENSET[0]: InertUnpickler._frozenset,
         pickle.BUILD[0]: InertUnpickler._build, pickle.SETITEM[0]: InertUnpickler._setitem,
         pickle.SETITEMS[0]: InertUnpickler._setitems, pickle.DICT[0]: InertUnpickler._dict,
         pickle.ADDITEMS[0]: InertUnpickler._additems, pickle.LONG4[0]: InertUnpickler._long4,

@@ -11,7 +11,8 @@ never evaluated on a device.
 The linear path (CondOT) has alpha(0) = 0, so lambda(0) = -inf: solvers that
 compute in lambda or in NSR cannot start there and start at `t_finite` instead
 (1e-3, the start used by the rectified-flow code), at the state that one DDIM step
-from the noise leads to; see `Path.t_finite` and `solvers.start`.
+from the noise leads to; see `Path.t_finite` and `solvers.start`. So do VP paths with a
+terminal SNR of zero (arXiv 2305.08891), or of nearly zero: they start at that lambda.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from __future__ import annotations
 import bisect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Self
 
 __all__ = ["CosineFlow", "DiscreteVP", "Edm", "LinearFlow", "Path", "ScaledFlow", "SubVPLinear", "VPCosine",
-           "VPLinear", "path_named"]  # fmt: skip
+           "VPLinear", "path_named", "zero_terminal_snr"]  # fmt: skip
+
+_ALPHA_FINITE = 1e-3  # of the linear path where solvers in lambda start
+_LAM_FINITE = math.log(_ALPHA_FINITE / (1 - _ALPHA_FINITE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +93,10 @@ class Path(ABC):
         """First time at which lambda is finite: t_noise, except on paths with alpha(t_noise) = 0."""
         return self.t_noise
 
+    def is_singular(self, t: float) -> bool:
+        """Whether t lies before `t_finite`, where lambda is -inf, or too low to be computed with."""
+        return self.alpha(t) <= 0 or (self.t_finite != self.t_noise and self.lam(t) < self.lam(self.t_finite))
+
     def between(self, t_noise: float, t_data: float) -> Self:
         """The same path on another interval."""
         return replace(self, t_noise=t_noise, t_data=t_data)
@@ -95,6 +105,10 @@ class Path(ABC):
 @dataclass(frozen=True, kw_only=True)
 class _VP(Path):
     """A path that preserves the variance: alpha^2 + sigma^2 = 1."""
+
+    @property
+    def t_finite(self) -> float:
+        return self.t_noise if self.lam(self.t_noise) >= _LAM_FINITE else self.t_of_lam(_LAM_FINITE)
 
     def d_sigma(self, t: float) -> float:
         return -self.alpha(t) * self.d_alpha(t) / self.sigma(t)
@@ -200,7 +214,8 @@ class DiscreteVP(_VP):
 
     t_i = i/N for i = 1..N with log alpha(t_i) = 1/2 sum_{j<=i} log(1 - beta_j); log alpha
     is piecewise linear in t between the nodes and extended linearly beyond them; t = 0 is clean data
-    (alpha = 1), the end of integer grids, whose index j is t = (j + 1)/N.
+    (alpha = 1), the end of integer grids, whose index j is t = (j + 1)/N. Where the last beta is 1 (a terminal SNR of
+    zero, arXiv 2305.08891) alpha itself is linear, from t_{N-1} to alpha(1) = 0.
     """
 
     betas: tuple[float, ...] = field(repr=False)
@@ -216,12 +231,16 @@ class DiscreteVP(_VP):
         """The linear table of DDPM (arXiv 2006.11239)."""
         return cls(betas=tuple(first + (last - first) * i / (n - 1) for i in range(n)))
 
+    def __post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas[:-1]) or not 0 <= self.betas[-1] <= 1:
+            raise ValueError("betas are numbers from 0 to 1, and only the last may be 1, where alpha is 0")
+
     @cached_property
     def log_alphas(self) -> tuple[float, ...]:
-        """log alpha at t_1..t_N."""
+        """log alpha at t_1..t_N; the last is -inf where the last beta is 1."""
         total, table = 0.0, []
         for beta in self.betas:
-            total += 0.5 * math.log1p(-beta)
+            total += 0.5 * math.log1p(-beta) if beta < 1 else -math.inf
             table.append(total)
         return tuple(table)
 
@@ -235,6 +254,9 @@ class DiscreteVP(_VP):
         if t <= 0:
             return 0.0
         start, value, slope = self._segment(math.floor(t * len(self.betas)) - 1)
+        if slope == -math.inf:
+            kept = (1 - t) * len(self.betas)
+            return value + math.log(kept) if kept > 0 else -math.inf
         return value + slope * (t - start)
 
     def alpha(self, t: float) -> float:
@@ -244,7 +266,8 @@ class DiscreteVP(_VP):
         return math.sqrt(max(0.0, -math.expm1(2 * self._log_alpha(t))))
 
     def d_alpha(self, t: float) -> float:
-        return self._segment(math.floor(t * len(self.betas)) - 1)[2] * self.alpha(t)
+        _, value, slope = self._segment(math.floor(t * len(self.betas)) - 1)
+        return -math.exp(value) * len(self.betas) if slope == -math.inf else slope * self.alpha(t)
 
     def t_of_lam(self, lam: float) -> float:
         if lam == math.inf:
@@ -252,6 +275,8 @@ class DiscreteVP(_VP):
         log_alpha = -0.5 * _softplus(-2 * lam)
         index = bisect.bisect_left(self.log_alphas, -log_alpha, key=lambda v: -v) - 1
         start, value, slope = self._segment(index)
+        if slope == -math.inf:
+            return 1 - math.exp(log_alpha - value) / len(self.betas)
         return start + (log_alpha - value) / slope
 
 
@@ -301,7 +326,7 @@ class LinearFlow(Path):
 
     @property
     def t_finite(self) -> float:
-        return max(self.t_noise, 1e-3)
+        return max(self.t_noise, _ALPHA_FINITE)
 
     def alpha(self, t: float) -> float:
         return t
@@ -371,6 +396,17 @@ class CosineFlow(Path):
 
     def t_of_lam(self, lam: float) -> float:
         return 2 / math.pi * math.atan(math.exp(lam))
+
+
+def zero_terminal_snr(betas: Sequence[float]) -> tuple[float, ...]:
+    """A table of betas rescaled so that the last alpha is 0 and the first is kept (arXiv 2305.08891, algorithm 1)."""
+    kept, alphas = 1.0, []
+    for beta in betas:
+        kept *= 1 - beta
+        alphas.append(math.sqrt(kept))
+    first, last = alphas[0], alphas[-1]
+    scaled = [(alpha - last) * first / (first - last) for alpha in alphas]
+    return tuple(1 - (now / before) ** 2 for before, now in pairwise([1.0, *scaled]))
 
 
 def _softplus(x: float) -> float:

@@ -16,7 +16,7 @@ class Protocol(BaseModel):
 
     Attributes:
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
-        guidance: classifier-free guidance weight w of (1 + w) conditional - w unconditional.
+        guidance: classifier-free guidance weight w of (1 + w) cond - w uncond.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
         t_end: time of the model's path at which solvers stop, if not the usual one.

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fastsample.datasets.names import guidance_words
 from fastsample.results.metrics import extractor_of, metric_of
 from fastsample.results.sheet import Footnotes, Sheet, plain
 
@@ -91,8 +92,8 @@ def summary(numbers: pd.DataFrame) -> Sheet:
         "metric": numbers["metric"] + samples + numbers["unit"].map(lambda unit: f" [{unit}]" if unit else ""),
         "value": numbers["value"],
     }))  # fmt: skip
-    notes, frame, sources = Footnotes(), sheet.frame, numbers[["table", "schedule", "evidence", "note"]].to_numpy()
-    marked = [notes.on(e, [_joined(source)]) for e, source in zip(frame.iloc[:, -1], sources, strict=True)]
+    notes, frame, sources = Footnotes(), sheet.frame, [_told(number) for _, number in numbers.iterrows()]
+    marked = [notes.on(e, [source]) for e, source in zip(frame.iloc[:, -1], sources, strict=True)]
     frame.isetitem(frame.shape[1] - 1, marked)
     return Sheet(frame, numbers, notes=tuple(notes.texts))
 
@@ -151,6 +152,11 @@ def _of_same_data(rows: pd.DataFrame, metric: str, hits: pd.DataFrame) -> bool:
     column = f"protocol.reference[{extractor_of(metric)}]"
     told = rows[column].dropna() if column in rows else ()
     return all(_bare(text.partition("-train@")[0]) == _bare(data) for text in told for data in hits["dataset"])
+
+
+def _told(number: pd.Series) -> str:
+    scale = "" if pd.isna(number["guidance"]) else guidance_words(1 + number["guidance"])
+    return _joined((number["table"], number["schedule"], scale, number["evidence"], number["note"]))
 
 
 def _source(hit: pd.Series, grid: str) -> str:

@@ -169,7 +169,7 @@ def multistep_schedule(
     lower_order_final lets it fall to 1 again at the end: "always" (UniPC), "never", or "short": only
     with less than ten steps (DPM-Solver).
     """
-    if prediction == "noise" and path.alpha(t_start) <= 0:  # there eps says no more than x
+    if prediction == "noise" and path.is_singular(t_start):  # there eps says no more than x
         t_start = path.t_finite
     times = grid(path, nfe, t_start, path.t_data)
     n = len(times) - 1

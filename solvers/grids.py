@@ -58,8 +58,8 @@ def register_grid(name: str, **ranges: tuple[float, float]) -> Callable[[_Times]
 
 
 def finite_start(path: Path, t_start: float) -> float:
-    """Where a grid in lambda or NSR begins: `path.t_finite`, where alpha(t_start) = 0."""
-    return path.t_finite if path.alpha(t_start) <= 0 else t_start
+    """Where a grid in lambda or NSR begins: `path.t_finite`, where t_start is singular."""
+    return path.t_finite if path.is_singular(t_start) else t_start
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Grid:
         return f"{self.name}:{items}" if items else self.name
 
     def __call__(self, path: Path, n: int, t_start: float, t_end: float) -> tuple[float, ...]:
-        """The n + 1 times from t_start (or `path.t_finite`, where alpha(t_start) = 0) to t_end, strictly monotone.
+        """The n + 1 times from t_start (or `path.t_finite`, if that is later) to t_end, strictly monotone.
 
         Those of an integer grid are of a whole run: they end at clean data, t = 0.
 

@@ -71,7 +71,8 @@ class Facts:
         coordinate: the prediction that the method asks the denoiser for.
         order: claimed order of convergence, or a function of the options.
         grids: recommended grids, best first.
-        flow_grid: the recommended grid on flow models (whose time runs from noise to data), if another.
+        flow_grid: the recommended grid on flow models (whose time runs from noise to data) and others of a terminal
+            SNR of zero, if another.
         path: name of the path it integrates on, or None for the model's own (methods in lambda or NSR do not care).
         singular_start: it can start where lambda = -inf (velocity and data-prediction multistep methods).
         scheduler: chooses steps and orders that spend the budget.
@@ -127,18 +128,18 @@ class Solver(Facts):
         target = path if self.path is None else path_named(self.path)
         if target.name == path.name:
             return path
-        if path.alpha(path.t_noise) > 0:  # the noise end has a lambda
-            start = target.t_of_lam(path.lam(path.t_noise))
-        elif target.alpha(target.t_noise) <= 0:  # both begin with noise alone
-            start = target.t_noise
-        else:  # the target has no such time
+        if path.is_singular(path.t_noise) and target.alpha(target.t_noise) > 0:  # the target has no such time
             start = target.t_of_lam(path.lam(path.t_finite))
+        elif path.alpha(path.t_noise) <= 0:  # both begin with noise alone
+            start = target.t_noise
+        else:  # the noise end has a lambda
+            start = target.t_of_lam(path.lam(path.t_noise))
         return target.between(start, target.t_of_lam(path.lam(path.t_data)))
 
     def default_grid(self, path: Path) -> Grid:
         """The recommended grid on a model's path."""
-        flow = path.t_data > path.t_noise  # time runs from noise to data
-        return Grid.parse(self.flow_grid if flow and self.flow_grid else self.grids[0])
+        like_flow = path.t_data > path.t_noise or path.is_singular(path.t_noise)
+        return Grid.parse(self.flow_grid if like_flow and self.flow_grid else self.grids[0])
 
     def plan(self, path: Path, nfe: int, grid: Grid | str | None = None, **options: Any) -> Plan:
         """Bind the solver to a model's path and a budget of evaluations.

@@ -76,7 +76,7 @@ class TableFile(BaseModel):
         coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
         path: `name` and the constants of the model's path.
         model, model_sha256: what it was made for; "" where it fits every model on its path.
-        guidance: classifier-free guidance weight that is part of the model it was made for.
+        guidance: classifier-free weight w of (1 + w) cond - w uncond that is part of the model it was made for.
         options: of the solver it was traced from.
         training: of a learned table.
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fastsample.bench.cli.words import Words, console, errors, solver_words, split_words
+from fastsample.bench.cli.words import GUIDANCE, Words, console, errors, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -43,7 +43,7 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
-    guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
     cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
@@ -120,7 +120,7 @@ def sample(
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    guidance: Annotated[float | None, typer.Option(help=r"Classifier-free guidance weight. \[default: 0]")] = None,
+    guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
     cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
     t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,

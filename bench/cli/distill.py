@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.cli.words import Words, budgets, console, errors, finite
+from fastsample.bench.cli.words import GUIDANCE, Words, budgets, console, errors, finite
 from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
 
 __all__ = ["app"]
@@ -42,7 +42,7 @@ def distill(
         typer.Option(min=0.01, max=1000, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS)."),
     ] = 1.0,
     guidance: Annotated[
-        float, typer.Option(callback=finite, help="Classifier-free guidance weight; the table is for this one.")
+        float, typer.Option(callback=finite, help=f"{GUIDANCE} The table is for this one.")
     ] = 0.0,
     train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
     validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import console, finite
+from fastsample.bench.cli.words import GUIDANCE, console, finite
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -22,7 +22,7 @@ _SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by it
 _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
-_GUIDANCE = typer.Option(callback=finite, help="Classifier-free guidance weight, for which a learned table was made.")
+_GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
 
 
 @app.command(

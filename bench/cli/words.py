@@ -14,7 +14,9 @@ from fastsample.bench.limits import MOST_NFE
 from fastsample.bench.lists import sentences, words
 from fastsample.results.escaping import visible
 
-__all__ = ["Screen", "Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
+__all__ = ["GUIDANCE", "Screen", "Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
+
+GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 
 
 class Screen(Console):

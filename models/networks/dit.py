@@ -167,7 +167,7 @@ class DiT(nn.Module):
             x: latents [2 n, in_channels, R, R]; only the first n are used, for both halves of the result.
             t: [2 n].
             y: [2 n], the classes, then n times "no class".
-            cfg_scale: 1 for no guidance.
+            cfg_scale: 1 for no guidance; 1 + w for the weight w of `--guidance`.
             channels: 3 as published; the number of channels of the latent to guide all of it.
         """
         half = x[: len(x) // 2]

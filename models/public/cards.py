@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.datasets.files import read_small
-from fastsample.datasets.names import nearest
+from fastsample.datasets.names import guidance_words, nearest
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.convention import Convention
@@ -74,12 +74,25 @@ class NoisePath(_Table):
     schedule: Literal["linear", "scaled-linear", "cosine"] = Field(default="linear", description="of vp-discrete")
     steps: int = Field(default=1000, ge=2, le=100_000, description="of vp-discrete")
     beta_first: float = Field(default=1e-4, gt=0, lt=1)
-    beta_last: float = Field(default=0.02, gt=0, lt=1)
+    beta_last: float = Field(default=0.02, gt=0, le=1)
+    zero_terminal_snr: bool = Field(
+        default=False, exclude_if=lambda said: not said, description="of vp-discrete: betas rescaled (arXiv 2305.08891)"
+    )
     sigma_min: float = Field(default=0.002, gt=0, description="of edm")
     sigma_max: float = Field(default=80.0, gt=0, description="of edm")
 
+    @model_validator(mode="after")
+    def _applies(self) -> Self:
+        if self.zero_terminal_snr and self.name != "vp-discrete":
+            raise ValueError("zero_terminal_snr rescales the betas of vp-discrete")
+        return self
+
     def betas(self) -> tuple[float, ...]:
         """The table of vp-discrete: DDPM's (2006.11239), LDM's (2112.10752) or iDDPM's cosine (2102.09672, eq. 17)."""
+        betas = self._published_betas()
+        return paths.zero_terminal_snr(betas) if self.zero_terminal_snr else betas
+
+    def _published_betas(self) -> tuple[float, ...]:
         n = self.steps
         if self.schedule == "cosine":
             kept = [paths.VPCosine().alpha(i / n) ** 2 for i in range(n + 1)]
@@ -116,10 +129,32 @@ class Labels(_Table):
 
 
 class Fid(_Table):
-    """A reported value: a label, never a target."""
+    """A reported value: a label, never a target.
+
+    Attributes:
+        value, sampler: what is reported, and how the samples were made.
+        cfg_scale: the published scale s of classifier-free guidance u + s (c - u), c with the class and u without; the
+            weight w that `--guidance` takes is s - 1.
+        guide: id of the card of another network that u is of; `--guidance` is not for it.
+        classifier_scale: of classifier guidance, as `--classifier-scale` takes it.
+    """
 
     value: float = Field(gt=0)
     sampler: str
+    cfg_scale: float | None = Field(default=None, ge=0)
+    guide: str = ""
+    classifier_scale: float | None = Field(default=None, gt=0)
+
+    def __str__(self) -> str:
+        told = [self.sampler]
+        if self.cfg_scale is not None and self.guide:
+            told.append(f"scale {self.cfg_scale:g} away from {self.guide}, for which --guidance is not")
+        elif self.cfg_scale is not None:
+            told.append(guidance_words(self.cfg_scale))
+        if self.classifier_scale is not None:
+            scale = f"{self.classifier_scale:g}"
+            told.append(f"classifier scale {scale}, here --classifier-scale {scale}")
+        return f"{self.value} ({'; '.join(told)})"
 
 
 class Card(_Table):
@@ -138,7 +173,8 @@ class Card(_Table):
         latent_shift, latent_scale: the network sees (latent - shift) * scale, one number or one per channel; an
             empty scale means that the file says it, as its tensor `scale_factor`.
         image_shape, latent_shape: of one sample, channels first.
-        output: what the network returns, "edm-F" being EDM's raw network F; times `output_sign`. An autoencoder's is
+        output: what the network returns, "v" being alpha eps - sigma x0 (arXiv 2202.00512) and "edm-F" EDM's raw
+            network F; times `output_sign`. An autoencoder's is
             "image", a classifier's "logits": they have no path.
         extra_channels: output channels after the prediction (a learned variance), to be dropped.
         guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
@@ -170,7 +206,7 @@ class Card(_Table):
     latent_shape: Annotated[tuple[int, int, int], AfterValidator(check_shape)] | None = None
     path: NoisePath | None = None
     time: Time = Time()
-    output: Literal["x0", "eps", "velocity", "score", "edm-F", "image", "logits"]
+    output: Literal["x0", "eps", "velocity", "v", "score", "edm-F", "image", "logits"]
     output_sign: Literal[1, -1] = 1
     extra_channels: int = Field(default=0, ge=0)
     guided_channels: int = Field(default=0, ge=0)

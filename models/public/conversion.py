@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_nam
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import Card, Network
+from fastsample.models.public.entries import inside, preferred
 from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.manifest import Manifest, converted, made_for, own_first_stage
 from fastsample.models.public.readers import Weights, read_weights
@@ -108,8 +110,8 @@ def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.
     return made.eval().requires_grad_(False)
 
 
-def convert(card: Card, home: Path, source: Path, sha256: str) -> None:
-    """Convert a file, if that has not been done.
+def convert(card: Card, home: Path, source: Path, sha256: str, console: Console | None) -> None:
+    """Convert a file, if that has not been done; of several entries that it has, the one that is taken is shown.
 
     Raises:
         CheckpointError: when it cannot be read, or does not fit; the message says what it is, if that can be told.
@@ -119,9 +121,17 @@ def convert(card: Card, home: Path, source: Path, sha256: str) -> None:
         return
     try:
         with _member(source, card.member, target.parent) as file:
-            _save(target, card, sha256, read_weights(file, card.layout, card.entry))
+            weights = read_weights(file, card.layout, card.entry)
+            try:
+                _save(target, card, sha256, weights)
+            except CheckpointError as error:
+                told = f"; its entries with tensors are {weights.entries}" if weights.entries else ""
+                raise CheckpointError(f"{error}{told}") from error
+        if console and weights.entry != card.entry:
+            told = f"{source}: the entry {weights.entry!r} is taken, of {weights.entries}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     except CheckpointError as error:
-        kind = wrong_file(source)
+        kind = "" if card.member and zipfile.is_zipfile(source) else wrong_file(source)
         raise CheckpointError(f"{source} is {kind}, not the file of {card.id}" if kind else str(error)) from error
 
 
@@ -221,11 +231,14 @@ def _empty(network: Network) -> nn.Module:
 def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> dict[str, Tensor]:
     """The tensors under the names and in the shapes of the network.
 
-    consistency_models stores the weights of its 1x1 convolutions with two dimensions of size 1 more.
+    Where they all stand under one prefix, as `model.` or `denoiser.`, it is dropped, and so is what stands beside it;
+    of two such prefixes the averaged weights' is taken, as of two entries. consistency_models stores the weights of
+    its 1x1 convolutions with two dimensions of size 1 more.
     """
     if isinstance(network, DiffusersUNet):
         tensors = current_names(tensors)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    tensors = _bare(tensors, expected)
     fitted = {}
     for name, tensor in tensors.items():
         shape = expected.get(name, tensor.shape)
@@ -233,3 +246,14 @@ def _fitted(tensors: Mapping[str, Tensor], network: nn.Module, origin: str) -> d
         fitted[name] = tensor.reshape(shape) if ones else tensor
     check_fit(network, fitted, origin)
     return fitted
+
+
+def _bare(tensors: Mapping[str, Tensor], expected: Mapping[str, object]) -> Mapping[str, Tensor]:
+    first = next(iter(expected), "")
+    if first in tensors:
+        return tensors
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    fitting = preferred([prefix for prefix in prefixes if all(f"{prefix}{name}" in tensors for name in expected)])
+    if len(fitting) > 1:
+        raise CheckpointError(f"its weights stand under {' and '.join(fitting)}; an `entry` must say which")
+    return inside(tensors, fitting[0]) if fitting else tensors

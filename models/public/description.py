@@ -32,11 +32,19 @@ def describe(card: Card, home: Path) -> list[tuple[str, str]]:
         ("output", card.output),
         ("images", f"{'x'.join(map(str, card.image_shape))}, {card.data}, prepared as {card.recipe}"),
         ("labels", f"{card.labels.kind}, {card.labels.classes} classes" if card.labels.classes else "none"),
-        ("classifier", card.classifier),
+        ("guidance", _guidance(card)),
+        ("classifier", f"{card.classifier}; --classifier-scale S" if card.classifier else ""),
         ("reference", card.reference or "none published by the authors"),
-        ("FID", "\n".join(f"{fid.value} ({fid.sampler})" for fid in card.fid) or "none reported"),
+        ("FID", "\n".join(map(str, card.fid)) or "none reported"),
         ("papers", ", ".join(card.papers)),
         ("used by", ", ".join(card.used_by) or "nothing known"),
         ("note", card.note),
     ]
     return [(subject, text) for subject, text in said if text]
+
+
+def _guidance(card: Card) -> str:
+    if not card.labels.null:
+        return ""
+    where = f", on the first {card.guided_channels} channels" if card.guided_channels else ""
+    return f"classifier-free: --guidance W is w of (1 + w) cond - w uncond, a published cfg-scale less 1{where}"

@@ -59,14 +59,14 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
     with locked(lock_of(target), waiting):
         if checkpoint:
             sha256 = sha256_of(checkpoint)
-            convert(card, home, checkpoint, sha256)
+            convert(card, home, checkpoint, sha256, console)
             record_given(card, checkpoint, sha256, home)
             name, told = identity(card, sha256, home)
             if console and name != card.id:
                 console.print(f"{name}: {checkpoint} is {told}", markup=False, highlight=False, soft_wrap=True)
             return converted(card, home, sha256)
         if not existing(card, home):
-            download(card, home, lambda file, sha256: convert(card, home, file, sha256), console)
+            download(card, home, lambda file, sha256: convert(card, home, file, sha256, console), console)
         return converted(card, home, current_sha256(card, home))
 
 
@@ -80,7 +80,7 @@ def _without_home(card: Card, home: Path, source: Path, why: str) -> Path:
     if made_for(card, done := converted(card, home, sha256)):
         return done
     warn_once(f"{home} cannot be written ({why}): {source} is converted for this run alone")
-    convert(card, own := _own_home(), source, sha256)
+    convert(card, own := _own_home(), source, sha256, None)
     return converted(card, own, sha256)
 
 

@@ -32,7 +32,7 @@ _DECODED_AT_ONCE = 8  # 512x512 images take gigabytes each in the decoder
 _LAMBDA_MIN = -5.1
 _RF_START = 1e-3
 _PREDICTIONS: Mapping[str, Prediction] = {
-    "x0": "x0", "edm-F": "x0", "eps": "eps", "score": "eps", "velocity": "velocity",
+    "x0": "x0", "edm-F": "x0", "eps": "eps", "score": "eps", "velocity": "velocity", "v": "v",
 }  # fmt: skip
 # What on a card decides numbers; the rest says where the file is and what is known of it.
 _DECIDING = {
@@ -49,6 +49,7 @@ class PublicNetwork(nn.Module):
 
         eps         its first channels (learned variances follow them; arXiv 2102.09672, section 3.1)
         velocity    output_sign times it: -1 where its time runs from data to noise
+        v           alpha eps - sigma x0 (arXiv 2202.00512), output_sign times it
         eps         -sigma score (arXiv 2011.13456). The discrete VE networks know whole noise levels only, so
                     their label is rounded, and sigma is that of the label
         x0          c_skip x + c_out F(c_in x) for EDM's raw network F (arXiv 2206.00364, table 1, sigma_data 0.5)
@@ -180,7 +181,8 @@ def path_of(card: Card) -> Path:
 
     Tables of the cosine schedule start at lambda = -5.1, where DPM-Solver's code clips them (arXiv 2206.00927): beyond
     it alpha falls too fast to be integrated. Rectified flows start at t = 0.001, the least time they were trained
-    on (arXiv 2209.03003); some divide by it.
+    on (arXiv 2209.03003); some divide by it. Networks of eps start where lambda is finite: at alpha = 0 eps says
+    nothing more than x.
 
     Raises:
         CheckpointError: for a card that cannot be sampled: an autoencoder or a classifier.
@@ -192,10 +194,12 @@ def path_of(card: Card) -> Path:
     if card.output in ("score", "edm-F") and not knows_sigma:
         raise CheckpointError(f"{card.id}: output {card.output} needs the path edm, and sigma or its logarithm as time")
     path = card.path.build()
-    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine":
+    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine" and not card.path.zero_terminal_snr:
         return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
     if card.path.name == "flow" and card.network.name == "NCSNpp":
         return path.between(_RF_START, path.t_data)
+    if _PREDICTIONS[card.output] == "eps":
+        return path.between(path.t_finite, path.t_data)
     return path
 
 

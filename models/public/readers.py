@@ -2,12 +2,14 @@
 
 | layout | files | read by | weights taken |
 |---|---|---|---|
-| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | public.torch_files | the whole, or one entry |
-| state-dict | any in the safetensors format, told by the content | safetensors | the whole |
+| state-dict | OpenAI, pesser, DiT, SiT, torchcfm, rfpp, fast-ode | public.torch_files | an entry; see public.entries |
+| state-dict | any in the safetensors format, told by the content | safetensors | the whole, or an entry |
 | score-sde | score_sde_pytorch, RectifiedFlow | public.torch_files | ema.shadow_params, in the order of `model` |
 | ddim | ermongroup/ddim | public.torch_files | entry 4 of a list |
 | edm-pickle | NVlabs edm and edm2 | public.unpickling | the module `ema` |
 | lightning | CompVis latent-diffusion | public.torch_files | state_dict, with model_ema in place of model |
+
+Names are without what torch.compile, DataParallel and other wrappers add to them.
 
 What a file can ask for is limited: to `_MOST_TENSORS` tensors of together at most twice the bytes of the file, since
 some share their values, and of at most `_MOST_BYTES` each.
@@ -16,7 +18,7 @@ some share their values, and of at most `_MOST_BYTES` each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,8 +28,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.public.entries import find, inside, told_entries, without_wrappers
 from fastsample.models.public.file_kinds import wrong_file
-from fastsample.models.public.torch_files import StoredTensor, load_torch
+from fastsample.models.public.inert import Inert, StoredTensor
+from fastsample.models.public.torch_files import load_torch
 from fastsample.models.public.unpickling import PersistentModule, load_persistent
 
 __all__ = ["LAYOUTS", "Layout", "Weights", "read_weights"]
@@ -61,11 +65,15 @@ class Weights:
             the file; they may share memory, or be mapped from the file.
         network: class of the network where the file says it (EDM), else "".
         config: the arguments of that class; {} where the file does not say them.
+        entry: of a state-dict, the entry that they are from; "" for the whole.
+        entries: of a state-dict, those with tensors and their numbers, in words; "" where the whole is one.
     """
 
     tensors: dict[str, Tensor]
-    network: str
-    config: dict[str, Any]
+    network: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    entry: str = ""
+    entries: str = ""
 
 
 def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
@@ -74,17 +82,19 @@ def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
     Args:
         path: of the file.
         layout: how it was published; see the table above.
-        entry: for "state-dict", the entry that holds the weights, as "ema_model"; "" where the file is the state dict.
+        entry: for "state-dict", the entry that holds the weights, as "ema_model" or "model.ema"; "" where the file is
+            the state dict, or for the entry that is taken unasked; see `fastsample.models.public.entries`.
 
     Raises:
-        CheckpointError: when the file is missing, damaged, another layout, or holds what no checkpoint holds: foreign
-            objects, tensors larger than the file or than 8 GiB, values that are not finite.
+        CheckpointError: when the file is missing, damaged, something else than a checkpoint (the message says what),
+            another layout, has no such entry, or holds what no weights are: foreign objects, tensors larger than the
+            file or than 8 GiB, values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} is {wrong_file(path) or 'not a file'}")
     try:
-        weights = _edm(path) if layout == "edm-pickle" else Weights(_without_prefix(_read(path, layout, entry)), "", {})
+        weights = _read(path, layout, entry)
         _check(weights.tensors, path)
     except Exception as error:  # A hostile file can raise anything; all of it means the same.
         told = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
@@ -94,24 +104,29 @@ def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
     return weights
 
 
-def _read(path: Path, layout: Layout, entry: str) -> dict[str, Tensor]:
+def _read(path: Path, layout: Layout, entry: str) -> Weights:
     match layout:
+        case "edm-pickle":
+            return _edm(path)
         case "score-sde":
-            return _score_sde(load_torch(path))
+            return Weights(_score_sde(load_torch(path)))
         case "ddim":
-            return _ddim(load_torch(path))
+            return Weights(without_wrappers(_ddim(load_torch(path))))
         case "lightning":
-            return _lightning(path)
+            return Weights(without_wrappers(_lightning(path)))
         case _:
-            return _safetensors(path) if _is_safetensors(path) else _entry(load_torch(path), entry)
+            return _safetensors(path, entry) if _is_safetensors(path) else _state_dict(load_torch(path), entry)
 
 
-def _entry(content: Any, entry: str) -> dict[str, Tensor]:
-    return _tensors(_item(content, entry), entry) if entry else _tensors(content, "the file")
+def _state_dict(content: Any, entry: str) -> Weights:
+    taken, found = find(content, entry)
+    found = {name: item for name, item in found.items() if not str(name).endswith("_extra_state")}
+    tensors = without_wrappers(_tensors(found, taken or "the file"))
+    return Weights(tensors, entry=taken, entries=told_entries(content))
 
 
 def _score_sde(content: Any) -> dict[str, Tensor]:
-    model = _without_prefix(_tensors(_item(content, "model"), "model"))
+    model = without_wrappers(_tensors(_item(content, "model"), "model"))
     shadow = _item(_item(content, "ema"), "shadow_params")
     if not isinstance(shadow, list):
         raise CheckpointError("ema.shadow_params is not a list")
@@ -134,7 +149,7 @@ def _ddim(content: Any) -> dict[str, Tensor]:
 
 
 def _lightning(path: Path) -> dict[str, Tensor]:
-    found = _tensors(_item(load_torch(path, foreign=True), "state_dict"), "state_dict")
+    found = _tensors(_item(load_torch(path), "state_dict"), "state_dict")
     # LDM's average carries the U-Net's names without their dots.
     owners = {name.removeprefix("model.").replace(".", ""): name for name in found if name.startswith("model.")}
     averaged = {name.removeprefix("model_ema."): t for name, t in found.items() if name.startswith("model_ema.")}
@@ -152,11 +167,13 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _safetensors(path: Path, entry: str) -> Weights:
+    """All tensors, or those whose names begin with the entry, if there are any: such files are mostly of one entry."""
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    return Weights(without_wrappers(inside(tensors, f"{entry}.") or tensors))
 
 
 def _edm(path: Path) -> Weights:
@@ -239,14 +256,9 @@ def _tensors(content: Any, origin: str) -> dict[str, Tensor]:
 
 def _tensor(stored: Any, name: str) -> Tensor:
     if not isinstance(stored, StoredTensor):
-        raise CheckpointError(f"{name} is a {type(stored).__name__}, not a tensor")
+        kind = "an object of a class of its own" if isinstance(stored, Inert) else f"a {type(stored).__name__}"
+        raise CheckpointError(f"{name} is {kind}, not a tensor")
     return stored.read(name)
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """DataParallel writes `module.` before every name."""
-    wrapped = all(name.startswith("module.") for name in tensors)
-    return {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in tensors.items()}
 
 
 def _plain(value: Any, name: str, left: list[int]) -> Any:

@@ -1,22 +1,19 @@
 """Files of torch.save, of both formats, read without executing them.
 
-Every global of their pickles comes from an explicit table of functions that build inert data; anything else is
-refused, or, where a reader says so, replaced by an object that swallows whatever is done to it. The machine and its
-limits are those of `fastsample.datasets.pickles`. The values of tensors stay in the file, which is mapped, until one
-is asked for.
+Every global of their pickles comes from an explicit table of functions that build inert data. What training scripts
+keep beside the tensors (arguments, numpy scalars, paths, dates, random states, objects of any class) becomes an
+`Inert`: it is neither imported nor called. The machine and its limits are those of `fastsample.datasets.pickles`. The
+values of tensors stay in the file, which is mapped, until one is asked for.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import mmap
-import reprlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -24,112 +21,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from fastsample.datasets.pickles import MOST_OPCODES, InertUnpickler, check_keys
+from fastsample.datasets.pickles import MOST_OPCODES
 from fastsample.models.checkpoints import CheckpointError
+from fastsample.models.public.inert import TENSORS, Call, Dict, Inert, Storage, Table, TableUnpickler
 
-__all__ = ["TENSORS", "Dict", "Inert", "Storage", "StoredTensor", "Table", "TableUnpickler", "load_torch"]
-__all__ += ["read_legacy", "refused"]
-
-_MOST_DIMENSIONS = 16
-
-
-class Inert:
-    """Stands for an object of a foreign class, and swallows all that a pickle does to it."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    extend = add = append
-
-
-class _Fixed:
-    """Can be made by a pickle, but not changed by it: BUILD calls `__setstate__`."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise CheckpointError(f"the pickle tries to change a {type(self).__name__}")
-
-
-class Dict(dict[Any, Any]):
-    """A dictionary, also as Python 2 pickles an OrderedDict: made of a list of pairs."""
-
-    def __init__(self, pairs: Any = ()) -> None:
-        if not isinstance(pairs, list | tuple):
-            raise CheckpointError(f"a dictionary made of a {type(pairs).__name__}")
-        check_keys(key for key, _ in pairs)
-        super().__init__(pairs)
-
-
-@dataclass(frozen=True)
-class Storage(_Fixed):
-    """A flat tensor, read when it is wanted."""
-
-    read: Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class StoredTensor(_Fixed):
-    """A tensor as a pickle describes it: a view of a flat storage."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def read(self, name: str) -> Tensor:
-        """The tensor; those of one storage share its memory.
-
-        Raises:
-            CheckpointError: when the view reaches outside its storage, or is larger than it.
-        """
-        numbers = (self.offset, *self.size, *self.stride)
-        if (
-            len(self.size) != len(self.stride)
-            or len(self.size) > _MOST_DIMENSIONS
-            or not all(type(n) is int and 0 <= n < 2**63 for n in numbers)
-        ):
-            told = reprlib.repr((self.size, self.stride, self.offset))
-            raise CheckpointError(f"{name}: size, stride and offset {told} are no view")
-        flat = self.storage.read()
-        count = math.prod(self.size)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
-        if count and (count > len(flat) or last >= len(flat)):
-            raise CheckpointError(f"{name}: a tensor of size {self.size} in a storage of {len(flat)} values")
-        return flat.as_strided(self.size, self.stride, self.offset) if count else flat.new_empty(self.size)
-
-
-@dataclass(frozen=True)
-class _Call(_Fixed):
-    """A function of the table."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> StoredTensor:
-    if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise CheckpointError(f"a tensor over {type(storage).__name__}, which is no storage, or of a size that is none")
-    return StoredTensor(storage, offset, size, stride)
-
-
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-Table = Mapping[tuple[str, str], Any]
+__all__ = ["load_torch", "read_legacy"]
 
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
@@ -137,70 +33,48 @@ _STORAGES = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 
-TENSORS: Table = {
-    ("collections", "OrderedDict"): Dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-}
+
+def _rebuild_attributed(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """A tensor with attributes, or of a class that is derived from a tensor's."""
+    return function(*arguments) if isinstance(function, Call) and isinstance(arguments, tuple) else Inert()
+
+
+def _defaultdict(*_: Any) -> Dict:
+    return Dict()
+
 
 _TORCH: Table = {
     **TENSORS,
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
-    # What beside tensors PyTorch's restricted reader takes, and training states hold: nobody asks for it.
-    ("torch", "Size"): Inert, ("torch", "device"): Inert,
-    ("collections", "defaultdict"): Inert, ("collections", "Counter"): Inert,
-}  # fmt: skip
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_attributed,
+    ("collections", "defaultdict"): _defaultdict,
+}
 
 
-class TableUnpickler(InertUnpickler):
-    """Looks globals up in a table; `other` decides on those not in it, `storage` on data outside the pickle."""
-
-    error = CheckpointError
-
-    def __init__(
-        self, file: IO[bytes], size: int, table: Table, other: Callable[[str, str], Any],
-        storage: Callable[[Any], Storage] | None = None, most_opcodes: int = MOST_OPCODES,
-    ) -> None:  # fmt: skip
-        super().__init__(file, size, most_opcodes)
-        self._table, self._other, self._storage = table, other, storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = self._table.get((module, name))
-        if found is None:
-            return self._other(module, name)
-        return found if isinstance(found, type | torch.dtype) else _Call(found)
-
-    def persistent_load(self, identity: Any) -> Storage:
-        if self._storage is None:
-            raise CheckpointError("the pickle refers to data outside itself")
-        return self._storage(identity)
+def _inert(*_: str) -> type[Inert]:
+    return Inert
 
 
-def refused(module: str, name: str) -> Any:
-    raise CheckpointError(f"the pickle asks for {module}.{name}, which is refused")
-
-
-def load_torch(path: Path, *, foreign: bool = False) -> Any:
+def load_torch(path: Path) -> Any:
     """The content of a file of torch.save, of either format, with a `StoredTensor` for each tensor.
+
+    An object of a class that is no tensor's is an `Inert`.
 
     Args:
         path: of the file; it stays mapped for as long as its tensors live.
-        foreign: an object of a class that is no tensor's becomes an `Inert`, and is not refused.
 
     Raises:
         CheckpointError: when it is not such a file, or does or claims what no checkpoint does.
     """
-    other = (lambda *_: Inert) if foreign else refused
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            return _zipped(path, data, other) if data[:4] == b"PK\x03\x04" else read_legacy(file, data, other)
+            return _zipped(path, data) if data[:4] == b"PK\x03\x04" else read_legacy(file, data, _inert)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> Any:
+def _zipped(path: Path, data: mmap.mmap) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             every = archive.infolist()
@@ -232,11 +106,13 @@ def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> An
                 raise CheckpointError(f"its record {key} is damaged")
         return _values(data, start, count, dtype)
 
-    def storage(identity: Any) -> Storage:
+    def storage(identity: Any) -> Storage | Inert:
+        if _is_foreign(identity):
+            return Inert()
         named = _named(identity)
         return Storage(lambda: flat(*named))
 
-    return TableUnpickler(io.BytesIO(program), len(program), _TORCH, other, storage).load()
+    return TableUnpickler(io.BytesIO(program), len(program), _TORCH, _inert, storage).load()
 
 
 def read_legacy(
@@ -257,7 +133,9 @@ def read_legacy(
             raise CheckpointError(f"it has no storage {key!r:.40}")
         return _values(data, starts[key], count, dtype)
 
-    def storage(identity: Any) -> Storage:
+    def storage(identity: Any) -> Storage | type[Inert]:
+        if isinstance(identity, tuple) and identity[:1] == ("module",):  # a class, with its source
+            return Inert
         dtype, key, count = _named(identity)
         if named.setdefault(key, (dtype, count)) != (dtype, count):
             raise CheckpointError(f"its storage {key!r:.40} has two types or sizes")
@@ -279,6 +157,11 @@ def read_legacy(
             raise CheckpointError(f"its storage {key!r:.40} has not the {count} values that its tensors claim")
         file.seek(count * dtype.itemsize, io.SEEK_CUR)
     return content
+
+
+def _is_foreign(identity: Any) -> bool:
+    """Whether a storage is of a type that no weights have, as complex numbers or raw bytes."""
+    return isinstance(identity, tuple) and len(identity) > 1 and identity[:2] == ("storage", Inert)
 
 
 def _named(identity: Any) -> tuple[torch.dtype, str, int]:

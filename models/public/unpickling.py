@@ -10,16 +10,8 @@ import numpy as np
 
 from fastsample.datasets.pickles import check_keys
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.public.torch_files import (
-    TENSORS,
-    Dict,
-    Inert,
-    Storage,
-    Table,
-    TableUnpickler,
-    read_legacy,
-    refused,
-)
+from fastsample.models.public.inert import TENSORS, Dict, Inert, Storage, Table, TableUnpickler, refused
+from fastsample.models.public.torch_files import read_legacy
 
 __all__ = ["PersistentModule", "load_persistent"]
 

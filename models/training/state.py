@@ -20,7 +20,8 @@ from fastsample.datasets.files import open_sealed, warn, write_atomically, write
 from fastsample.models.checkpoints import CheckpointError, DenoiserMetadata, build_network, check_fit, save_checkpoint
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks import registry
-from fastsample.models.public.torch_files import StoredTensor, load_torch
+from fastsample.models.public.inert import StoredTensor
+from fastsample.models.public.torch_files import load_torch
 from fastsample.models.training.couplings import Coupling, LearnedCoupling, MatchedCoupling, TrainingData
 from fastsample.models.training.losses import Objective
 from fastsample.models.training.pairs import PairCoupling

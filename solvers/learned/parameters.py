@@ -157,7 +157,7 @@ def learned_times(plan: Plan) -> Parameters:
 
 def coordinate_of(path: Path) -> Prediction:
     """The prediction in which tables of a path are learned: bounded from its noise end to its data end."""
-    return "velocity" if path.alpha(path.t_noise) <= 0 else "x0"
+    return "velocity" if path.alpha(path.t_noise) <= 0 and path.t_data > path.t_noise else "x0"
 
 
 def _unrolled(plan: Plan, times: np.ndarray, solve: Callable[..., Any]) -> Table:

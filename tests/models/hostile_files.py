@@ -97,6 +97,12 @@ def programs() -> Iterator[tuple[str, bytes]]:
     yield "nested pairs as a key", b"\x80\x02}" + PAIRS + b"Ns."
     yield "nested pairs in a set", b"\x80\x04\x8f(" + PAIRS + b"\x90."
     yield "nested pairs in a set of protocol 2", b"\x80\x02cbuiltins\nset\n](" + PAIRS + b"e\x85R."
+    yield "nested pairs in a frozen set", b"\x80\x04(" + PAIRS + b"\x91."
+    yield "nested pairs in short pairs as a key", b"\x80\x02}" + PAIRS + b"N\x86Ns."
+    yield "objects filled like dictionaries", b"\x80\x02](" + b"ca\nb\n)\x81K\x01Ns" * 90_000 + b"e."
+    words = b"}q\x00(" + b"".join(text(f"{n}") + b"N" for n in range(100_000)) + b"u0"
+    yield "keywords without end", b"\x80\x04](" + words + b"ca\nb\n)h\x00\x92" * 90_000 + b"e."
+    yield "objects called without end", b"\x80\x02ca\nb\n" + b")R" * 240_000 + b"."
     yield "nested pairs as a size", edm(b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00" + PAIRS + PAIRS + b"\x89}tR")
     yield "nested pairs as a type", edm(b"cnumpy\ndtype\n" + PAIRS + b"\x85R")
     yield "sets without end", b"\x80\x04" + b"\x8f" * (MOST - 1000) + b"."

@@ -103,8 +103,8 @@ def test_lightning(golden):
     assert_holds(weights, told)
     assert weights.tensors["scale_factor"].item() == pytest.approx(told["scale_factor"])
     assert not [name for name in weights.tensors if name.startswith("model_ema")]
-    with pytest.raises(CheckpointError, match=r"asks for pytorch_lightning|asks for .* which is refused"):
-        read_weights(path, "state-dict", "state_dict")
+    trained = read_weights(path, "state-dict", "state_dict")  # its foreign objects stay inert in every layout
+    assert {name for name in trained.tensors if name.startswith("model_ema")}
 
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.float16)}

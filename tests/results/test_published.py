@@ -1,5 +1,7 @@
 """Published numbers: one schema, certain mappings only, search, and their place beside measured ones."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -65,7 +67,10 @@ def test_mappings_name_what_exists():
     for text in set(NUMBERS["grid"]) - {""}:
         Grid.parse(text)
     guided = NUMBERS["guidance"].notna()
-    assert NUMBERS[guided]["checkpoint"].str.contains("CFG").all()
+    for _, hit in NUMBERS[guided].drop_duplicates("checkpoint").iterrows():  # w; papers print it, or s = 1 + w
+        as_w, as_s = re.search(r"CFG w=([\d.]+)|(?:CFG|guidance) ([\d.]+)", hit["checkpoint"]).groups()
+        assert hit["guidance"] == (float(as_w) if as_w else float(as_s) - 1), hit["checkpoint"]
+    assert guided.equals(NUMBERS["checkpoint"].str.contains(r"CFG|guidance \d"))
 
 
 def test_known_numbers():
