@@ -6,9 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
+from fastsample.bench.lists import sentences, words
+from fastsample.datasets.home import expanded
+from fastsample.datasets.text import text_of
 
 __all__ = ["DEFAULT_METRICS", "Request", "RequestError", "read_request"]
 
@@ -36,7 +39,8 @@ class Request(BaseModel):
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
-        labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
+        labels: of class-conditional models: `random` (uniform), `balanced` (sample i is of class i modulo classes), or
+            classes such as `3` or `3,7`, which samples take in turn.
         checkpoint: the published file of a public model, given by hand; for one model.
         reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
             learned from these is judged by finer ones.
@@ -61,7 +65,7 @@ class Request(BaseModel):
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = Field(0.0, allow_inf_nan=False)
     classifier_scale: float = Field(0.0, ge=0, allow_inf_nan=False)
-    labels: Literal["random", "balanced"] = "random"
+    labels: str = "random"
     checkpoint: Path | None = None
     reference_steps: int | None = Field(None, ge=20, le=MOST_NFE)
     transfer: bool = False
@@ -84,9 +88,37 @@ class Request(BaseModel):
 
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        many = (value,) if isinstance(value, str | int) else value
-        return tuple(dict.fromkeys(many)) if isinstance(many, list | tuple) else many  # each cell once
+    def _one_or_many(cls, value: Any, field: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            return (sentences if field.field_name in ("solver", "grid") else words)([value])
+        many = (value,) if isinstance(value, int) else value
+        if not isinstance(many, list | tuple):
+            return many
+        return tuple(one.strip() if isinstance(one, str) else one for one in many)
+
+    @field_validator("model", "solver", "nfe", "grid", "metrics")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _drawn_or_listed(cls, value: Any) -> str:
+        many = value if isinstance(value, list | tuple) else str(value).split(",")
+        found = [word for one in many if (word := str(one).strip())]
+        if found in (["random"], ["balanced"]):
+            return found[0]
+        if not found or not all(word.isascii() and word.isdigit() for word in found):
+            raise ValueError(f"random, balanced, or classes such as 3 or 3,7, not {str(value)[:60]!r}")
+        classes = [int(word) for word in found]
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"each class once, not {str(value)[:60]!r}")
+        return ",".join(map(str, classes))
+
+    @field_validator("checkpoint", "out")
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        return value and expanded(value)
 
 
 def read_request(config: Path | None, **overrides: Any) -> Request:
@@ -104,10 +136,11 @@ def read_request(config: Path | None, **overrides: Any) -> Request:
                 text = stream.read(_LARGEST_FILE + 1)
             if len(text) > _LARGEST_FILE:
                 raise RequestError(f"{config} is no sweep: it has more than {_LARGEST_FILE} bytes")
-            values = tomllib.loads(text.decode())
         except OSError as error:
             raise RequestError(f"cannot read {config}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            values = tomllib.loads(text_of(text))
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"{config} is not TOML: {error}") from None
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:

@@ -81,7 +81,7 @@ class Runner:
             "distance": "eigvalsh of the symmetric product, float64",
         }  # fmt: skip
         if cell.model.num_classes:
-            facts["labels"] = _LABELS[cell.labels]
+            facts["labels"] = _LABELS.get(cell.labels, f"classes {cell.labels} in turn")
         if cell.model.weights:
             facts["weights"] = cell.model.weights
         if cell.model.conditions:

@@ -159,7 +159,7 @@ def _classes(root: Path, which: str) -> Files:
 
 def _celeba(root: Path, code: str) -> Files:
     """The aligned CelebA images of a partition: 0 is train, 2 is test."""
-    lines = (root / "list_eval_partition.txt").read_text().splitlines()
+    lines = (root / "list_eval_partition.txt").read_text("utf-8").splitlines()
     names = [line.split()[0] for line in lines if line.split()[1:] == [code]]
     if not names:
         raise FileNotFoundError(f"{root / 'list_eval_partition.txt'} names no image of partition {code}")

@@ -6,12 +6,17 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["data_home", "sha256_of"]
+__all__ = ["data_home", "expanded", "sha256_of"]
 
 
 def data_home() -> Path:
     """Folder of downloaded and user-given files: $FASTSAMPLE_HOME, else ~/.cache/fastsample."""
-    return Path(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
+    return expanded(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
+
+
+def expanded(path: str | Path) -> Path:
+    """The path that a user wrote, with a home folder for `~` at its beginning; that of no user stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for a user that is not known
 
 
 def sha256_of(path: str | Path) -> str:

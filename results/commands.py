@@ -33,7 +33,10 @@ def export_command(row: Row) -> str:
 
 def labels_of(row: Row) -> str:
     """How classes were drawn, as `--labels` takes it; the protocol has it in words."""
-    return "balanced" if row.protocol.get("labels", "").startswith("i modulo") else "random"
+    told = row.protocol.get("labels", "")
+    if told.startswith("classes "):
+        return told.split()[1]
+    return "balanced" if told.startswith("i modulo") else "random"
 
 
 def classifier_scale_of(row: Row) -> float:
