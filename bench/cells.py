@@ -21,6 +21,7 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.noise import label_list
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
@@ -185,6 +186,10 @@ def _check_options(model: Model, request: Request) -> None:
         raise RequestError(f"{model.id} has no classes, which classifier-free guidance needs")
     if request.labels != "random" and not model.num_classes:
         raise RequestError(f"{model.id} has no classes, and so no {request.labels} labels")
+    try:
+        label_list(request.labels, model.num_classes)
+    except ValueError as error:
+        raise RequestError(f"--labels {request.labels} is not for {model.id}: {error}") from None
     if request.precision in ("bf16", "fp16") and model.network is None:
         raise RequestError(f"{model.id} is exact and has no network to run in {request.precision}")
     label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None

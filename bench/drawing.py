@@ -32,7 +32,9 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     """
     if out.suffix.lower() != ".png":
         raise ValueError(f"pictures of samples are written as .png, not {out.name!r}")
-    (cell, *_), _ = plan_cells(request, (), console)
+    (cell, *others), _ = plan_cells(request, (), console)
+    if others:
+        raise ValueError(f"a picture is of one model, solver, grid and NFE; {1 + len(others)} are asked for")
     if len(cell.model.shape) != 3:
         raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
     most = _LARGEST // math.prod(cell.model.image_shape)

@@ -6,9 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
+from fastsample.bench.lists import sentences, words
+from fastsample.datasets.home import expanded
+from fastsample.datasets.text import text_of
 from fastsample.results.metrics import DEFAULT
 from fastsample.results.protocol import Protocol
 
@@ -84,9 +87,23 @@ class Request(Protocol):
 
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        many = (value,) if isinstance(value, str | int) else value
-        return tuple(dict.fromkeys(many)) if isinstance(many, list | tuple) else many  # each cell once
+    def _one_or_many(cls, value: Any, field: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            return (sentences if field.field_name in ("solver", "grid") else words)([value])
+        many = (value,) if isinstance(value, int) else value
+        if not isinstance(many, list | tuple):
+            return many
+        return tuple(one.strip() if isinstance(one, str) else one for one in many)
+
+    @field_validator("model", "solver", "nfe", "grid", "metrics")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("checkpoint", "out")
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        return value and expanded(value)
 
 
 def read_request(config: Path | None, **overrides: Any) -> Request:
@@ -104,10 +121,11 @@ def read_request(config: Path | None, **overrides: Any) -> Request:
                 text = stream.read(_LARGEST_FILE + 1)
             if len(text) > _LARGEST_FILE:
                 raise RequestError(f"{config} is no sweep: it has more than {_LARGEST_FILE} bytes")
-            values = tomllib.loads(text.decode())
         except OSError as error:
             raise RequestError(f"cannot read {config}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            values = tomllib.loads(text_of(text))
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"{config} is not TOML: {error}") from None
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:

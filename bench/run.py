@@ -61,15 +61,15 @@ class Runner:
 
     def facts(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers: the protocol of its row."""
-        model, table = cell.model, cell.table
+        model, table, asked = cell.model, cell.table, cell.protocol
         facts = {
             "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host",
-            "uint8": UINT8_RULES[cell.protocol.uint8],
+            "uint8": UINT8_RULES[asked.uint8],
             "resize": "none",
             "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
             "distance": "eigvalsh of the symmetric product, float64",
-            "labels": _LABELS[cell.protocol.labels] if model.num_classes else "",
+            "labels": _LABELS.get(asked.labels, f"classes {asked.labels} in turn") if model.num_classes else "",
             "weights": model.weights,
             "model card": model.conditions,
             "classifier guidance": model.classifier,

@@ -11,7 +11,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.timing import TimedNetwork
 from fastsample.models.denoiser import Denoiser
-from fastsample.models.noise import labels, normal, step_noise
+from fastsample.models.noise import label_list, labels, normal, step_noise
 
 __all__ = ["Sampler", "check_precision", "choose_device"]
 
@@ -74,8 +74,8 @@ class Sampler:
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
         classes = cell.model.num_classes
-        asked, balanced = cell.protocol, cell.protocol.labels == "balanced"
-        given = labels(cell.seed, indices, classes, balanced).to(self.device) if classes else None
+        asked, listed = cell.protocol, label_list(cell.protocol.labels, classes) if classes else ()
+        given = labels(cell.seed, indices, classes, listed).to(self.device) if classes else None
         return cell.model.make(self.network(cell), given, asked.guidance, _AUTOCAST.get(asked.precision))
 
     def start(self, cell: Cell, indices: list[int]) -> torch.Tensor:

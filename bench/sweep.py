@@ -62,6 +62,9 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
         failures.append(what)
         console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
 
+    for cell, texts in zip(planned, had, strict=True):
+        if not texts:
+            fail(f"{cell}: none of the metrics asked for says anything about it")
     for skip in skipped:
         if skip.failed:
             fail(f"{skip.what}: {skip.reason}")

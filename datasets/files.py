@@ -29,6 +29,8 @@ from uuid import uuid4
 import numpy as np
 from pydantic_core import from_json
 
+from fastsample.datasets.text import text_of
+
 __all__ = [
     "DamagedFileError",
     "json_bytes",
@@ -247,7 +249,7 @@ def read_json(text: bytes, read: Callable[[dict[str, Any]], _T]) -> _T:
         DamagedFileError: if they are no JSON object, hold NaN or infinity, or are not those of the checksum.
     """
     try:
-        facts = from_json(text)
+        facts = from_json(text_of(text))
     except ValueError as error:
         raise DamagedFileError(f"Invalid JSON: {_reason(error)}") from None
     if not isinstance(facts, dict):

@@ -24,13 +24,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fastsample.datasets.home import expanded
 from fastsample.datasets.image_set import DatasetError, Images, StreamedImages
 from fastsample.datasets.names import nearest
 from fastsample.datasets.packed import PACK, packed_images
 from fastsample.datasets.pixels import open_image
 from fastsample.datasets.preprocessing import RECIPES
 
-__all__ = ["Files", "expanded", "image_folder", "images_of", "missing_as", "streamed", "tree"]
+__all__ = ["Files", "image_folder", "images_of", "missing_as", "streamed", "tree"]
 
 _SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
@@ -96,14 +97,6 @@ def _place(text: str) -> tuple[Path, str]:
     if os.path.lexists(expanded(before)):
         raise DatasetError(nearest(recipe, RECIPES, "recipe"))
     return whole, ""
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with the home folder in the place of `~`, where there is such a home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 @contextmanager

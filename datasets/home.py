@@ -15,7 +15,7 @@ from typing import Any
 
 from fastsample.datasets.files import warn_once
 
-__all__ = ["data_home", "keep", "sha256_of", "unwritable"]
+__all__ = ["data_home", "expanded", "keep", "sha256_of", "unwritable"]
 
 
 def data_home() -> Path:
@@ -25,7 +25,7 @@ def data_home() -> Path:
         ValueError: where neither is known, as to a user without an entry in the system's list.
     """
     try:
-        return Path(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
+        return expanded(os.environ.get("FASTSAMPLE_HOME") or Path.home() / ".cache" / "fastsample")
     except RuntimeError:
         raise ValueError("no home folder is known: set FASTSAMPLE_HOME to a folder for what is kept") from None
 
@@ -49,6 +49,11 @@ def unwritable(folder: Path) -> str:
             return ""
     except OSError as error:
         return str(error.strerror)
+
+
+def expanded(path: str | Path) -> Path:
+    """The path that a user wrote, with a home folder for `~` at its beginning; that of no user stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for a user that is not known
 
 
 def sha256_of(path: str | Path) -> str:

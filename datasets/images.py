@@ -20,8 +20,8 @@ from torch import Tensor
 
 from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.benchmarks import BENCHMARKS
-from fastsample.datasets.folders import expanded, image_folder
-from fastsample.datasets.home import data_home
+from fastsample.datasets.folders import image_folder
+from fastsample.datasets.home import data_home, expanded
 from fastsample.datasets.image_set import DatasetError, ImageDataset, Images
 
 __all__ = ["CIFAR10_CLASSES", "dataset_named", "dataset_names"]

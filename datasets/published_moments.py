@@ -45,7 +45,7 @@ class PublishedReference(NamedTuple):
 
 def published_references() -> list[PublishedReference]:
     """The known files."""
-    table = tomllib.loads((Path(__file__).parent / "references.toml").read_text())
+    table = tomllib.loads((Path(__file__).parent / "references.toml").read_text("utf-8"))
     return [PublishedReference(name, **{"note": ""} | entry) for name, entry in table.items()]
 
 

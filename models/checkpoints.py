@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastsample.datasets.files import write_atomically
-from fastsample.datasets.home import sha256_of
+from fastsample.datasets.home import expanded, sha256_of
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
 from fastsample.models.networks import registry
@@ -166,7 +166,7 @@ def model_file(id_or_path: str | Path) -> Path:
         CheckpointError: if it is neither.
     """
     entry = embedded_models().get(str(id_or_path))
-    path = _EMBEDDED / entry["file"] if entry else Path(id_or_path)
+    path = _EMBEDDED / entry["file"] if entry else expanded(id_or_path)
     if not path.is_file():
         known = ", ".join(embedded_models()) or "none"
         raise CheckpointError(f"{str(id_or_path)!r} is neither a file nor an embedded model; embedded: {known}")

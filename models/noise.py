@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-__all__ = ["labels", "normal", "step_noise"]
+__all__ = ["label_list", "labels", "normal", "step_noise"]
 
 
 def _generator(seed: int, index: int, block: int) -> np.random.Generator:
@@ -30,8 +30,22 @@ def step_noise(seed: int, indices: Sequence[int], shape: Sequence[int], step: in
     return normal(seed, indices, shape, block=step + 2)
 
 
-def labels(seed: int, indices: Sequence[int], classes: int, balanced: bool = False) -> torch.Tensor:
-    """Class labels [len(indices)], int64: uniformly random, or balanced, which is i modulo the number of classes."""
-    if balanced:
-        return torch.tensor(indices) % classes
+def label_list(text: str, classes: int) -> tuple[int, ...]:
+    """The classes that samples take in turn, of `balanced` or a list such as `3,7`; none of `random`, which draws them.
+
+    Raises:
+        ValueError: for a class that a model of so many does not have.
+    """
+    if text == "random":
+        return ()
+    listed = tuple(range(classes)) if text == "balanced" else tuple(map(int, text.split(",")))
+    if listed and max(listed) >= classes:
+        raise ValueError(f"its classes are 0 to {classes - 1}, and {max(listed)} is none of them")
+    return listed
+
+
+def labels(seed: int, indices: Sequence[int], classes: int, listed: Sequence[int] = ()) -> torch.Tensor:
+    """Class labels [len(indices)], int64: uniformly random, or those listed in turn, the first that of sample 0."""
+    if listed:
+        return torch.tensor([listed[i % len(listed)] for i in indices])
     return torch.tensor([int(_generator(seed, i, 1).integers(classes)) for i in indices])

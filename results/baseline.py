@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastsample.datasets.files import read_small, write_atomically
+from fastsample.datasets.text import text_of
 from fastsample.results.comparable import CELL, FINGERPRINT, incomparable, what_decides
 from fastsample.results.evidence import Comparison
 from fastsample.results.statistics import Estimate
@@ -116,7 +117,7 @@ class Baseline(BaseModel):
             BaselineError: if it cannot be read, or is no baseline of this version.
         """
         try:
-            return cls.model_validate_json(read_small(file))
+            return cls.model_validate_json(text_of(read_small(file)))
         except OSError as error:
             raise BaselineError(f"cannot read {file}: {error.strerror}") from None
         except ValidationError as error:
@@ -125,6 +126,8 @@ class Baseline(BaseModel):
                 filter(None, [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")])
             )
             raise BaselineError(f"{file} is no baseline that this version reads: {what}") from None
+        except ValueError as error:  # of a text that is not UTF-8
+            raise BaselineError(f"{file} is no baseline: {error}") from None
 
     def write(self, file: Path) -> None:
         """Write the file, whole or not at all, and the folder that it lies in."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["MOST_STEPS", "Protocol"]
 
@@ -18,7 +18,8 @@ class Protocol(BaseModel):
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
         guidance: classifier-free guidance weight w of (1 + w) cond - w uncond.
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
-        labels: of class-conditional models, `random` (uniform) or `balanced` (sample i is of class i modulo classes).
+        labels: of class-conditional models: `random` (uniform), `balanced` (sample i is of class i modulo classes), or
+            classes such as `3` or `3,7`, which samples take in turn.
         t_end: time of the model's path at which solvers stop, if not the usual one.
         sigma_min, sigma_max: the same for both ends, as noise-to-signal ratios sigma / alpha.
         threshold: quantile of dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3), if wanted.
@@ -33,7 +34,7 @@ class Protocol(BaseModel):
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
     classifier_scale: float = Field(default=0.0, ge=0)
-    labels: Literal["random", "balanced"] = "random"
+    labels: str = "random"
     t_end: float | None = None
     sigma_min: float | None = Field(default=None, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)
@@ -41,6 +42,20 @@ class Protocol(BaseModel):
     threshold_max: float | None = Field(default=None, ge=1)
     uint8: Literal["round", "floor"] = "round"
     reference_steps: int | None = Field(default=None, ge=20, le=MOST_STEPS)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _drawn_or_listed(cls, value: Any) -> str:
+        many = value if isinstance(value, list | tuple) else str(value).split(",")
+        found = [word for one in many if (word := str(one).strip())]
+        if found in (["random"], ["balanced"]):
+            return found[0]
+        if not found or not all(word.isascii() and word.isdigit() for word in found):
+            raise ValueError(f"random, balanced, or classes such as 3 or 3,7, not {str(value)[:60]!r}")
+        classes = [int(word) for word in found]
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"each class once, not {str(value)[:60]!r}")
+        return ",".join(map(str, classes))
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:

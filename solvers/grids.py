@@ -14,15 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path as FilePath
 from typing import Any
 
 from fastsample.datasets.files import read_small
+from fastsample.datasets.home import expanded
 from fastsample.datasets.names import nearest, number
+from fastsample.datasets.text import text_of
 from fastsample.models.path import Path
 
 __all__ = ["GRIDS", "BudgetError", "Grid", "GridError", "SettingError", "finite_start", "register_grid"]
@@ -155,10 +157,10 @@ def _range(name: str, key: str) -> str:
 def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
     """The name, no parameters and the times of the grid in a file."""
     match = re.fullmatch(r"(.+)@([0-9a-f]{16})", text)
-    file, known = FilePath(match[1] if match else text).expanduser(), match[2] if match else ""
+    file, known = expanded(match[1] if match else text), match[2] if match else ""
     try:
         data = read_small(file)
-        content = data.decode()
+        content = text_of(data)
         values: Any = json.loads(content) if content.lstrip().startswith("[") else content.split()
         times = tuple(float(value) for value in values)
     except (OSError, ValueError, TypeError) as error:
@@ -168,4 +170,5 @@ def _from_file(text: str) -> tuple[str, dict[str, float], tuple[float, ...]]:
         raise GridError(f"grid file {file} is another one by now: its sha256 begins with {digest}, not with {known}")
     if not times:
         raise GridError(f"grid file {file} holds no times")
-    return f"file:{file.name}@{digest}", {}, times
+    name = os.fsencode(file.name).decode("utf-8", "backslashreplace")  # which the locale may not have read as UTF-8
+    return f"file:{name}@{digest}", {}, times

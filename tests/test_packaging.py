@@ -1,5 +1,8 @@
 """What is packaged says what it is: types, versions, the Pythons that the example workflow runs."""
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,8 +14,9 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def test_every_room_is_packaged_and_typed():
-    packages, folders, data = SETUPTOOLS["packages"], SETUPTOOLS["package-dir"], SETUPTOOLS["package-data"]
+    packages, folders, data = SETUPTOOLS["packages"], {**SETUPTOOLS["package-dir"]}, SETUPTOOLS["package-data"]
     assert sorted(packages) == sorted(folders)
+    assert folders.pop("fastsample") == "."  # for the one file that `python -m fastsample` runs
     rooms = {folder.partition("/")[0] for folder in folders.values()}
     found = {file.parent.relative_to(ROOT).as_posix() for room in rooms for file in (ROOT / room).rglob("*.py")}
     assert found == set(folders.values())
@@ -31,3 +35,11 @@ def test_citation_and_workflow_agree_with_the_project():
     first, last = (int(bound.partition("3.")[2]) for bound in PROJECT["project"]["requires-python"].split(","))
     matrix = workflow["jobs"]["check"]["strategy"]["matrix"]["python"]
     assert matrix == [f"3.{minor}" for minor in range(first, last)]
+
+
+def test_python_runs_the_package(tmp_path):
+    (tmp_path / "fastsample").symlink_to(ROOT)  # as package-dir maps it, whatever is installed
+    run = [sys.executable, "-m", "fastsample", "--help"]
+    done = subprocess.run(run, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Usage: python -m fastsample" in done.stdout

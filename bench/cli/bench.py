@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fastsample.bench.cli.words import GUIDANCE, Words, console, errors, solver_words, split_words
+from fastsample.bench.cli.words import GUIDANCE, Words, console, errors, path, solver_words, split_words
 
 __all__ = ["app"]
 
@@ -49,10 +49,13 @@ def bench(
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help=r"Classes of conditional models: random or balanced. \[default: random]")
+        str | None,
+        typer.Option(
+            help=r"Classes of conditional models: random, balanced, or such as 3 or 3,7 in turn. \[default: random]"
+        ),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
+        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
     ] = None,
     t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
     sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
@@ -77,10 +80,14 @@ def bench(
             r"recall. \[default: psnr,fd,fid]"
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with the same keys; the command line wins.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with the same keys; the command line wins.", parser=path)
+    ] = None,
     inception_weights: Annotated[
-        Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.")
+        Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.", parser=path)
     ] = None,
 ) -> None:
     """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.
@@ -112,7 +119,7 @@ def bench(
 
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("samples.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
     model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
@@ -129,9 +136,11 @@ def sample(
     threshold: Annotated[
         str | None, typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
     ] = None,
-    labels: Annotated[str, typer.Option(help="Classes of conditional models: random or balanced.")] = "random",
+    labels: Annotated[
+        str, typer.Option(help="Classes of conditional models: random, balanced, or such as 3 or 3,7 in turn.")
+    ] = "random",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.")
+        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
     ] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
 ) -> None:
@@ -152,9 +161,9 @@ def sample(
 def verify(
     solver: Annotated[Words, typer.Option(help=r"Solvers to verify. \[default: all]")] = None,
     golden: Annotated[
-        Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]")
+        Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]", parser=path)
     ] = None,
-    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.")] = Path("verify.png"),
+    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path)] = Path("verify.png"),
 ) -> None:
     """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
     from fastsample.bench.cli.verify import run_verification

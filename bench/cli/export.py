@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import GUIDANCE, console, finite
+from fastsample.bench.cli.words import GUIDANCE, console, finite, path
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -106,7 +106,9 @@ def export(
     prediction: Annotated[
         str | None, typer.Option(help="What the network there returns: x0, eps, velocity or v.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File, or folder for diffusers, to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File, or folder for diffusers, to write.", parser=path)
+    ] = None,
 ) -> None:
     """Carry a solver into other programs.
 
@@ -135,7 +137,7 @@ fastsample import heun-vp-linear-8.json --name my-heun
 """,
 )
 def import_(
-    file: Annotated[Path, typer.Argument(help="A table file, written by export or distill.")],
+    file: Annotated[Path, typer.Argument(help="A table file, written by export or distill.", parser=path)],
     name: Annotated[str | None, typer.Option(help=r"Of the solver. \[default: the one in the file]")] = None,
 ) -> None:
     """Read a table back; bench finds it by its name."""

@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import console
+from fastsample.bench.cli.words import console, path
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
-_STORE = typer.Argument(help="Folder written by bench --out.")
+_STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 
 
 @app.command(epilog="Example: fastsample baseline results-store -o baselines/mine.json")
 def baseline(
     store: Annotated[Path, _STORE],
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write, for your repository.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write, for your repository.", parser=path)],
 ) -> None:
     """Keep the numbers of a store, with their errors, for later checks."""
     from fastsample.results.baseline import baseline_of
@@ -41,9 +41,9 @@ fastsample check results-store --baseline baselines/mine.json --strict --summary
 )
 def check(
     store: Annotated[Path, _STORE],
-    baseline: Annotated[Path, typer.Option(help="File written by fastsample baseline.")],
-    summary: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
+    baseline: Annotated[Path, typer.Option(help="File written by fastsample baseline.", parser=path)],
+    summary: Annotated[Path | None, typer.Option(help="Markdown file to write.", parser=path)] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.", parser=path)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where numbers got better, too.")] = False,
 ) -> None:
     """Fail where a sampler got worse than its baseline.

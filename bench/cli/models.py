@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fastsample.bench.cli.words import console
+from fastsample.bench.cli.words import console, path
 
 __all__ = ["app"]
 
@@ -45,7 +45,9 @@ fastsample models fetch sde-vp-ddpmpp-deep --checkpoint ~/Downloads/checkpoint_8
 )
 def models_fetch(
     model: Annotated[str, typer.Argument(help="Id of a public model, or FILE.toml with a card of one's own.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="A file with its weights, instead of a download.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A file with its weights, instead of a download.", parser=path)
+    ] = None,
 ) -> None:
     """Download, verify and convert a public model, with the first stage that it needs."""
     from fastsample.datasets.home import data_home

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fastsample.bench.cli.words import Words, budgets, console, errors, finite, solver_words, split_words
+from fastsample.bench.cli.words import Words, budgets, console, errors, finite, path, solver_words, split_words
 from fastsample.bench.limits import MOST_NFE
 from fastsample.results.metrics import MAIN
 
@@ -18,7 +18,7 @@ __all__ = ["app"]
 
 app = typer.Typer()
 
-_STORE = typer.Argument(help="Folder written by bench --out.")
+_STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 _MODEL = typer.Option("--model", help="Only these models.")
 _SOLVER = typer.Option("--solver", help="Only these solvers: NAME or NAME:OPTION=VALUE,...")
 _WHERE = typer.Option("--where", help="Only rows with FIELD=VALUE, such as samples=1000.")
@@ -58,7 +58,7 @@ def plot(
     ] = None,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG or SVG to write.")] = Path("quality.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG or SVG to write.", parser=path)] = Path("quality.png"),
 ) -> None:
     """Draw a store: quality of its solvers, their samples, errors along the way, curvature of the models.
 
@@ -98,7 +98,7 @@ def report(
     ] = 4,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.", parser=path)] = Path("report.html"),
 ) -> None:
     """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
     from fastsample.bench.pictures import sampled

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastsample.bench.cli.words import Screen, Words, console, errors, solver_words, split_words
+from fastsample.bench.cli.words import Screen, Words, console, errors, path, solver_words, split_words
 
 if TYPE_CHECKING:
     from fastsample.results.sheet import Sheet
@@ -16,11 +16,11 @@ __all__ = ["app"]
 
 app = typer.Typer()
 
-_STORE = typer.Argument(help="Folder written by bench --out.")
+_STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 _FORMAT = typer.Option(
     "--format", help=r"rich, markdown, latex, html or csv. \[default: by the ending of --out, else rich]"
 )
-_OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]")
+_OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]", parser=path)
 _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 
@@ -107,7 +107,7 @@ def show(
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
-def diff(store: Path, first: str, second: str) -> None:
+def diff(store: Annotated[Path, _STORE], first: str, second: str) -> None:
     """Name the fields in which two rows of a store differ: what decides two unequal numbers."""
     from fastsample.results.overview import differences
     from fastsample.results.overview import to_rich as draw

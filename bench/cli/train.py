@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import console, finite
+from fastsample.bench.cli.words import console, finite, path
 from fastsample.bench.limits import MOST_BATCH, SEEDS
 
 __all__ = ["app"]
@@ -19,9 +19,11 @@ train = typer.Typer(no_args_is_help=True, help="Train flows, straighter flows an
 app.add_typer(train, name="train")
 
 _Recipe = Annotated[str, typer.Argument(help="Recipe (`fastsample list recipes`), or FILE.toml.")]
-_Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]")]
+_Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]", parser=path)]
 _Dataset = Annotated[str | None, typer.Option(help=r"Data set. \[default: the recipe's]")]
-_Data = Annotated[Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]")]
+_Data = Annotated[
+    Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]", parser=path)
+]
 _Images = Annotated[int | None, typer.Option(min=1, max=10**12, help="Images to see, instead of the recipe's number.")]
 _Batch = Annotated[int | None, typer.Option(min=1, max=MOST_BATCH, help="Batch, instead of the recipe's.")]
 _Accumulate = Annotated[
@@ -100,7 +102,9 @@ def reflow(
     teacher: Annotated[
         str | None, typer.Option(help="Model that makes the pairs and lends its weights, instead of the recipe's.")
     ] = None,
-    pairs: Annotated[Path | None, typer.Option(help=r"Folder of the teacher's pairs. \[default: OUT/pairs]")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help=r"Folder of the teacher's pairs. \[default: OUT/pairs]", parser=path)
+    ] = None,
     max_minutes: _Minutes = None, device: _Device = "auto", compile_network: _Compile = False,
 ) -> None:  # fmt: skip
     """A rectified flow, or its one-step distillation, from a teacher's pairs, made first (rfpp, arXiv 2405.20320)."""

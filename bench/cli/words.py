@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -12,9 +13,21 @@ from rich.segment import Segment
 
 from fastsample.bench.limits import MOST_NFE
 from fastsample.bench.lists import sentences, words
+from fastsample.datasets.home import expanded
 from fastsample.results.escaping import visible
 
-__all__ = ["GUIDANCE", "Screen", "Words", "budgets", "console", "errors", "finite", "solver_words", "split_words"]
+__all__ = [
+    "GUIDANCE",
+    "Screen",
+    "Words",
+    "budgets",
+    "console",
+    "errors",
+    "finite",
+    "path",
+    "solver_words",
+    "split_words",
+]
 
 GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 
@@ -28,10 +41,15 @@ class Screen(Console):
             yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
 
 
-console = Screen(width=None if sys.stdout.isatty() else 160)
+console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160)
 errors = Screen(stderr=True)
 
 Words = list[str] | None
+
+
+def path(text: str | Path) -> Path:
+    """What options and arguments that are paths are read with; shells leave the ~ of `--out=~/x` and `a,~/b`."""
+    return expanded(text)
 
 
 def split_words(values: Words) -> tuple[str, ...] | None:

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastsample.datasets.files import read_small
+from fastsample.datasets.home import expanded
 from fastsample.datasets.names import guidance_words, nearest
+from fastsample.datasets.text import text_of
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.convention import Convention
@@ -251,7 +253,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         if (size := file.stat().st_size) > _MOST_BYTES:
             raise ValueError(f"{size:,} bytes, where at most {_MOST_BYTES:,} are read")
-        found = tomllib.loads(read_small(file).decode())
+        found = tomllib.loads(text_of(read_small(file)))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a TOML file of cards: {error}") from error
     if not all(isinstance(table, dict) for table in found.values()):
@@ -294,7 +296,7 @@ def card_named(name: str) -> Card:
         if name not in _shipped():
             raise CheckpointError(nearest(name, _shipped(), "public model"))
         return _card(name, _shipped(), "the package")
-    own = _read(Path(file))
+    own = _read(expanded(file))
     if taken := sorted(own.keys() & (_shipped().keys() | embedded_models())):
         raise CheckpointError(f"{file}: {taken[0]!r} is a model of the package; a card of one's own needs another id")
     if not wanted and len(own) != 1:

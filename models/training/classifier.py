@@ -85,7 +85,7 @@ def _trained(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
     autocast, precision = autocast_for(device)
-    with (out / "log.csv").open("w", newline="") as file:
+    with (out / "log.csv").open("w", newline="", encoding="utf-8") as file:
         log = csv.writer(file)
         log.writerow(["epoch", "loss", "test_accuracy", "seconds"])
         start = time.monotonic()

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastsample.datasets.files import read_small
-from fastsample.datasets.home import sha256_of
+from fastsample.datasets.home import expanded, sha256_of
 from fastsample.datasets.names import nearest
+from fastsample.datasets.text import text_of
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
 from fastsample.models.like import resolved
@@ -213,7 +214,7 @@ def _without_folder(word: str) -> str:
     """`NAME@HASH` of a file, with the `file:` before it and the `#ID` behind it; an id stays as it is."""
     kind = next((kind for kind in ("file:", "folder:") if word.startswith(kind)), "")
     path, _, part = word.removeprefix(kind).partition("#")
-    file = FilePath(path)
+    file = expanded(path)
     digest = f"@{sha256_of(file)[:16]}" if file.is_file() else ""
     return f"{kind}{file.name}{digest}{'#' if part else ''}{part}"
 
@@ -250,7 +251,7 @@ def read_recipe(name: str) -> Recipe:
         RecipeError: for a name that is not known, or a file that is no recipe.
     """
     if name.endswith(".toml"):
-        return _checked(FilePath(name).stem, _resolved(name, {**_tables(), name: _read(FilePath(name))}))
+        return _checked(FilePath(name).stem, _resolved(name, {**_tables(), name: _read(expanded(name))}))
     if name not in recipes():
         raise RecipeError(nearest(name, list(recipes()), "recipe"))
     return recipes()[name]
@@ -263,7 +264,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 
 def _read(file: FilePath) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_small(file).decode())
+        return tomllib.loads(text_of(read_small(file)))
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not a TOML file: {error}") from error
 

@@ -195,12 +195,12 @@ class State:
         if rank == 0:
             rows: Sequence[Sequence[str]] = [LOG]
             if self.step and path.is_file():
-                with path.open(newline="") as file:
+                with path.open(newline="", encoding="utf-8") as file:
                     rows = list(csv.reader(file))[: self.step + 1]
             text = io.StringIO(newline="")
             csv.writer(text).writerows(rows)
             write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
-        with path.open("a", newline="", buffering=1) as file:
+        with path.open("a", newline="", buffering=1, encoding="utf-8") as file:
             yield csv.writer(file)
 
 

@@ -58,7 +58,7 @@ def _stem(file: FilePath) -> str:
 
 def _load(file: FilePath) -> Any:
     opener: Any = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt") as stream:
+    with opener(file, "rt", encoding="utf-8") as stream:
         return json.load(stream)
 
 

@@ -24,6 +24,8 @@ from fastsample.results.tables import table_of as paper_table
 from fastsample.solvers.learned.shelf import add_table
 from fastsample.solvers.spec import complete, table_of
 
+from ..command import command
+
 ALL = ("psnr", *(kind for kind, metric in METRICS.items() if metric.needs == "features"))
 
 
@@ -215,3 +217,11 @@ def test_a_table_for_every_model_transfers_nothing(tmp_path):
     failures, rows, _ = sweep(tmp_path / "s", model="gmm2d", solver="mine", nfe=4)
     assert failures == []
     assert rows["gmm2d"].options == {}
+
+
+def test_a_cell_without_any_number_is_not_a_success(tmp_path):
+    words = ["--solver", "euler", "--nfe", "1", "--samples", "4", "--metrics", "fd", "--out", tmp_path / "s"]
+    ended = command("bench", "--model", "gmm2d,cifar10-tiny-vp", *words)
+    assert ended.code == 1
+    assert "failed: gmm2d euler uniform NFE 1: none of the metrics asked for says anything about it\n" in ended.err
+    assert [row.model for row in Store(tmp_path / "s").rows()] == ["cifar10-tiny-vp"]
