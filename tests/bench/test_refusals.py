@@ -165,7 +165,7 @@ def test_a_precision_that_the_device_does_not_compute_in_is_refused(tmp_path, mo
     ("words", "message"),
     [
         (("explain", "heun", "--guidance", 2), "cifar10-tiny-vp has no classes"),
-        (("explain", "bns", "--nfe", 8, "--model", "cifar10-tiny-flow", "--grid", "uniform"), "the times of bns are its own"),
+        (("explain", "bns", "--nfe", 8, "--model", "cifar10-tiny-flow", "--grid", "uniform"), "of bns are its own"),
         (("export", "--solver", "heun", "--to", "json", "--transfer"), "--transfer chooses the table of a learned"),
         (("distill", "bns", "--model", "gmm2d-flow", "--guidance", 2), "gmm2d-flow has no classes"),
         (("bench", "--metrics", "psnr", "--inception-weights", "f.pth"), "--inception-weights is for fid"),
