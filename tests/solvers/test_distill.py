@@ -1,5 +1,6 @@
 """Distillation on exact mixtures: sensitivities, the protocol of the BNS goldens, every parameterisation."""
 
+import ast
 import gzip
 import json
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
 from fastsample.solvers.learned.fit import Pairs, fit, sensitivities
+from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.learned.parameters import consistent, coordinate_of, learned_times, non_stationary, scale_time
 from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.proofs.golden import SHIPPED, problem
@@ -156,6 +158,30 @@ def test_stochastic_solvers_and_times_that_go_back_cannot_start():
         parameters_of("rk2-bespoke", PATH, 5, Start.parse("midpoint@uniform"))
     with pytest.raises(ValueError, match="dss starts from euler"):
         parameters_of("dss", PATH, 4, Start.parse("unipc"))
+
+
+def test_a_start_with_noise_on_its_numbers_says_which():
+    exact = parameters_of("rk2-bespoke", PATH, 6, Start.parse("midpoint@quadratic"))
+    for k, size, seed in ((0, 0.1, 0), (4, 0.1, 4), (5, 0.3, 0), (9, 0.3, 4)):
+        start = Start.parse(f"midpoint@quadratic~{k}")
+        assert str(start) == f"midpoint@quadratic~{k}"
+        expected = exact.start + size * np.random.default_rng(seed).standard_normal(len(exact.start))
+        assert (parameters_of("rk2-bespoke", PATH, 6, start).start == expected).all()
+    tried = starts("rk1-bespoke", PATH, 6, pairs("gmm2d-flow", 102, 64))
+    assert [start.noise for start in tried[-10:]] == list(range(10))
+    assert {start.sampler.name for start in tried} == {"euler"}
+
+
+def test_a_kind_of_learned_solvers_is_named_in_one_file_alone():
+    root, kinds = Path(__file__).parents[2], set(LEARNED) - {"times"}  # also a word of its own
+    named = {
+        file.relative_to(root).as_posix()
+        for room in ("datasets", "results", "models", "solvers", "bench")
+        for file in (root / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in kinds
+    }
+    assert named == {"solvers/learned/kinds.py"}
 
 
 def test_a_start_that_is_not_finite_is_refused():
