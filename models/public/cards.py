@@ -174,6 +174,7 @@ class Card(_Table):
             "first_stage.", or the id of its card.
         latent_shift, latent_scale: the network sees (latent - shift) * scale, one number or one per channel; an
             empty scale means that the file says it, as its tensor `scale_factor`.
+        first_stage_range: what the first stage takes images to be.
         image_shape, latent_shape: of one sample, channels first.
         output: what the network returns, "v" being alpha eps - sigma x0 (arXiv 2202.00512) and "edm-F" EDM's raw
             network F; times `output_sign`. An autoencoder's is
@@ -202,6 +203,7 @@ class Card(_Table):
     rename: dict[str, str] = {}
     network: Network
     first_stage: Network | str | None = None
+    first_stage_range: Literal["[-1,1]", "[0,1]"] = Field(default="[-1,1]", exclude_if=lambda said: said == "[-1,1]")
     latent_shift: tuple[float, ...] = (0.0,)
     latent_scale: tuple[float, ...] = (1.0,)
     image_shape: Annotated[tuple[int, int, int], AfterValidator(check_shape)]

@@ -36,8 +36,8 @@ _PREDICTIONS: Mapping[str, Prediction] = {
 }  # fmt: skip
 # What on a card decides numbers; the rest says where the file is and what is known of it.
 _DECIDING = {
-    "layout", "entry", "member", "rename", "network", "first_stage", "latent_shift", "latent_scale", "path", "time",
-    "output", "output_sign", "data_range", "labels", "guided_channels",
+    "layout", "entry", "member", "rename", "network", "first_stage", "first_stage_range", "latent_shift",
+    "latent_scale", "path", "time", "output", "output_sign", "data_range", "labels", "guided_channels",
 }  # fmt: skip
 
 
@@ -73,7 +73,8 @@ class PublicNetwork(nn.Module):
         super().__init__()
         self.network, self.first_stage, self.classifier = network, first_stage, classifier
         self.conditional = card.labels.kind != "none"
-        self.output, self.sign, self.time, self.data_range = card.output, card.output_sign, card.time, card.data_range
+        self.output, self.sign, self.time = card.output, card.output_sign, card.time
+        self.image_range = card.first_stage_range if card.data_range == "latent" else card.data_range
         self.scale, self.shift = card.latent_scale or (latent_scale or 1.0,), card.latent_shift
 
     def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None, guide: float | Tensor = 0.0) -> Tensor:
@@ -108,16 +109,16 @@ class PublicNetwork(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [batch, 3, height, width], about in [-1, 1] and not clipped, of samples."""
-        if self.data_range == "[0,1]":
-            return 2 * x - 1
-        if self.first_stage is None:
-            return x
-        dtype = next(self.first_stage.parameters()).dtype
+        images = x if self.first_stage is None else self._decoded(self.first_stage, x)
+        return 2 * images - 1 if self.image_range == "[0,1]" else images
+
+    def _decoded(self, first_stage: nn.Module, x: Tensor) -> Tensor:
+        dtype = next(first_stage.parameters()).dtype
         scale, shift = (
             torch.tensor(values, dtype=dtype, device=x.device).reshape(-1, 1, 1) for values in (self.scale, self.shift)
         )
         parts = (x.to(dtype) / scale + shift).split(_DECODED_AT_ONCE)
-        return torch.cat([self.first_stage.decode(part) for part in parts])  # type: ignore[operator]
+        return torch.cat([first_stage.decode(part) for part in parts])  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

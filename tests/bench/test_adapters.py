@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastsample.bench.metrics.error import to_uint8
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named, cards
@@ -250,9 +251,29 @@ def test_latents_are_unscaled_before_they_are_decoded():
     mean, std = torch.tensor([5.81, 3.25, 0.12, -2.15]), torch.tensor([4.17, 4.62, 3.71, 3.28])
     raw = mean.reshape(4, 1, 1) + std.reshape(4, 1, 1) * hashed("x", (11, 4, 2, 2))
     seen = (raw - mean.reshape(4, 1, 1)) * 0.5 / std.reshape(4, 1, 1)
-    for name, samples, scale in (("edm2-img512-s", seen, None), ("ldm-church", 0.2276 * raw, 0.2276)):
+    cases = (("edm2-img512-s", seen, None, 2 * raw - 1), ("ldm-church", 0.2276 * raw, 0.2276, raw))
+    for name, samples, scale, image in cases:
         decode = PublicNetwork(card_named(name), nn.Identity(), FirstStage(), scale).decode
-        torch.testing.assert_close(decode(samples), raw)
+        torch.testing.assert_close(decode(samples), image)
+
+
+@pytest.mark.parametrize("name", [name for name, card in cards().items() if card.data_range == "latent"])
+def test_black_and_white_of_a_first_stage_are_0_and_255(name):
+    """EDM2's autoencoder works in [0, 1] (NVlabs/edm2, training/encoders.py), all others in [-1, 1]."""
+
+    class FirstStage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def decode(self, z):
+            return torch.stack([black, torch.ones_like(black)])[: len(z)]
+
+    black = torch.zeros(3, 4, 4) if name.startswith("edm2") else torch.full((3, 4, 4), -1.0)
+    card = card_named(name)
+    decode = PublicNetwork(card, nn.Identity(), FirstStage(), 1.0).decode
+    pixels = to_uint8(decode(torch.zeros(2, *card.latent_shape)))
+    assert (pixels[0].unique().tolist(), pixels[1].unique().tolist()) == ([0], [255])
 
 
 @pytest.mark.parametrize("name", [name for name, card in cards().items() if card.path])
