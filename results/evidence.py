@@ -47,9 +47,7 @@ class Comparison:
 
     def evidence(self, rows: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """`results.layout.evidence` of rows, for the metrics that `results.layout.metrics_named` finds."""
-        return evidence(
-            rows, metrics_named(rows, metrics), interval=self.interval, difference=self.difference
-        )
+        return evidence(rows, metrics_named(rows, metrics), interval=self.interval, difference=self.difference)
 
     def interval(self, cell: str | Sequence[str], metric: str, *, level: float = 0.95) -> Interval | None:
         """The metric, by its full stored name, with its interval; None if the store has no per-sample data for it."""

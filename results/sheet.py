@@ -223,9 +223,7 @@ def _html(sheet: Sheet) -> str:
     return "\n".join([*out, "</table>"]) + "\n"
 
 
-_LATEX = _Style(
-    latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}"
-)
+_LATEX = _Style(latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}")
 
 _DOCUMENT = r"""% For pdflatex. To paste it take \begin{table} to \end{table}; it needs booktabs and graphicx.
 \documentclass{article}

@@ -41,9 +41,7 @@ def distill(
         float,
         typer.Option(min=0.01, max=1000, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS)."),
     ] = 1.0,
-    guidance: Annotated[
-        float, typer.Option(callback=finite, help=f"{GUIDANCE} The table is for this one.")
-    ] = 0.0,
+    guidance: Annotated[float, typer.Option(callback=finite, help=f"{GUIDANCE} The table is for this one.")] = 0.0,
     train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
     validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gauss-Newton steps at most.")] = 24,

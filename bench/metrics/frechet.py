@@ -94,9 +94,7 @@ def extrapolate(features: np.ndarray, reference: Reference, *, seed: int = 0) ->
         sigma = (squares[chosen].sum(0) - n * np.outer(mu, mu)) / (n - 1)
         return frechet_distance(mu + centre, sigma, reference[0], root)
 
-    means = [
-        float(np.mean([distance(part) for masks in several for part in _parts(masks)])) for several in _PARTITIONS
-    ]
+    means = [float(np.mean([distance(part) for masks in several for part in _parts(masks)])) for several in _PARTITIONS]
     psi = influence(wide, reference)
     estimate = Estimate(float(np.dot(_WEIGHTS, means)), (psi,))
     if error := estimate.standard_error:

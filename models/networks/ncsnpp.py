@@ -262,8 +262,10 @@ class NCSNpp(nn.Module):
         """
         # The modules are used in the order of the list.
         layers: Iterator[nn.Module] = iter(self.all_modules)
-        emb = next(layers)(time_cond.log()) if self.fourier else sinusoidal(
-            time_cond, self.nf, endpoint=True, sin_first=True
+        emb = (
+            next(layers)(time_cond.log())
+            if self.fourier
+            else sinusoidal(time_cond, self.nf, endpoint=True, sin_first=True)
         )
         emb = next(layers)(emb)
         emb = next(layers)(F.silu(emb))

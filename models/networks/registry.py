@@ -52,9 +52,7 @@ def _arguments(config: _Config, passed: _Passed = {}) -> dict[str, Any]:  # noqa
     passed = {**_EXECUTION, **passed}
     for name in config.keys() & passed.keys():
         if passed[name] and config[name] not in passed[name]:
-            raise ValueError(
-                f"{name} = {config[name]!r} is not supported; known: {', '.join(map(repr, passed[name]))}"
-            )
+            raise ValueError(f"{name} = {config[name]!r} is not supported; known: {', '.join(map(repr, passed[name]))}")
     return {name: value for name, value in config.items() if name not in passed}
 
 

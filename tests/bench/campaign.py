@@ -63,8 +63,9 @@ def _line(rng: random.Random, world: World) -> list[str]:
         if good is not None:
             words.append(_LIMITS[name] if name in _LIMITS and rng.random() < 0.9 else _value(rng, world, good))
     if rng.random() < 0.05:
-        words.insert(rng.randrange(1, len(words) + 1), rng.choice(["--nfe", "--where", "--bogus", "-z", "bench",
-        *WORDS]))
+        words.insert(
+            rng.randrange(1, len(words) + 1), rng.choice(["--nfe", "--where", "--bogus", "-z", "bench", *WORDS])
+        )
     return words
 
 
@@ -90,8 +91,18 @@ _NFE = ["2", "3", "4", "2,4", "1"]
 _GRID = ["uniform", "logsnr", "karras:rho=5", "karras:rho=0", "nsr:k=nan", "integer-uniform", "file:times.txt",
          "file:absent",
          "file:folder", "unifrom", "karras:rh=1", "karras:rho=", "uniform,logsnr"]  # fmt: skip
-_METRICS = ["curvature", "straightness", "fd", "fid", "kid", "psnr,psnr", "curvatur", "fd[x]", "fd[",
-            "precision,curvature"]
+_METRICS = [
+    "curvature",
+    "straightness",
+    "fd",
+    "fid",
+    "kid",
+    "psnr,psnr",
+    "curvatur",
+    "fd[x]",
+    "fd[",
+    "precision,curvature",
+]
 _WHERE = ["samples=4", "nfe_asked=2", "x=1", "samples", "=", "samples=x"]
 _NAMES = ["psnr", "curvature", "fd", "x", "psnr,curvature", "model"]
 _FORM = ["rich", "markdown", "latex", "html", "csv", "pdf"]

@@ -83,6 +83,8 @@ def inception_weights(tmp_path_factory):
             torch.nn.init.kaiming_normal_(parameter, generator=generator)
     torch.save(network.state_dict(), file)
     return file
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """Writes a small network with random weights as FILE.safetensors; the path."""

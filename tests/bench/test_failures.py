@@ -212,7 +212,9 @@ def test_a_reader_who_has_enough_is_not_told(tmp_path):
     environment = os.environ | {"FASTSAMPLE_HOME": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-c", code, "published", "--format", "csv"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
     ) as process:
         process.stdout.close()
         error = process.stderr.read()

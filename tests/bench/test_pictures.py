@@ -210,8 +210,9 @@ def test_nothing_is_downloaded_for_a_picture(points, tmp_path):
 def test_a_guiding_classifier_is_not_downloaded_either(points, tmp_path, monkeypatch):
     guide = {"classifier guidance": f"adm-imagenet64-classifier ({'0' * 64}), scale 1.5"}
     monkeypatch.setattr(replay, "existing", lambda card, home: card.id == "adm-imagenet64")  # the other is here
-    store, cell = changed(points, tmp_path, model="adm-imagenet64", protocol=points.rows()[0].protocol | guide,
-                          classifier_scale=1.5)
+    store, cell = changed(
+        points, tmp_path, model="adm-imagenet64", protocol=points.rows()[0].protocol | guide, classifier_scale=1.5
+    )
     assert store.row(cell).classifier_scale == 1.5
     assert "--classifier-scale 1.5" in bench_command(store.row(cell))
     with pytest.raises(ValueError, match="adm-imagenet64-classifier is not here; `fastsample models fetch"):

@@ -1,6 +1,5 @@
 """Files that others get hold no folder of the machine that made them: rows, exports, learned tables, checkpoints."""
 
-
 import pytest
 from PIL import Image
 from rich.console import Console
