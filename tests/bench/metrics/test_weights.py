@@ -18,7 +18,7 @@ from fastsample.datasets.image_set import ImageDataset
 from fastsample.results.metrics import parse_metric
 from fastsample.results.store import Store
 
-from ..command import command
+from ...command import command
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

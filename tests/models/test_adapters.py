@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastsample.bench.metrics.error import to_uint8
+from fastsample.datasets.levels import to_uint8
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named, cards

@@ -30,7 +30,7 @@ from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import get
 from fastsample.solvers.spec import Spec
 
-from ..measuring import runner_of
+from ...measuring import runner_of
 
 
 def bench(folder, **changes):

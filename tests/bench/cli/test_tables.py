@@ -10,8 +10,8 @@ from fastsample.results.store import Store
 from fastsample.results.tables import table_of
 from fastsample.solvers.spec import complete
 
-from ..command import command
-from ..rows import row_of
+from ...command import command
+from ...rows import row_of
 
 
 def run(*words):

@@ -15,7 +15,7 @@ from fastsample.datasets.image_set import ImageDataset
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 
-from ..measuring import value_of
+from ...measuring import value_of
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from fastsample.datasets.image_set import DatasetError
 from fastsample.datasets.moments import ReferenceStats, shipped_reference
 from fastsample.results.store import Store
 
-from ..command import command
+from ...command import command
 
 
 def saved(value):

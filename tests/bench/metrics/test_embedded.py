@@ -13,7 +13,7 @@ from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
 from fastsample.solvers.table import play, trace
 
-from ..measuring import value_of
+from ...measuring import value_of
 
 MODELS = ("cifar10-tiny-vp", "cifar10-tiny-flow")
 FIXED = [name for name, solver in solvers().items() if not solver.adaptive]

@@ -9,7 +9,7 @@ from fastsample.bench.metrics.frechet import frechet_distance, symmetric_root
 from fastsample.datasets.levels import to_signal, to_uint8
 from fastsample.results.metrics import METRICS, Asked, parse_metric
 
-from ..measuring import value_of
+from ...measuring import value_of
 
 RNG = np.random.default_rng(0)
 

@@ -18,9 +18,9 @@ from fastsample.solvers.spec import table_of
 from fastsample.solvers.table import trace
 from fastsample.solvers.table_file import TableFile, read_table
 
-from ..command import command
+from ...command import command
 
-PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import get, solvers
 
-from ..command import command
+from ...command import command
 
 
 def refused(told, *words):

@@ -10,7 +10,7 @@ import torch
 
 from fastsample.bench.metrics.extractors import efficientnet_weights
 
-PAGE = (Path(__file__).parents[2] / "docs" / "fid.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "fid.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", PAGE, re.S)
 NUMBER = re.compile(r"-?\d+\.\d+")
 

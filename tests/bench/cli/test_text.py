@@ -23,7 +23,7 @@ from fastsample.results.store import Store
 from fastsample.solvers.grids import Grid, GridError
 from fastsample.solvers.table_file import TableFileError, read_table
 
-from ..command import command
+from ...command import command
 
 SMALL = ["--samples", "20", "--metrics", "psnr"]
 RECIPE = 'like = "gauss8-flow"\ntitle = "é"\n'

@@ -9,7 +9,7 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.results.commands import bench_command, export_command, sample_command
 from fastsample.results.store import Store
 
-from ..command import command
+from ...command import command
 
 
 def sweep(out, **changes):
