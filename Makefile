@@ -22,6 +22,7 @@ gate: $(VENV)/.demo
 
 lint: $(VENV)/.dev .ns
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy .ns/fastsample
 
 docs: $(VENV)/.demo
