@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, REFERENCES, MetricUnavailable
+from fastsample.bench.metrics.features import EMBEDDED, EXTRACTORS, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
@@ -38,18 +38,18 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     check_precision(request.precision, device)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
-        if asked.extractor and asked.extractor not in REFERENCES:
-            raise RequestError(nearest(asked.extractor, list(REFERENCES), "feature extractor"))
+        if asked.extractor and asked.extractor not in EXTRACTORS:
+            raise RequestError(nearest(asked.extractor, list(EXTRACTORS), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
     if inception_weights and not any(asked.extractor == INCEPTION for asked in wanted.values()):
         kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
         raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
-    tools = Tools(Sampler(device), inception_weights)
+    tools = Tools(Sampler(device), inception_weights, console)
     measures, reasons, notes = _available(planned, wanted, tools)
     for note in dict.fromkeys(notes):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for (what, reason), of in reasons.items():
-        which = f"{' and '.join(of)}{f' for {what}' if what else ''}"
+        which = f"{' and '.join(dict.fromkeys(of))}{f' for {what}' if what else ''}"
         console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
     had = [tuple(text for text, one in measures.items() if not one.why_not(cell)[1]) for cell in planned]
     # What a cell has of them is a part of its identity: a metric that is to be had another day makes another row.

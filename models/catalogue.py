@@ -48,6 +48,7 @@ class Model:
         conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
         weights: of public models, whether they are the published ones, in words.
+        reference: of public models, what their card names as the reference set of their data; "none" for none.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Model:
     conditions: str = ""
     classifier: str = ""
     weights: str = ""
+    reference: str = ""
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -184,5 +186,5 @@ def _public(
     return Model(
         found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
         card.data, found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
-        found.weights,
+        found.weights, card.reference or "none",
     )  # fmt: skip

@@ -16,6 +16,7 @@ def bench_command(row: Row) -> str:
     kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if name not in metric_of(name).summaries)
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
     words += ["--uint8", row.uint8] if row.uint8 != "round" else []
+    words += ["--reference", row.reference] if row.reference else []
     words += ["--reference-steps", str(row.reference_steps)] if row.reference_steps else []
     return f"{_command('bench', row)} {shlex.join(words)} --out results-again"
 

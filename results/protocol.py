@@ -25,6 +25,8 @@ class Protocol(BaseModel):
         threshold: quantile of dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3), if wanted.
         threshold_max: what |x0| is clipped to at most there.
         uint8: how images become uint8: `round` to the nearest level, or `floor`.
+        reference: the set that images are compared with, if not the model's own: the id of a published one, a file of
+            statistics, a data set, or folder:PATH.
         reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
             learned from these is judged by finer ones.
     """
@@ -41,6 +43,7 @@ class Protocol(BaseModel):
     threshold: float | None = Field(default=None, gt=0, le=1)
     threshold_max: float | None = Field(default=None, ge=1)
     uint8: Literal["round", "floor"] = "round"
+    reference: str = ""
     reference_steps: int | None = Field(default=None, ge=20, le=MOST_STEPS)
 
     @field_validator("labels", mode="before")

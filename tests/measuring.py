@@ -24,5 +24,5 @@ def measure_of(text, tools=None, extractor=None):
 
 def value_of(kind, extractor, features, logits=None):
     """A metric of features [n, d] and logits [n, classes] in an extractor's eyes, as a number."""
-    found = measure_of(kind, extractor=extractor).of(features, logits)
+    found = measure_of(kind, extractor=extractor).of(extractor, features, logits)
     return getattr(found, "value", found)

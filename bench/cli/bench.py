@@ -66,6 +66,13 @@ def bench(
     uint8: Annotated[
         str | None, typer.Option(help=r"How images become uint8: round or floor. \[default: round]")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Reference set instead of the model's own: an id of `list references`, FILE, or "
+            r"folder:PATH\[@PREPROCESSING]."
+        ),
+    ] = None,
     reference_steps: Annotated[
         int | None,
         typer.Option(help=r"Steps of the reference solutions. \[default: 100; exact models 640]"),
@@ -103,7 +110,7 @@ def bench(
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
-        t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8,
+        t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
         metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:

@@ -41,6 +41,7 @@ __all__ = [
     "extractor_named",
     "inception_weights",
     "layer_for",
+    "moments_of",
     "refusal",
     "unpublished",
     "weights_sha256",
@@ -232,8 +233,20 @@ def compute_reference(
     weights: Path | None = None,
 ) -> ReferenceStats:
     """Mean and covariance of the extractor's Frechet-distance features over the whole data set."""
-    layer = layer_for(extractor, "fid")
-    network = extractor_named(extractor, [layer], device, weights)
+    network = extractor_named(extractor, [layer_for(extractor, "fid")], device, weights)
+    return moments_of(dataset, extractor, network, weights_sha256(network), device, batch)
+
+
+@torch.no_grad()
+def moments_of(
+    dataset: Images,
+    extractor: str,
+    network: torch.nn.Module,
+    sha256: str,
+    device: str | torch.device = "cpu",
+    batch: int = 500,
+) -> ReferenceStats:
+    """The same with a network, and the hash of its weights, whose first output are the features."""
     moments: FeatureMoments | None = None
     for images in dataset.batches(batch):
         features = network(images.to(device))[0].double().cpu().numpy()
@@ -243,7 +256,7 @@ def compute_reference(
     if moments is None:
         raise ValueError(f"{dataset.name} {dataset.split} is empty")
     mu, sigma = moments.moments()
-    return ReferenceStats(mu, sigma, moments.n, extractor, weights_sha256(network), dataset.name, dataset.split)
+    return ReferenceStats(mu, sigma, moments.n, extractor, sha256, dataset.name, dataset.split)
 
 
 def layer_for(extractor: str, metric: str) -> str:

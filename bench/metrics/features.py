@@ -1,14 +1,13 @@
-"""Feature extractors with the real images that samples are compared with.
+"""Feature extractors on a device, and the reference sets that samples are compared with in their features.
 
-`cifar10-resnet` ships with the package, its reference moments too. `efficientnet-lite0` needs its package and the
-training split of cifar10-jpeg. torch-fidelity's `inception-v3-compat` needs its weights (torch's hub cache, or a path)
-and the real CIFAR-10; with other weights than the published ones it has another name. Moments computed here are cached
-under FASTSAMPLE_HOME.
+`cifar10-resnet` ships with the package. `efficientnet-lite0` needs its package, torch-fidelity's `inception-v3-compat`
+its weights (torch's hub cache, or a path); with other weights than the published ones it has another name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from fastsample.bench.metrics.extractors import (
     EFFICIENTNET,
     EMBEDDED,
     INCEPTION,
-    compute_reference,
     extractor_named,
     inception_weights,
     layer_for,
@@ -27,42 +25,38 @@ from fastsample.bench.metrics.extractors import (
     weights_sha256,
 )
 from fastsample.bench.metrics.frechet import symmetric_root
-from fastsample.datasets.files import warn
-from fastsample.datasets.home import data_home, keep
-from fastsample.datasets.image_set import DatasetError, Images
-from fastsample.datasets.images import dataset_named
-from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
+from fastsample.bench.metrics.reference import Known, MetricUnavailable, ReferenceSet, of_data
+from fastsample.datasets.image_set import Images
 
-__all__ = ["EMBEDDED", "INCEPTION", "REFERENCES", "Extractor", "MetricUnavailable", "open_extractor"]
+__all__ = ["EMBEDDED", "EXTRACTORS", "INCEPTION", "Extractor", "MetricUnavailable", "open_extractor", "open_network"]
 
-# Per extractor: the set whose moments are the reference, and the real images for KID and precision/recall.
-REFERENCES = {
-    EMBEDDED: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
-    EFFICIENTNET: (("cifar10-jpeg", "train"), ("cifar10-jpeg", "test")),
-    INCEPTION: (("cifar10", "train"), ("cifar10", "test")),
-}
+# Each with the data set that models without data of their own, the exact ones, are compared with.
+EXTRACTORS = {EMBEDDED: "cifar10-jpeg", EFFICIENTNET: "cifar10-jpeg", INCEPTION: "cifar10"}
 
 
-class MetricUnavailable(ValueError):  # noqa: N818 - it is a state of this machine, not a fault
-    """Weights or real images that a metric needs are not on this machine."""
+def _none() -> Images:
+    raise MetricUnavailable("no reference set")
 
 
 @dataclass
 class Extractor:
-    """An extractor on a device with its reference set.
+    """An extractor on a device, and what its features are compared with.
 
     Attributes:
         name: as registered with torch-fidelity.
         network: returns (features, logits) of uint8 images [n, 3, H, W].
-        reference: moments of the reference set.
+        device: where it is.
         weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
+        reference: moments of the reference set; None before `against`.
+        opened: opens the real images of the reference set.
     """
 
     name: str
     network: torch.nn.Module
-    reference: ReferenceStats
     device: torch.device
     weights: str = ""
+    reference: Known | None = None
+    opened: Callable[[], Images] = _none
     _last: tuple[np.ndarray, dict[str, float]] | None = field(default=None, init=False)
 
     @property
@@ -75,14 +69,18 @@ class Extractor:
         """Hash of the weights."""
         return weights_sha256(self.network)
 
-    @property
-    def reference_id(self) -> str:
-        """The reference set in words: name and number of images."""
-        return f"{self.reference.name} n={self.reference.n}"
+    def against(self, reference: ReferenceSet) -> Extractor:
+        """The same with a reference set.
+
+        Raises:
+            MetricUnavailable: if its moments cannot be had here.
+        """
+        return replace(self, reference=reference.moments(self), opened=reference.images)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
+        assert self.reference
         return self.reference.mu, symmetric_root(self.reference.sigma)
 
     @cached_property
@@ -92,7 +90,7 @@ class Extractor:
         Raises:
             MetricUnavailable: if they are not on this machine.
         """
-        return _dataset(*REFERENCES[self.name][1])
+        return self.opened()
 
     @cached_property
     def real_features(self) -> np.ndarray:
@@ -115,18 +113,18 @@ class Extractor:
         return self._last[1]
 
 
-def open_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
-    """The extractor of that name with its reference moments.
+def open_network(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
+    """The extractor of that name, without a reference set.
 
     Args:
         weights: file of the Inception weights; looked for in torch's hub cache if None.
 
     Raises:
-        MetricUnavailable: if its weights or its reference images are not on this machine.
-        ValueError: for an extractor that no reference set is known for, or a file that holds no weights of it.
+        MetricUnavailable: if its weights are not on this machine.
+        ValueError: for an unknown extractor, or a file that holds no weights of it.
     """
-    if name not in REFERENCES:
-        raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(REFERENCES)}")
+    if name not in EXTRACTORS:
+        raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(EXTRACTORS)}")
     file, layers = None, [layer_for(name, metric) for metric in ("fid", "isc")]
     try:
         file = inception_weights(weights) if name == INCEPTION else None
@@ -139,38 +137,11 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None)
             raise ValueError(told) from error
         again = f"; remove it and fetch it again, torch-fidelity's {file.name}" if file else ""
         raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
-    other = unpublished(file) if file else ""
-    return Extractor(name, network, _reference(name, network, device, file), device, other)
+    return Extractor(name, network, device, unpublished(file) if file else "")
 
 
-def _reference(name: str, network: torch.nn.Module, device: torch.device, weights: Path | None) -> ReferenceStats:
-    """Shipped moments, else cached ones, else computed and cached; those of others, or damaged (said), do not count."""
-    dataset, split = REFERENCES[name][0]
-    title, sha256 = f"{dataset}-{split}@{name}", weights_sha256(network)
-    cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
-    damaged = ""
-    for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
-        try:
-            stats = read()
-        except ReferenceError as error:
-            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                damaged = str(error)
-            continue
-        if (stats.name, stats.extractor_sha256) == (title, sha256):
-            return stats
-    try:
-        images = _dataset(dataset, split)
-    except MetricUnavailable as error:
-        raise MetricUnavailable(f"{damaged}; to make it anew, {error}" if damaged else str(error)) from None
-    if damaged:
-        warn(f"{damaged}: it is made anew")
-    stats = compute_reference(images, name, device=device, weights=weights)
-    keep(cached, stats.save)
-    return stats
-
-
-def _dataset(name: str, split: str) -> Images:
-    try:
-        return dataset_named(name, split)
-    except DatasetError as error:
-        raise MetricUnavailable(f"{error} Going on with the other metrics.") from None
+def open_extractor(
+    name: str, device: torch.device, weights: Path | None = None, reference: ReferenceSet | None = None
+) -> Extractor:
+    """The extractor of that name with a reference set, by default that of the exact models; see `open_network`."""
+    return open_network(name, device, weights).against(reference or of_data(EXTRACTORS[name]))

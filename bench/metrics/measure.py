@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
-from fastsample.bench.metrics.features import Extractor, open_extractor
+from fastsample.bench.metrics.features import EXTRACTORS, Extractor, open_network
+from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.sampling import Sampler
@@ -36,20 +38,50 @@ class Tools:
     Attributes:
         sampler: draws the samples, on its device.
         inception_weights: file of the Inception weights; looked for in torch's hub cache if None.
+        console: where the progress of downloads is shown.
         extractors: those that are open, by name.
     """
 
     sampler: Sampler
     inception_weights: Path | None = None
+    console: Console | None = None
     extractors: dict[str, Extractor] = field(default_factory=dict)
+    _judges: dict[tuple[str, str], Extractor | str] = field(default_factory=dict)  # or why there is none
     _solutions: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # the last batch
     _walks: dict[tuple[object, ...], tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict)  # the last one
 
     def extractor(self, name: str) -> Extractor:
-        """The extractor of that name with its reference set; see `open_extractor` for what it raises."""
+        """The extractor of that name; see `open_network` for what it raises."""
         if name not in self.extractors:
-            self.extractors[name] = open_extractor(name, self.sampler.device, self.inception_weights)
+            self.extractors[name] = open_network(name, self.sampler.device, self.inception_weights)
         return self.extractors[name]
+
+    def reference_of(self, name: str, cell: Cell) -> ReferenceSet:
+        """The reference set of a cell's samples; the exact models have no data, and are compared with any.
+
+        Raises:
+            MetricUnavailable: if there is none.
+        """
+        if cell.model.network is None and not cell.protocol.reference:
+            return of_data(EXTRACTORS[name])
+        return reference_set(cell.protocol.reference, cell.model, self.console)
+
+    def judge(self, name: str, cell: Cell) -> Extractor:
+        """An extractor with the reference set of a cell's samples.
+
+        Raises:
+            MetricUnavailable: if its weights or its reference cannot be had.
+        """
+        reference = self.reference_of(name, cell)
+        key = name, reference.id
+        if key not in self._judges:
+            try:
+                self._judges[key] = self.extractor(name).against(reference)
+            except MetricUnavailable as error:
+                self._judges[key] = str(error)
+        if isinstance(judge := self._judges[key], str):
+            raise MetricUnavailable(judge)
+        return judge
 
     def reference(self, cell: Cell) -> Reference:
         """The reference solutions that a cell's samples are measured against."""

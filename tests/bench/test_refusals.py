@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells, sampling
-from fastsample.bench.metrics import features
+from fastsample.bench.metrics import reference
 from fastsample.bench.metrics.features import EMBEDDED, Extractor
-from fastsample.bench.metrics.measures.distribution import data_set
+from fastsample.bench.metrics.reference import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
@@ -34,7 +34,7 @@ def _few_images(monkeypatch):
     """Real images for KID and precision/recall."""
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     few = ImageDataset("cifar10-jpeg", "test", images, torch.zeros(40, dtype=torch.int64))
-    monkeypatch.setattr(features, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
 
 
 def absent(*_):
@@ -49,7 +49,7 @@ def sweep(out, **facts):
 
 
 def test_a_model_of_other_data_has_no_metric_with_a_reference_set(checkpoint, tmp_path, coarse):
-    others = {"a": "celeba", "b": "cifar10", "c": "none", "d": "pairs of somebody heun NFE 4"}
+    others = {"a": "celeba", "c": "none", "d": "pairs of somebody heun NFE 4"}
     models = [checkpoint(name, data, size=32) for name, data in (others | {"own": "cifar10-jpeg train"}).items()]
     failures, rows, text = sweep(tmp_path / "s", model=models, metrics=(*ALL, "fd[inception-v3-compat]"))
     assert failures == []
@@ -58,10 +58,10 @@ def test_a_model_of_other_data_has_no_metric_with_a_reference_set(checkpoint, tm
     for name, data in others.items():
         assert {one for one in rows[name].metrics if not one.startswith("psnr")} == {f"is[{EMBEDDED}]@12"}
         assert not any(fact.startswith("reference[") for fact in rows[name].protocol)
-        (line,) = [line for line in text.splitlines() if f" for {name}:" in line and EMBEDDED in line]
+        (line,) = [line for line in text.splitlines() if f" for {name}:" in line]
         assert line == (
-            f"without fd and fd-inf and kid and precision and recall for {name}: it is a model of {data}, and the "
-            f"reference set of {EMBEDDED} is cifar10-jpeg"
+            f"without fid and fd and fd-inf and fid-inf and kid and precision and recall for {name}: it is a model of "
+            f"{data}, for which no reference set is known; --reference names one"
         )
 
 
@@ -94,7 +94,7 @@ def test_metrics_that_need_more_samples_or_images_are_left_out(checkpoint, tmp_p
     assert "without is for 3 samples: it needs at least 10" in text
     assert "without fd-inf: an extrapolation in 192 features needs at least 3840 samples, not 3" in text
 
-    monkeypatch.setattr(features, "dataset_named", absent)
+    monkeypatch.setattr(reference, "dataset_named", absent)
     sampled = []
     monkeypatch.setattr(Sampler, "sample", lambda *_: sampled.append(1))
     with pytest.raises(RequestError, match="no metric is left: the test split was not found"):
@@ -105,7 +105,7 @@ def test_metrics_that_need_more_samples_or_images_are_left_out(checkpoint, tmp_p
 def test_a_metric_that_is_to_be_had_another_day_makes_another_row(checkpoint, tmp_path, coarse, monkeypatch):
     model = checkpoint("own", "cifar10-jpeg train", size=32)
     with monkeypatch.context() as patch:
-        patch.setattr(features, "dataset_named", absent)
+        patch.setattr(reference, "dataset_named", absent)
         _, rows, _ = sweep(tmp_path / "s", model=model, metrics=("fd", "kid"))
     assert set(rows["own"].metrics) == {f"fd[{EMBEDDED}]@12"}
     sweep(tmp_path / "s", model=model, metrics=("fd", "kid"))

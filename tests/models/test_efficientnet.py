@@ -84,15 +84,15 @@ def test_it_recognises_photographs():
 
 @installed
 def test_its_moments_are_computed_once_and_kept(monkeypatch):
-    from fastsample.bench.metrics import features
+    from fastsample.bench.metrics import reference
     from fastsample.datasets.image_set import ImageDataset
 
     data = dataset_named("cifar10-jpeg", "test")
     few = ImageDataset("cifar10-jpeg", "train", data.images[:8], data.labels[:8])
-    monkeypatch.setattr(features, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
     found = open_extractor("efficientnet-lite0", torch.device("cpu"))
-    assert found.reference_id == "cifar10-jpeg-train@efficientnet-lite0 n=8"
-    monkeypatch.delattr(features, "dataset_named")
+    assert found.reference.told == "cifar10-jpeg-train@efficientnet-lite0 n=8"
+    monkeypatch.delattr(reference, "dataset_named")
     again = open_extractor("efficientnet-lite0", torch.device("cpu"))
     assert again.sha256 == found.sha256
     scale = float(found.reference.sigma.trace())

@@ -8,6 +8,7 @@ import torch
 
 from fastsample.bench.metrics.features import EMBEDDED, MetricUnavailable, open_extractor
 from fastsample.datasets.images import dataset_named
+from fastsample.datasets.moments import shipped_reference
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal, step_noise
 from fastsample.solvers.solver import get, solvers
@@ -59,8 +60,8 @@ def test_float32_follows_float64_on_the_embedded_models(name, solver):
 
 def test_the_extractor_and_its_reference():
     extractor = open_extractor(EMBEDDED, torch.device("cpu"))
-    assert extractor.reference.n == 50_000
-    assert extractor.reference.extractor_sha256 == extractor.sha256
+    assert extractor.reference.told == f"cifar10-jpeg-train@{EMBEDDED} n=50000"
+    assert shipped_reference(f"cifar10-jpeg-train@{EMBEDDED}").extractor_sha256 == extractor.sha256
     images = dataset_named("cifar10-jpeg", "test").images[:600]
     features, logits = extractor(images)
     assert features.shape == (600, len(extractor.reference.mu))
@@ -82,7 +83,7 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     """torch-fidelity's Inception-v3 with fixed random weights against a small CIFAR-10 of noise."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from fastsample.bench.metrics import features
+    from fastsample.bench.metrics import reference
     from fastsample.datasets.image_set import ImageDataset
 
     with monkeypatch.context() as patch:
@@ -99,12 +100,12 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
     monkeypatch.setattr(
-        features,
+        reference,
         "dataset_named",
         lambda name, split: ImageDataset(name, split, images, torch.zeros(6, dtype=torch.int64)),
     )
     extractor = open_extractor("inception-v3-compat", torch.device("cpu"), tmp_path / "weights.pth")
-    assert extractor.reference_id == "cifar10-train@inception-v3-compat n=6"
+    assert extractor.reference.told == "cifar10-train@inception-v3-compat n=6"
     found, logits = extractor(images)
     assert found.shape == (6, 2048)
     assert value_of("fid", extractor, found, logits) == pytest.approx(

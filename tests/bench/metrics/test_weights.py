@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench.metrics import extractors, features
+from fastsample.bench.metrics import extractors, features, reference
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
 from fastsample.datasets.image_set import ImageDataset
@@ -116,7 +116,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line(bench, tmp_path):
 
 def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, tmp_path):
     # The moments of real images would take eigenvalues of 2048 x 2048, and are not needed.
-    monkeypatch.setattr(features, "_reference", lambda *_: SimpleNamespace(name="cifar10", n=6, mu=(), sigma=()))
+    monkeypatch.setattr(reference, "_moments_of_data", lambda *_: SimpleNamespace(name="cifar10", n=6, mu=(), sigma=()))
     monkeypatch.setattr(features.Extractor, "moments", None)
     found = torch.rand(12, 2048), torch.rand(12, 1008)  # names are asked for here, not numbers
     monkeypatch.setattr(FeatureExtractorInceptionV3, "forward", lambda *_: found)

@@ -1,0 +1,268 @@
+"""Reference sets: what the samples of a model are compared with, which is the reference of its own data or nothing.
+
+A model's set is that which its card names (an entry of `datasets/references.toml`), or the data set that an embedded
+or own checkpoint was trained on; `--reference` names another: an entry's id, a file of statistics, or images, as
+`folder:PATH[@PREPROCESSING]` or the name of a data set. Statistics are taken under the extractor that made them; under
+another they are computed from the set's images, where these are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from fastsample.bench.metrics.extractors import INCEPTION, moments_of
+from fastsample.datasets.files import warn
+from fastsample.datasets.home import data_home, expanded, keep, sha256_of
+from fastsample.datasets.image_set import DatasetError, Images
+from fastsample.datasets.images import dataset_named, dataset_names
+from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
+from fastsample.datasets.names import nearest
+from fastsample.datasets.packed import PACK, packed_images
+from fastsample.datasets.published_moments import PublishedReference, PublishedStats, published_references, read_stats
+from fastsample.models.catalogue import Model
+from fastsample.models.checkpoints import embedded_models, load_checkpoint, model_file
+from fastsample.models.public.cards import cards
+from fastsample.models.public.known import DownloadError
+from fastsample.models.public.references import reference_file
+
+__all__ = ["Known", "MetricUnavailable", "ReferenceSet", "Seen", "data_set", "of_data", "reference_set"]
+
+
+class MetricUnavailable(ValueError):  # noqa: N818 - it is a state of this machine, not a fault
+    """Weights, statistics or real images that a metric needs are not on this machine, or there are none."""
+
+
+class Seen(Protocol):
+    """An extractor, as far as statistics depend on it."""
+
+    name: str
+    network: torch.nn.Module
+    device: torch.device
+    weights: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its weights."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Moments of a reference set under one extractor, and how a row calls them."""
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    told: str
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """What samples are compared with.
+
+    Attributes:
+        id: how commands call it.
+        moments: those under an extractor; raises MetricUnavailable.
+        images: the real images, for KID, precision and recall; raises MetricUnavailable.
+        standard: whether a distance to it in Inception's features is a FID.
+    """
+
+    id: str
+    moments: Callable[[Seen], Known]
+    images: Callable[[], Images]
+    standard: bool = True
+
+
+def reference_set(asked: str | None, model: Model, console: Console | None = None) -> ReferenceSet:
+    """The set that a model's samples are compared with.
+
+    Args:
+        asked: as `--reference` takes it; None for the model's own.
+        console: where the progress of a download is shown.
+
+    Raises:
+        MetricUnavailable: if the model has none.
+        ValueError: for a word that names nothing.
+    """
+    if asked:
+        return _asked(asked, console)
+    if model.reference and model.reference != "none":
+        entries = {key: entry for entry in published_references() for key in (entry.id, entry.url)}
+        if model.reference not in entries:
+            raise MetricUnavailable(
+                f"its card names the reference {model.reference!r}, which `list references` has not"
+            )
+        return _published(entries[model.reference], console)
+    data = data_set(model.data)
+    if model.reference == "none" or data not in dataset_names():
+        of = f"it is a model of {model.data}" if model.data else "its data are not known"
+        raise MetricUnavailable(f"{of}, for which no reference set is known; --reference names one")
+    return of_data(data)
+
+
+def _asked(text: str, console: Console | None) -> ReferenceSet:
+    entries = {entry.id: entry for entry in published_references()}
+    if text in entries:
+        return _published(entries[text], console)
+    if text in dataset_names():
+        return of_data(text)
+    if text.startswith("folder:"):
+        return _of_images(text)
+    file = expanded(text)
+    if not file.is_file():
+        known = [*entries, *dataset_names()]
+        raise ValueError(f"--reference: {nearest(text, known, 'reference set')} (or a file, or folder:PATH)")
+    return _of_file(file)
+
+
+@cache
+def data_set(data: str) -> str:
+    """The data set that a model's `data` names, as "cifar10-jpeg train" does; of a reflow's pairs the teacher's.
+
+    "" where the teacher is not known here.
+    """
+    if not data.startswith("pairs of "):
+        return data.partition(" ")[0]
+    teacher = data.split()[2]
+    if teacher in embedded_models():
+        return data_set(load_checkpoint(model_file(teacher))[1].data)
+    return cards()[teacher].data if teacher in cards() else ""
+
+
+def of_data(name: str) -> ReferenceSet:
+    """A data set: the moments of its training images, and of real images those of its test split where it has one."""
+
+    def images() -> Images:
+        try:
+            return _images(name, "test")
+        except MetricUnavailable as error:
+            if "split" not in str(error):
+                raise
+            return _images(name, "train")
+
+    return ReferenceSet(name, lambda seen: _told(_moments_of_data(name, seen)), images, not name.endswith("-jpeg"))
+
+
+def _told(stats: ReferenceStats) -> Known:
+    return Known(stats.mu, stats.sigma, f"{stats.name} n={stats.n}")
+
+
+def _images(name: str, split: str) -> Images:
+    try:
+        return dataset_named(name, split)
+    except DatasetError as error:
+        raise MetricUnavailable(f"{error} Going on with the other metrics.") from None
+
+
+def _moments_of_data(name: str, seen: Seen) -> ReferenceStats:
+    """Shipped moments, else cached ones, else computed and cached; those of others, or damaged (said), do not count."""
+    title, sha256 = f"{name}-train@{seen.name}", seen.sha256
+    cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
+    damaged = ""
+    for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
+        try:
+            stats = read()
+        except ReferenceError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                damaged = str(error)
+            continue
+        if (stats.name, stats.extractor_sha256) == (title, sha256):
+            return stats
+    try:
+        images = _images(name, "train")
+    except MetricUnavailable as error:
+        raise MetricUnavailable(f"{damaged}; to make it anew, {error}" if damaged else str(error)) from None
+    if damaged:
+        warn(f"{damaged}: it is made anew")
+    stats = _computed(images, seen)
+    keep(cached, stats.save)
+    return stats
+
+
+def _computed(images: Images, seen: Seen) -> ReferenceStats:
+    return moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
+
+
+def _of_images(spec: str) -> ReferenceSet:
+    """Images of one's own; what is computed of them is kept by their names, sizes and times of change."""
+
+    def moments(seen: Seen) -> Known:
+        images = _images(spec, "train")
+        cached = data_home() / "reference" / f"images-{_state(spec)[:16]}@{seen.name}-{seen.sha256[:12]}.npz"
+        try:
+            stats = ReferenceStats.load(cached)
+        except ReferenceError:
+            stats = _computed(images, seen)
+            keep(cached, stats.save)
+        return _told(stats)
+
+    return ReferenceSet(spec, moments, lambda: _images(spec, "train"))
+
+
+def _state(spec: str) -> str:
+    root = expanded(spec.removeprefix("folder:"))
+    root = root if root.exists() else expanded(spec.removeprefix("folder:").rpartition("@")[0])
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    lines = (f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.is_file())
+    return hashlib.sha256("\n".join([spec, *lines]).encode()).hexdigest()
+
+
+def _of_file(file: Path) -> ReferenceSet:
+    """A file of statistics: of ours, which says its extractor, or of another project, by Inception-v3 as all are."""
+
+    def moments(seen: Seen) -> Known:
+        try:
+            ours = ReferenceStats.load(file)
+        except ReferenceError:
+            return _read(file, file.name, INCEPTION, seen, lambda: packed_images(file.name, "train", file, "as-is"))
+        if (ours.extractor, ours.extractor_sha256) != (seen.name, seen.sha256):
+            raise MetricUnavailable(f"{file} holds features of {ours.extractor}, and not of {seen.name} as it is here")
+        return Known(ours.mu, ours.sigma, f"{ours.name} n={ours.n}")
+
+    return ReferenceSet(str(file), moments, lambda: _packed(file, file.name, None))
+
+
+def _published(entry: PublishedReference, console: Console | None) -> ReferenceSet:
+    """A published file, fetched at the first need."""
+
+    def file() -> Path:
+        try:
+            return reference_file(entry, data_home(), console)
+        except DownloadError as error:
+            raise MetricUnavailable(f"{error} Going on with the other metrics.") from None
+
+    def images() -> Images:
+        return _packed(file(), entry.id, entry)
+
+    return ReferenceSet(entry.id, lambda seen: _read(file(), entry.id, entry.extractor, seen, images), images)
+
+
+def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
+    """The moments of a file if the extractor is the one that made it, else those of the images that are with it."""
+    if seen.name != extractor:
+        return _told(_computed(images(), seen))
+    if seen.weights:
+        raise MetricUnavailable(f"{title} was made by the published weights of {extractor}, and those here are others")
+    try:
+        stats: PublishedStats = read_stats(file, extractor)
+    except ReferenceError as error:
+        raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
+    return Known(stats.mu, stats.sigma, f"{title} sha256 {sha256_of(file)[:16]}")
+
+
+def _packed(file: Path, title: str, entry: PublishedReference | None) -> Images:
+    """The images in a reference batch of guided diffusion, else those of the data set where it is here."""
+    try:
+        return packed_images(title, "train", file, "as-is")
+    except DatasetError:
+        data = entry.dataset.split()[0] if entry else ""
+        if data in dataset_names():
+            return _images(data, "train")
+    raise MetricUnavailable(f"{title} has no images ({PACK} of an npz), and those of its data set are not known here")
