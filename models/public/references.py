@@ -9,11 +9,30 @@ from rich.console import Console
 
 from fastsample.datasets.files import json_bytes, locked, read_facts, write_atomically
 from fastsample.datasets.home import sha256_of
-from fastsample.datasets.published_moments import PublishedReference
+from fastsample.datasets.names import nearest
+from fastsample.datasets.published_moments import PublishedReference, published_references
 from fastsample.models.public.known import DownloadError, lock_of
 from fastsample.models.public.transfer import origin_file, transfer
 
-__all__ = ["reference_file"]
+__all__ = ["place_of", "reference_file", "reference_named"]
+
+
+def reference_named(name: str) -> PublishedReference:
+    """The entry of `references.toml` of that id.
+
+    Raises:
+        ValueError: for an unknown id; the message offers the nearest.
+    """
+    entries = {entry.id: entry for entry in published_references()}
+    if name not in entries:
+        raise ValueError(nearest(name, entries, "reference", "`fastsample list references` shows all."))
+    return entries[name]
+
+
+def place_of(entry: PublishedReference, home: Path) -> Path:
+    """Where the file of an entry is kept, and where a person can put it by hand."""
+    name = Path(unquote(urlsplit(entry.url).path)).name or "statistics.npz"
+    return home / "references-published" / entry.id / name
 
 
 def reference_file(entry: PublishedReference, home: Path, console: Console | None = None, wait: float = 1.0) -> Path:
@@ -22,9 +41,7 @@ def reference_file(entry: PublishedReference, home: Path, console: Console | Non
     Raises:
         DownloadError: if it cannot be had, or is not the one that was first seen; the message says where to put it.
     """
-    console = console or Console(quiet=True)
-    name = Path(unquote(urlsplit(entry.url).path)).name or "statistics.npz"
-    file = home / "references-published" / entry.id / name
+    console, file = console or Console(quiet=True), place_of(entry, home)
     by_hand = f"by hand: take it from {entry.url} and save it as {file}"
     if not file.is_file():
         if not entry.url.startswith(("https://", "http://")):

@@ -16,6 +16,7 @@ from fastsample.datasets.home import sha256_of
 from fastsample.datasets.levels import to_uint8
 from fastsample.datasets.published_moments import PublishedReference
 from fastsample.models.networks.registry import build_network
+from fastsample.models.public import references
 from fastsample.results.overview import differences
 from fastsample.results.store import Store
 
@@ -142,3 +143,28 @@ def test_a_file_that_changed_is_not_taken_for_the_first(faces, tmp_path):
     file.write_bytes(server.files["/faces8.npz"] + b"x")
     ended = command("bench", *words, "--metrics", "fid,psnr", "--seed", "1")
     assert "is not the file of faces8 that was seen first" in ended.out
+
+
+def test_statistics_of_ones_own_images_are_written_and_taken(faces, inception_weights, tmp_path):
+    words, stats, _ = faces
+    np.savez(tmp_path / "faces.npz", arr_0=IMAGES.permute(0, 2, 3, 1).numpy())
+    made = tmp_path / "made.npz"
+    weights = ("--inception-weights", inception_weights)
+    assert command("reference", "make", f"folder:{tmp_path / 'faces.npz'}", "-o", made, *weights).code == 0
+    with np.load(made) as arrays:
+        np.testing.assert_allclose(arrays["mu"], stats["mu"], rtol=1e-6)
+    assert "2048" in command("reference", "info", made).out
+    assert command("bench", *words, "--metrics", "fid").code == 0
+    assert command("bench", *words, "--metrics", "fid", "--reference", made).code == 0
+    one, two = (row.metrics["fid@6"] for row in Store(tmp_path / "s").rows())
+    assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_a_published_reference_is_told_and_fetched_ahead(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(references, "published_references", reference.published_references)
+    told = command("reference", "info", "faces8")
+    assert told.code == 0
+    assert "not here; it would be" in told.out
+    assert command("reference", "fetch", "faces8").out.strip().endswith("references-published/faces8/faces8.npz")
+    assert "arr_0" in command("reference", "info", "faces8").out
+    assert "did you mean faces8" in command("reference", "fetch", "face8").err
