@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from typer.core import TyperGroup
 
+from fastsample.bench.cli import audit as cli_audit
 from fastsample.bench.cli import distill as cli_distill
 from fastsample.bench.cli import export as cli_export
 from fastsample.bench.cli import gate as cli_gate
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (cli_tables, cli_report, cli_gate, cli_distill, cli_export, cli_train):
+for commands in (cli_tables, cli_audit, cli_report, cli_gate, cli_distill, cli_export, cli_train):
     app.add_typer(commands.app)
 
 @app.command(
