@@ -38,7 +38,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -47,8 +46,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastsample.results.metrics import extractor_of
-from fastsample.results.papers.stated import MEANINGS, Suite, deltas, kind_of, nfe_words
+from fastsample.results.papers.stated import MEANINGS, Suite, bare, deltas, kind_of, nfe_words
 from fastsample.results.sheet import Footnotes, Sheet, plain
 
 __all__ = [
@@ -121,16 +119,12 @@ def search(numbers: pd.DataFrame, **words: str | float | None) -> pd.DataFrame:
         if name in _NUMBERS:
             numbers = numbers[(numbers[name] == word).fillna(False)]
             continue
-        texts = [numbers[place].map(_bare) for place in _PLACES.get(name, [name])]
-        hits = np.logical_or.reduce([text == _bare(str(word)) for text in texts])
+        texts = [numbers[place].map(bare) for place in _PLACES.get(name, [name])]
+        hits = np.logical_or.reduce([text == bare(str(word)) for text in texts])
         if name not in _WHOLE or not hits.any():
-            hits = np.logical_or.reduce([text.str.contains(_bare(str(word)), regex=False) for text in texts])
+            hits = np.logical_or.reduce([text.str.contains(bare(str(word)), regex=False) for text in texts])
         numbers = numbers[hits]
     return numbers.reset_index(drop=True)
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"[\s_-]", "", text.lower())
 
 
 def summary(numbers: pd.DataFrame) -> Sheet:
@@ -179,13 +173,12 @@ def beside(
 
     Returns:
         `found` with the columns published, difference (measured minus published: one for each of them, NaN where the
-        protocols differ in a field that decides or the reference set is of other data; none if none can be formed) and
-        sources, each a tuple; and sentences on what was not found and why no difference is formed.
+        protocols differ in a field that decides; none if none can be formed) and sources, each a tuple; and sentences
+        on what was not found and why no difference is formed.
     """
     known = numbers[(numbers["model"] != "") & (numbers["fastsample_solver"] != "")]
     forms = known["fastsample_solver"].map({text: suite.same(text) for text in known["fastsample_solver"].unique()})
     columns: dict[str, list[tuple[Any, ...]]] = {"published": [], "difference": [], "sources": []}
-    strange: list[str] = []
     fields: list[str] = []
     for line in found.to_dict("records"):
         hits = known[
@@ -197,12 +190,10 @@ def beside(
         row = {**own.iloc[0], "metric": line["metric"]}
         hits = hits if not row["classifier_scale"] else hits[:0]
         hits = hits[(hits["quoted_from"] == "") | ~hits["value"].isin(hits.loc[hits["quoted_from"] == "", "value"])]
-        of_data = _of_same_data(own, line["metric"], hits)
-        strange += [] if of_data else [line["model"]]
         formed, other = dict.fromkeys(hits["value"], math.nan), {}
         for hit in hits.to_dict("records"):
             other[hit["value"]] = [str(delta) for delta in deltas(hit, row, suite) if delta.decides]
-            if of_data and not other[hit["value"]]:
+            if not other[hit["value"]]:
                 formed[hit["value"]] = round(line["value"] - hit["value"], 6)
         fields += [field for value, names in other.items() if math.isnan(formed[value]) for field in names]
         columns["published"].append(tuple(formed))
@@ -215,19 +206,9 @@ def beside(
             notes.append(f"No published numbers are known for {model}.")
         elif not group["published"].map(bool).any():
             notes.append(f"No published number of {model} has the same solver, grid, calls and metric.")
-    if strange:
-        names = ", ".join(dict.fromkeys(strange))
-        notes.append(f"No difference is formed for {names}: these rows were measured against images of other data.")
     if fields:
         notes.append(f"No difference is formed where protocols differ: {'; '.join(dict.fromkeys(fields))}.")
     return wide, notes
-
-
-def _of_same_data(rows: pd.DataFrame, metric: str, hits: pd.DataFrame) -> bool:
-    """Whether the reference set of rows is of the data that published numbers are of; older rows may have another."""
-    column = f"protocol.reference[{extractor_of(metric)}]"
-    told = rows[column].dropna() if column in rows else ()
-    return all(_bare(data) in _bare(text) for text in told for data in hits["dataset"])
 
 
 def _source(hit: Mapping[Any, Any]) -> str:

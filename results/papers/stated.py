@@ -13,7 +13,7 @@ import pandas as pd
 from fastsample.datasets.pixels import UINT8_RULE
 from fastsample.results.metrics import INCEPTION, extractor_of, metric_of
 
-__all__ = ["MEANINGS", "Delta", "Stated", "Suite", "deltas", "kind_of", "nfe_words", "stated"]
+__all__ = ["MEANINGS", "Delta", "Stated", "Suite", "bare", "deltas", "kind_of", "nfe_words", "stated"]
 
 MEANINGS = {
     "calls": "evaluations of the (guided) denoiser",
@@ -134,7 +134,12 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
     end = ends[0] if ends else suite.t_end(number["model"])
     if told.t_end and not _ends(told.t_end, end, number["fastsample_solver"]):
         found.append(Delta("t_end", " or ".join(told.t_end), "not known" if end is None else f"{end:g}", True))
+    for name in ("sigma_max", "threshold_max"):
+        if (value := _given(row, name)) is not None:
+            found.append(Delta(name, "not stated", f"{value:g}", True))
     here = _told(row, f"protocol.reference[{extractor_of(row['metric'])}]") if row else suite.reference(number["model"])
+    if row and images and here and bare(number["dataset"]) not in bare(here):
+        found.append(Delta("reference", f"of {number['dataset']}", here, True))
     if told.statistics and images and not _of_one_publisher(told.statistics, here):
         found.append(Delta("statistics", told.statistics, here, False))
     if told.least:
@@ -162,6 +167,11 @@ def kind_of(metric: str) -> str:
 def _rule(row: Mapping[Any, Any]) -> str:
     """The name of a row's uint8 rule; rows that do not tell it are of versions that had one."""
     return "round" if _told(row, "protocol.uint8") in ("", UINT8_RULE) else "floor"
+
+
+def bare(text: str) -> str:
+    """A name without case, spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]", "", text.lower())
 
 
 def _told(row: Mapping[Any, Any], name: str) -> str:

@@ -222,6 +222,8 @@ def test_floor_rounding_is_flagged_under_round_and_passes_under_the_papers_proto
         ({"protocol": "uint8=floor; samples=400; fid=EDM fid.py"},
          {"protocol": {"reference[inception-v3-compat]": "edm-cifar10 n=50000"}},
          "differs (nothing that is known explains it)"),
+        ({}, {"protocol": {"reference[inception-v3-compat]": "celeba-train n=50000"}},
+         "differs (reference of CIFAR-10, here celeba-train n=50000)"),
         ({}, {"precision": "bf16"}, "differs (precision not stated, here bf16)"),
         ({}, {"arrays": False}, "no interval"),
     ],

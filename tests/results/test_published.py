@@ -281,6 +281,11 @@ def test_what_counts_no_calls_forms_no_difference(meaning):
         (("ipndm", 10, "karras"), {"t_end": 0.01}, (2.77,), (), "t_end 0.002, here 0.01"),
         (("ipndm", 10, "karras"), {"sigma_min": 0.02}, (2.77,), (), "t_end 0.002, here 0.02"),
         (("ipndm", 10, "karras"), {"t_end": float("nan")}, (2.77,), (0.23,), ""),
+        (("ipndm", 10, "karras"), {"sigma_max": 40.0}, (2.77,), (), "sigma_max not stated, here 40"),
+        (("ipndm", 10, "karras"), {"protocol.reference[inception-v3-compat]": "ffhq-train n=70000"}, (2.77,), (),
+         "reference of CIFAR-10, here ffhq-train n=70000"),
+        (("ipndm", 10, "karras"), {"protocol.reference[inception-v3-compat]": "edm-cifar10 n=50000"}, (2.77,), (0.23,),
+         ""),
         (("ipndm", 10, "karras"), {"classifier_scale": 1.0}, (), (), ""),
     ],
 )  # fmt: skip
