@@ -220,7 +220,7 @@ def _entries(line: pd.Series, intervals: bool) -> Iterator[tuple[str, Entry, tup
     """What a line of evidence puts into the table: the measured number, the published ones, and the difference."""
 
     def number(value: float) -> str:
-        return f"{value:.{metric_of(line['metric']).digits}f}"
+        return "-" if math.isnan(value) else f"{value:.{metric_of(line['metric']).digits}f}"
 
     known = intervals and not math.isnan(line["low"])
     spread = number(max(line["value"] - line["low"], line["high"] - line["value"])) if known else ""

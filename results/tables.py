@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from fastsample.results.evidence import Comparison
 from fastsample.results.layout import sheet_of
 from fastsample.results.metrics import sentences
+from fastsample.results.papers.stated import Suite
 from fastsample.results.published import beside, published
 from fastsample.results.sheet import Sheet
 from fastsample.results.store import Store
@@ -26,7 +27,7 @@ def table_of(
     solvers: Sequence[str] | None = None,
     where: Sequence[str] | None = None,
     intervals: bool = True,
-    same: Callable[[str], str] | None = None,
+    suite: Suite | None = None,
 ) -> Sheet:
     """A store laid out like a table of a paper; see `results.layout`.
 
@@ -35,7 +36,7 @@ def table_of(
         metrics: full names or kinds; by default `psnr`, or else the first there is.
         models, solvers, where: for `results.overview.select`.
         intervals: write the 95 % intervals.
-        same: put published numbers beside the measured ones; see `results.published.beside`.
+        suite: put published numbers beside the measured ones; see `results.published.beside`.
 
     Raises:
         ValueError: where nothing is left to show, or a column would mix what cannot be compared.
@@ -44,8 +45,8 @@ def table_of(
     chosen = comparison.rows(models, solvers, where)
     found = comparison.evidence(chosen, metrics)
     notes = notes_of(chosen, found)
-    if same:
-        found, more = beside(found, chosen, published(), same)
+    if suite:
+        found, more = beside(found, chosen, published(), suite)
         notes += more
     return sheet_of(found, rows=rows, columns=columns, intervals=intervals, notes=notes)
 

@@ -12,19 +12,20 @@ from fastsample.bench.cli.words import Screen, Words, console, errors, path, sol
 if TYPE_CHECKING:
     from fastsample.results.sheet import Sheet
 
-__all__ = ["app"]
+__all__ = ["FORMAT", "OUT", "app", "print_sheet"]
 
 app = typer.Typer()
 
 _STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
-_FORMAT = typer.Option(
+FORMAT = typer.Option(
     "--format", help=r"rich, markdown, latex, html or csv. \[default: by the ending of --out, else rich]"
 )
-_OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]", parser=path)
+OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]", parser=path)
 _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 
-def _print(sheet: Sheet, form: str | None, out: Path | None) -> None:
+def print_sheet(sheet: Sheet, form: str | None, out: Path | None) -> None:
+    """Print a table, or write it to a file, in the form that is asked for or that the file's ending has."""
     from fastsample.datasets.files import write_atomically
     from fastsample.results.sheet import to_rich, write
 
@@ -68,31 +69,31 @@ def table(
     where: Annotated[Words, typer.Option(help="Only rows with FIELD=VALUE, such as samples=1000.")] = None,
     intervals: Annotated[bool, typer.Option(help="Half-widths of 95 % intervals behind the values.")] = True,
     published: Annotated[bool, typer.Option("--published", help="Reported numbers beside the measured ones.")] = False,
-    form: Annotated[str | None, _FORMAT] = None,
-    out: Annotated[Path | None, _OUT] = None,
+    form: Annotated[str | None, FORMAT] = None,
+    out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Compare the solvers of a store in a table like those of papers.
 
     The best is set off only where its paired 95 % interval from every other excludes zero.
     """
     import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
+    from fastsample.bench.suite import suite
     from fastsample.results.store import Store
     from fastsample.results.tables import table_of
-    from fastsample.solvers.spec import complete
 
     sheet = table_of(
         Store(store, create=False), rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
         metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-        intervals=intervals, same=complete if published else None,
+        intervals=intervals, suite=suite() if published else None,
     )  # fmt: skip
-    _print(sheet, form, out)
+    print_sheet(sheet, form, out)
 
 
 @app.command(epilog="Example: fastsample show results-store")
 def show(
     store: Annotated[Path, _STORE] = Path("results-store"),
-    form: Annotated[str | None, _FORMAT] = None,
-    out: Annotated[Path | None, _OUT] = None,
+    form: Annotated[str | None, FORMAT] = None,
+    out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Read a store back, one line per row."""
     from fastsample.results.overview import overview
@@ -103,7 +104,7 @@ def show(
     if rows.empty:
         console.print(f"{store} holds no finished cell", highlight=False, markup=False, soft_wrap=True)
         return
-    _print(plain(overview(rows)), form, out)
+    print_sheet(plain(overview(rows)), form, out)
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
@@ -123,6 +124,8 @@ def diff(store: Annotated[Path, _STORE], first: str, second: str) -> None:
 fastsample published --dataset cifar10 --solver scire --nfe 12
 
 fastsample published --model edm-cifar10-uncond-vp --metric fid --format csv
+
+fastsample published --method gas --trained-on adversarial --confidence high
 """
 )
 def published(
@@ -130,17 +133,28 @@ def published(
     dataset: Annotated[str | None, typer.Option(help="Such as cifar10.")] = None,
     model: Annotated[str | None, typer.Option(help="Our id of the checkpoint, or a part of its printed name.")] = None,
     solver: Annotated[str | None, typer.Option(help="Our name of the solver, or a part of its printed name.")] = None,
-    nfe: Annotated[int | None, typer.Option(help="Function evaluations.")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Function evaluations, as printed.")] = None,
     metric: Annotated[str | None, typer.Option(help="fid, is, recall, psnr, ...")] = None,
-    form: Annotated[str | None, _FORMAT] = None,
-    out: Annotated[Path | None, _OUT] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Its one name for all orders, grids and spellings: ipndm, ipndm+gits, gas, ...")
+    ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="none, statistics, mse, l1, lpips, inception, adversarial, classifier, reward or weights."),
+    ] = None,
+    confidence: Annotated[str | None, typer.Option(help="How well the source is known: high, medium or low.")] = None,
+    form: Annotated[str | None, FORMAT] = None,
+    out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Search the numbers that papers report, each with its source and how well that is known."""
     from fastsample.results.published import published as numbers
     from fastsample.results.published import search, summary
 
-    found = search(numbers(), paper=paper, dataset=dataset, model=model, solver=solver, nfe=nfe, metric=metric)
+    found = search(
+        numbers(), paper=paper, dataset=dataset, model=model, solver=solver, nfe=nfe, metric=metric, method=method,
+        trained_on=trained_on, confidence=confidence,
+    )  # fmt: skip
     if found.empty:
         console.print("no published number fits; without options all are listed")
         return
-    _print(summary(found), form, out)
+    print_sheet(summary(found), form, out)

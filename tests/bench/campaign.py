@@ -141,7 +141,12 @@ _COMMANDS: dict[str, tuple[list[list[str] | str], dict[str, list[str] | str | No
     "diff": (["STORE", ["0", "a", "zz", ""], ["0", "b", "zz"]], {}),
     "published": ([], {
         "--paper": ["2308.07896", "x"], "--dataset": ["cifar10"], "--model": ["edm"], "--solver": ["scire"],
-        "--nfe": ["12"], "--metric": ["fid", "x"], "--format": _FORM, "--out": "PATH",
+        "--nfe": ["12"], "--metric": ["fid", "x"], "--method": ["gas", "x"], "--trained-on": ["mse", "x"],
+        "--confidence": ["high", "x"], "--format": _FORM, "--out": "PATH",
+    }),
+    "audit": (["STORE"], {
+        "--paper": ["2308.07896", "x"], "--model": ["edm", "gmm2d"], "--solver": ["scire", "x"],
+        "--metric": ["fid", "x"], "--format": _FORM, "--out": "PATH",
     }),
     "plot": (["STORE"], _READ | {
         "--kind": ["quality", "samples", "error", "curvature", "pie"], "--metric": _NAMES, "--nfe": _NFE,

@@ -13,6 +13,7 @@ from fastsample.bench.metrics.features import EMBEDDED, Extractor
 from fastsample.bench.metrics.reference import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
+from fastsample.bench.suite import suite
 from fastsample.bench.sweep import run_sweep
 from fastsample.datasets.image_set import DatasetError, ImageDataset
 from fastsample.models.catalogue import open_model
@@ -22,7 +23,7 @@ from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.results.tables import table_of as paper_table
 from fastsample.solvers.learned.shelf import add_table
-from fastsample.solvers.spec import complete, table_of
+from fastsample.solvers.spec import table_of
 
 from ..command import command
 
@@ -184,8 +185,8 @@ def test_other_commands_refuse_options_without_use_too(words, message, command, 
 
 def published_row(cell, model, reference):
     return Row(
-        cell=cell, model=model, checkpoint_sha256="f" * 64, solver="ddim", sampler="ddim", title="DDIM",
-        options={}, grid="uniform",
+        cell=cell, model=model, checkpoint_sha256="f" * 64, solver="scire", sampler="scire:mode=singlestep_fixed",
+        title="SciRE-V1", grid="nsr", options={"mode": "singlestep_fixed"},
         times=[1.0, 0.0], nfe_asked=10, nfe=10, forwards=10, guidance=0.0, samples=50_000, seed=0, precision="float32",
         device="cuda", metrics={"fid@50000": 20.0}, seconds={"network": 9.0, "solver": 0.1, "metrics": 0.1,
         "total": 9.2},
@@ -199,10 +200,10 @@ def test_no_difference_from_a_published_number_is_formed_against_other_data(refe
     store = Store(tmp_path)
     model = next(card.id for card in cards().values() if card.data == "celeba")
     store.finish(published_row("a", model, reference), {})
-    sheet = paper_table(store, metrics=["fid"], same=complete)
+    sheet = paper_table(store, metrics=["fid"], suite=suite())
     measured, published, difference = (entry.text for entry in sheet.lines[0][1])
     assert (measured, published != "-", difference != "-") == ("20.00", True, formed)
-    assert any("against images of other data" in note for _, note in sheet.notes) != formed
+    assert any("protocols differ: reference of CelebA, here cifar10" in note for _, note in sheet.notes) != formed
 
 
 def test_extractors_are_opened_only_for_models_that_they_can_judge(checkpoint, tmp_path, coarse, monkeypatch):

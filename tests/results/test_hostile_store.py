@@ -55,8 +55,9 @@ from pathlib import Path
 import numpy, pandas, torch, matplotlib.backends.backend_svg, matplotlib.backends.backend_agg
 from fastsample.bench.cli import app as cli
 import fastsample.bench.metrics.measures
-from fastsample.bench import pictures, replay
+from fastsample.bench import pictures, replay, suite
 from fastsample.results import baseline, gate, published, recommend, report, tables
+from fastsample.results.papers import audit
 
 store, allowed = os.path.realpath(sys.argv[1]), tuple(map(os.path.realpath, (
     sys.prefix, sys.base_prefix, Path(cli.__file__).parents[2], *sys.path[1:], "/usr", "/dev", "/proc", "/sys", "out")))
@@ -88,7 +89,7 @@ for number, words in enumerate(eval(sys.argv[2])):
 print(repr((sorted(seen), told)))
 """
 COMMANDS = [
-    ["show", "S"], ["table", "S"], ["table", "S", "--published", "--format", "markdown"],
+    ["show", "S"], ["table", "S"], ["table", "S", "--published", "--format", "markdown"], ["audit", "S"],
     ["table", "S", "--metric", "fd", "--format", "csv"], ["table", "S", "--format", "latex"],
     ["table", "S", "--format", "html"], ["show", "S", "--format", "csv"], ["show", "S", "--format", "markdown"],
     ["recommend", "S", "--budget", "2"], ["recommend", "S", "--budget", "2", "--json"],

@@ -5,10 +5,10 @@ import io
 import pandas as pd
 import pytest
 
+from fastsample.bench.suite import suite
 from fastsample.results.overview import overview
 from fastsample.results.store import Store
 from fastsample.results.tables import table_of
-from fastsample.solvers.spec import complete
 
 from ...command import command
 from ...rows import row_of
@@ -118,28 +118,47 @@ def test_show_writes_the_overview(store):
 
 def public_row(cell, solver, title, nfe, fid):
     return row_of(
-        cell, model="edm-cifar10-uncond-vp", solver=solver, title=title, grid="logsnr", times=[80.0, 0.002],
+        cell, model="edm-cifar10-uncond-vp", solver=solver, title=title, grid="karras", times=[80.0, 0.002],
         nfe_asked=nfe, nfe=nfe, forwards=nfe, samples=50_000, device="cuda", metrics={"fid@50000": fid},
     )  # fmt: skip
 
 
 def test_published_numbers_stand_in_columns_of_their_own(tmp_path):
     store = Store(tmp_path / "public")
-    store.finish(public_row("a", "unipc", "UniPC", 10, 2.95), {})
+    store.finish(public_row("a", "ipndm", "iPNDM", 10, 2.95), {})
     store.finish(public_row("b", "ddim", "DDIM", 10, 15.0), {})
-    store.finish(public_row("c", "unipc", "UniPC", 20, 2.10), {})
-    sheet = table_of(store, same=complete)
+    store.finish(public_row("c", "ipndm", "iPNDM", 20, 2.10), {})
+    sheet = table_of(store, suite=suite())
     assert [[entry.text for entry in line] for line in sheet.heads] == [
         ["NFE 10", "NFE 10", "NFE 10", "NFE 20"], ["measured", "published", "difference", "measured"],
     ]  # fmt: skip
-    unipc, ddim = ([entry.text for entry in line] for _, line in sheet.lines)
-    assert unipc == ["2.95", "2.89", "0.06", "2.10"]
+    ipndm, ddim = ([entry.text for entry in line] for _, line in sheet.lines)
+    assert ipndm == ["2.95", "2.77", "0.18", "2.10"]
     assert ddim == ["15.00", "-", "-", "-"]
     letter = sheet.lines[0][1][1].marks[0]
     assert "2312.00094" in dict(sheet.notes)[letter]
     assert sheet.lines[0][1][0].rank == "best"  # a reported number does not compete
     plain = table_of(store)
     assert [entry.text for entry in plain.heads[-1]] == ["10", "20"]
+
+
+def test_a_number_of_another_protocol_stands_there_without_a_difference(tmp_path):
+    """UniPC: DPM-Solver-v3 floors, diff-sampler thresholds."""
+    store = Store(tmp_path / "public")
+    store.finish(public_row("a", "unipc", "UniPC", 10, 2.95).model_copy(update={"grid": "logsnr"}), {})
+    sheet = table_of(store, suite=suite())
+    ((_, line),) = sheet.lines
+    assert [entry.text for entry in line] == ["2.95", "2.85 / 2.89", "-"]
+    told = [text for letter, text in sheet.notes if "protocols differ" in text]
+    assert told == [
+        "No difference is formed where protocols differ: uint8 floor, here round; threshold quantile 0.995, here none."
+    ]
+    row = public_row("a", "unipc", "UniPC", 10, 2.95).model_copy(update={"grid": "logsnr"})
+    floor = row.protocol | {"uint8": "floor(clip(127.5 x + 127.5, 0, 255))"}
+    store = Store(tmp_path / "floor")
+    store.finish(row.model_copy(update={"protocol": floor}), {})
+    ((_, line),) = table_of(store, suite=suite()).lines
+    assert [entry.text for entry in line] == ["2.95", "2.85 / 2.89", "0.10 / -"]
 
 
 def test_embedded_and_exact_models_have_none(store):
@@ -158,11 +177,17 @@ def test_published_searches():
     read = pd.read_csv(io.StringIO(text))
     assert set(read["model"]) == {"edm-cifar10-uncond-vp"}
     assert read["evidence"].notna().all()
+    words = ["--method", "gas", "--trained-on", "adversarial", "--confidence", "high"]
+    code, text = run("published", *words, "--format", "csv")
+    read = pd.read_csv(io.StringIO(text))
+    assert [set(read[name]) for name in ("method", "trained_on", "confidence")] == [{"gas"}, {"adversarial"}, {"high"}]
+    assert len(read) > 10
     code, text = run("published", "--nfe", 12345)
     assert code == 0
     assert "no published number fits" in text
 
 
 def test_what_the_registry_knows():
-    assert complete("unipc") == complete("unipc:order=3") != complete("unipc:order=2")
-    assert complete("my-own:x=1") == "my-own:x=1"
+    same = suite().same
+    assert same("unipc") == same("unipc:order=3") != same("unipc:order=2")
+    assert same("my-own:x=1") == "my-own:x=1"
