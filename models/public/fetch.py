@@ -14,6 +14,7 @@ from fastsample.datasets.home import sha256_of, unwritable
 from fastsample.models.public.cards import Card
 from fastsample.models.public.conversion import convert
 from fastsample.models.public.download import download
+from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.known import (
     DownloadError,
     current_sha256,
@@ -47,7 +48,7 @@ def fetch(card: Card, home: Path, console: Console | None = None, checkpoint: Pa
     if checkpoint is None and (done := existing(card, home)):
         return done
     if checkpoint and not checkpoint.is_file():
-        raise DownloadError(f"{checkpoint} is not a file")
+        raise DownloadError(f"{checkpoint} is {wrong_file(checkpoint) or 'not a file'}")
     target = target_of(card, home)
     if why := unwritable(target.parent):
         return _without_home(card, home, checkpoint or target, why)

@@ -78,7 +78,7 @@ def test_no_public_model_is_of_the_data_of_our_own_extractors():
 
 
 def test_a_request_without_any_metric_left_is_refused(checkpoint, tmp_path, coarse):
-    with pytest.raises(RequestError, match="no metric is left: it is a model of celeba, and the reference set of"):
+    with pytest.raises(RequestError, match="no metric is left: it is a model of celeba, for which no reference set"):
         sweep(tmp_path / "s", model=checkpoint("other", "celeba", size=32), metrics=("fd",))
     with pytest.raises(RequestError, match="no metric is left: its samples are no images"):
         sweep(tmp_path / "s", model="gmm2d", metrics=("fd",))

@@ -92,7 +92,8 @@ def test_cached_moments_that_are_damaged_or_of_others_are_made_anew(photographs,
     monkeypatch.setattr(reference, "shipped_reference", lambda title: ReferenceStats.load(tmp_path / title))
     right = open_extractor("cifar10-resnet", torch.device("cpu")).reference
     (file,) = (tmp_path / "home" / "reference").glob("*.npz")
-    other = replace(right, mu=right.mu + 1, extractor_sha256="0" * 64)
+    made = ReferenceStats.load(file)
+    other = replace(made, mu=made.mu + 1, extractor_sha256="0" * 64)
     for spoil in (lambda: file.write_bytes(file.read_bytes()[:-100]), lambda: other.save(file)):
         spoil()
         np.testing.assert_array_equal(open_extractor("cifar10-resnet", torch.device("cpu")).reference.mu, right.mu)
