@@ -59,7 +59,7 @@ def why_not(number: Record, suite: Suite) -> str:
     """Why a published number cannot be run here; "" if it can."""
     if number["quoted_from"] and not number["fastsample_solver"]:
         return f"quoted from: {number['quoted_from']}"
-    if number["metric"] not in METRICS:
+    if metric_of(number["metric"]).kind not in METRICS:
         return f"no such metric: {number['metric']}"
     if not number["model"]:
         return "no model of the suite"
@@ -79,7 +79,7 @@ def command_of(number: Record, suite: Suite) -> str:
     words += ["--nfe", str(number["calls"]), "--samples", str(told.samples), "--metrics", number["metric"]]
     words += [] if math.isnan(number["guidance"]) else ["--guidance", written(number["guidance"])]
     words += ["--labels", "random"] if suite.labelled(model) else []
-    return shlex.join(words + told.options(suite.t_end(model)))
+    return shlex.join(words + told.options(suite.interval(model)))
 
 
 def _listed(one: Record, suite: Suite) -> dict[str, Any]:

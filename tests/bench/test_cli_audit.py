@@ -1,6 +1,7 @@
 """audit through the command line: the commands of published numbers, and verdicts on stores beside a paper."""
 
 import io
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,7 @@ HALF = 1.96 * INFLUENCE.std(ddof=1) / 20  # of the interval of a row
 
 
 def write_paper(folder, *numbers):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     lines = [NUMBER | {"nfe": number["calls"], "nfe_text": number["calls"]} | number for number in numbers]
     pd.DataFrame(lines, columns=COLUMNS).to_csv(folder / "2999.00001.csv", index=False)
     head = ledger.disagreements().columns
@@ -234,6 +235,27 @@ def test_what_could_explain_a_difference_is_named(paper, number, row, verdict):
     store = paper({"calls": 4, "value": 7.0} | number)
     measured(store, "a", 7.5, **row)
     assert verdicts(store)[0] == [verdict]
+
+
+def test_a_paper_made_of_a_store_is_run_by_the_commands_of_its_audit(paper, tmp_path):
+    """From the paper to the command, by that to a row, and from the row back to the paper."""
+    cell = {
+        "model": "cifar10-tiny-vp", "fastsample_solver": "heun", "grid": "nsr", "calls": 4,
+        "metric": "fd[cifar10-resnet]", "protocol": "uint8=round; samples=40", "value": 1.0,
+    }  # fmt: skip
+    store = paper(cell)
+    lines, _ = audited()
+    words = shlex.split(lines["command"][0])
+    assert words[0] == "fastsample"
+    code, _, err = command(*words[1:], "--out", store, "--device", "cpu")
+    assert code == 0, err
+    (row,) = Store(store).rows()
+    value = row.metrics["fd[cifar10-resnet]@40"]
+    assert verdicts(store)[0] == ["differs (nothing that is known explains it)"]
+    paper(cell | {"value": round(value, 2)})
+    assert verdicts(store)[0] == ["agrees"]
+    paper(cell | {"value": round(value, 2), "protocol": "uint8=floor; samples=40"})
+    assert verdicts(store)[0] == ["another protocol (uint8 floor, here round)"]
 
 
 def test_the_interval_decides(paper):
