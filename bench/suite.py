@@ -7,8 +7,9 @@ from functools import cache
 
 from fastsample.bench.limits import TABLE_NFE
 from fastsample.datasets.published_moments import published_references
+from fastsample.models.catalogue import shipped_path
 from fastsample.models.path import Path
-from fastsample.models.public.cards import cards
+from fastsample.models.public.cards import card_named, is_shipped
 from fastsample.results.papers.stated import Suite
 from fastsample.solvers.spec import Spec, complete
 from fastsample.solvers.table import trace
@@ -16,23 +17,46 @@ from fastsample.solvers.table import trace
 __all__ = ["suite"]
 
 
-@cache
 def suite() -> Suite:
-    """The public models and the solvers that are here."""
-    known = cards()
-    paths = {name: card.path.build() for name, card in known.items() if card.path}
-    ids = {entry.url: entry.id for entry in published_references()}
+    """The models of the package and the solvers that are registered; nothing is fetched for them."""
     return Suite(
-        same=complete,
-        t_end=lambda model: paths[model].t_data if model in paths else None,
-        reference=lambda model: ids.get(known[model].reference, known[model].reference) if model in known else "",
-        labelled=lambda model: model in known and known[model].labels.kind != "none",
-        refusal=lambda model, *plan: _refusal(paths[model], *plan) if model in paths else "no model of the suite",
-    )
+        same=complete, interval=_interval, t_of_nsr=_t_of_nsr, reference=_reference, labelled=_labelled,
+        refusal=_refusal,
+    )  # fmt: skip
+
+
+_path = cache(shipped_path)
+
+
+def _interval(model: str) -> tuple[float, float] | None:
+    path = _path(model)
+    return (path.t_noise, path.t_data) if path else None
+
+
+def _t_of_nsr(model: str, nsr: float) -> float:
+    path = _path(model)
+    assert path
+    return path.t_of_nsr(nsr)
 
 
 @cache
-def _refusal(path: Path, solver: str, grid: str, calls: int) -> str:
+def _reference(model: str) -> str:
+    told = card_named(model).reference if is_shipped(model) else ""
+    return next((entry.id for entry in published_references() if entry.url == told), told)
+
+
+@cache
+def _labelled(model: str) -> bool:
+    return is_shipped(model) and card_named(model).labels.kind != "none"
+
+
+def _refusal(model: str, solver: str, grid: str, calls: int) -> str:
+    path = _path(model)
+    return _unspent(path, solver, grid, calls) if path else "no model of the suite"
+
+
+@cache
+def _unspent(path: Path, solver: str, grid: str, calls: int) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # such as a grid with more intervals than it was asked for

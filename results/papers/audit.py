@@ -30,6 +30,8 @@ def audit(numbers: pd.DataFrame, suite: Suite, store: Store | None = None) -> Sh
     """Published numbers that can be run, each with its command and what its protocol has otherwise than `bench` by
     default; or with a store those that were measured, each with the difference and a verdict.
 
+    Where none was measured the commands are listed, and where none can be run the numbers with the reasons.
+
     A verdict is `agrees` (the published number is in the 95 % interval of the measured one, to the digits that tables
     print, and no field that decides is another), `another protocol (fields)` (it is there, but the two are not of one
     protocol), `differs (what could explain it)`, or `no interval` for want of per-sample data.
@@ -42,23 +44,22 @@ def audit(numbers: pd.DataFrame, suite: Suite, store: Store | None = None) -> Sh
     Raises:
         ValueError: for a store without rows.
     """
-    told, apart = [(one, why_not(one, suite)) for one in numbers.to_dict("records")], _disagreeing()
-    here = [one | {"others": apart.get(_cell(one), "")} for one, reason in told if not reason]
-    lines = list(_measured(here, suite, store) if store else (_listed(one, suite) for one in here))
-    notes = [f"Not to be run: {count:,} published, {reason}." for reason, count in _counted(told)]
-    if store and len(lines) < len(here):
-        rest = len(here) - len(lines)
-        notes.insert(0, f"Not measured: {rest:,} that can be run; without a store their commands are listed.")
-    if store and lines:
-        notes.insert(0, "±: half-width of the 95 % interval of the measured number; no paper prints one.")
-    return _sheet(lines, notes)
+    apart = _disagreeing()
+    told = [(one | {"others": apart.get(_cell(one), "")}, why_not(one, suite)) for one in numbers.to_dict("records")]
+    here = [one for one, reason in told if not reason]
+    measured = list(_measured(here, suite, store)) if store else []
+    notes = ["±: half-width of the 95 % interval of the measured number; no paper prints one."] if measured else []
+    if store and len(measured) < len(here):
+        notes.append(f"Not measured: {len(here) - len(measured):,} that can be run; without a store all are listed.")
+    notes += [f"Not to be run: {count:,} published, {reason}." for reason, count in _counted(told)]
+    return _sheet(measured or [_listed(one, suite) for one in here] or [_refused(*pair) for pair in told], notes)
 
 
 def why_not(number: Record, suite: Suite) -> str:
     """Why a published number cannot be run here; "" if it can."""
     if number["quoted_from"] and not number["fastsample_solver"]:
         return f"quoted from: {number['quoted_from']}"
-    if number["metric"] not in METRICS:
+    if metric_of(number["metric"]).kind not in METRICS:
         return f"no such metric: {number['metric']}"
     if not number["model"]:
         return "no model of the suite"
@@ -78,7 +79,7 @@ def command_of(number: Record, suite: Suite) -> str:
     words += ["--nfe", str(number["calls"]), "--samples", str(told.samples), "--metrics", number["metric"]]
     words += [] if math.isnan(number["guidance"]) else ["--guidance", written(number["guidance"])]
     words += ["--labels", "random"] if suite.labelled(model) else []
-    return shlex.join(words + told.options(suite.t_end(model)))
+    return shlex.join(words + told.options(suite.interval(model)))
 
 
 def _listed(one: Record, suite: Suite) -> dict[str, Any]:
@@ -87,6 +88,14 @@ def _listed(one: Record, suite: Suite) -> dict[str, Any]:
         "metric": one["metric"], "published": one["value"], "source": source_of(one), "others": one["others"],
         "other than here": "; ".join(map(str, deltas(one, {}, suite))) or "nothing that is stated",
         "protocol": one["protocol"] or "not stated", "command": command_of(one, suite),
+    }  # fmt: skip
+
+
+def _refused(one: Record, reason: str) -> dict[str, Any]:
+    return {
+        "paper": one["paper"], "model": one["model"] or one["checkpoint"], "solver": one["solver"],
+        "NFE": nfe_words(one), "metric": one["metric"], "published": one["value"], "source": source_of(one),
+        "others": one["others"], "not to be run": reason,
     }  # fmt: skip
 
 
@@ -146,7 +155,8 @@ def _disagreeing() -> dict[tuple[Any, ...], str]:
 
 
 def _cell(one: Record) -> tuple[Any, ...]:
-    return one["model"], one["method"], one["calls"], one["metric"], _weight(one)
+    where = one["model"] or f"{one['dataset']} {one['resolution']} {one['checkpoint']}"
+    return where, one["method"], one["nfe"] if pd.isna(one["calls"]) else one["calls"], one["metric"], _weight(one)
 
 
 def _weight(one: Record) -> float:

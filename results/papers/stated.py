@@ -34,7 +34,8 @@ class Suite:
 
     Attributes:
         same: the complete form of `name:option=value,...`, by which two solvers are known to be the same.
-        t_end: the usual end of a model's path, None where that is not known.
+        interval: the usual first and last time of a model's path, None where they are not known.
+        t_of_nsr: the time at which a model's path has a noise-to-signal ratio.
         reference: the id of a model's published statistics, "" for none.
         labelled: whether a model takes classes.
         refusal: why `bench` could not run a model with a solver, on a grid ("" for its own), at a number of calls; ""
@@ -42,7 +43,8 @@ class Suite:
     """
 
     same: Callable[[str], str]
-    t_end: Callable[[str], float | None]
+    interval: Callable[[str], tuple[float, float] | None]
+    t_of_nsr: Callable[[str, float], float]
     reference: Callable[[str], str]
     labelled: Callable[[str], bool]
     refusal: Callable[[str, str, str, int], str]
@@ -68,11 +70,12 @@ class Stated:
     statistics: str
     least: bool
 
-    def options(self, t_end: float | None) -> list[str]:
-        """The words for `bench` that set what it does not do by default; `t_end` is the model's usual end."""
+    def options(self, interval: tuple[float, float] | None) -> list[str]:
+        """The words for `bench` that set what it does not do by default; `interval` is the model's usual one."""
         words = ["--uint8", self.uint8] if self.uint8 == "floor" else []
         words += ["--threshold", f"{self.threshold:g}"] if self.threshold else []
-        other = len(self.t_end) == 1 and float(self.t_end[0]) not in (0, t_end)  # 0 is the end of denoise=true
+        usual = (0, interval[1]) if interval else (0,)  # 0 is the end of denoise=true
+        other = len(self.t_end) == 1 and float(self.t_end[0]) not in usual
         return words + (["--t-end", self.t_end[0]] if other else [])
 
 
@@ -130,13 +133,9 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
         found.append(Delta("uint8", told.uint8, rule, True))
     if (threshold := _given(row, "threshold")) != told.threshold:
         found.append(Delta("threshold", _quantile(told.threshold), _quantile(threshold), True))
-    ends = [end for name in ("t_end", "sigma_min") if (end := _given(row, name)) is not None]
-    end = ends[0] if ends else suite.t_end(number["model"])
-    if told.t_end and not _ends(told.t_end, end, number["fastsample_solver"]):
-        found.append(Delta("t_end", " or ".join(told.t_end), "not known" if end is None else f"{end:g}", True))
-    for name in ("sigma_max", "threshold_max"):
-        if (value := _given(row, name)) is not None:
-            found.append(Delta(name, "not stated", f"{value:g}", True))
+    found += _of_interval(number, told, row, suite)
+    if (most := _given(row, "threshold_max")) is not None:
+        found.append(Delta("threshold_max", "none", f"{most:g}", True))
     here = _told(row, f"protocol.reference[{extractor_of(row['metric'])}]") if row else suite.reference(number["model"])
     if row and images and here and bare(number["dataset"]) not in bare(here):
         found.append(Delta("reference", f"of {number['dataset']}", here, True))
@@ -146,6 +145,23 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
         found.append(Delta("runs", "least of three", "one", False))
     if (precision := _told(row, "precision")) in ("bf16", "fp16"):
         found.append(Delta("precision", "not stated", precision, False))
+    return found
+
+
+def _of_interval(number: Mapping[Any, Any], told: Stated, row: Mapping[Any, Any], suite: Suite) -> list[Delta]:
+    model, usual = number["model"], suite.interval(number["model"])
+    if usual is None:
+        return [Delta("t_end", " or ".join(told.t_end), "not known", True)] if told.t_end else []
+    first, last = usual
+    if (sigma := _given(row, "sigma_max")) is not None:
+        first = suite.t_of_nsr(model, sigma)
+    if (sigma := _given(row, "sigma_min")) is not None:
+        last = suite.t_of_nsr(model, sigma)
+    if (t_end := _given(row, "t_end")) is not None:
+        last = t_end
+    found = [] if math.isclose(first, usual[0]) else [Delta("start", "not stated", f"{first:g}", True)]
+    if not _ends(told.t_end or (str(usual[1]),), last, number["fastsample_solver"]):
+        found.append(Delta("t_end", " or ".join(told.t_end) or "not stated", f"{last:g}", True))
     return found
 
 
@@ -159,9 +175,9 @@ def nfe_words(number: Mapping[Any, Any]) -> str:
 
 
 def kind_of(metric: str) -> str:
-    """The kind under which papers report a full name; "" where its extractor is not theirs."""
+    """What papers call a full name: its kind, with the extractor where that is not the one of papers."""
     facts = metric_of(metric)
-    return facts.kind if facts.needs != "features" or extractor_of(metric) == INCEPTION else ""
+    return facts.kind if facts.needs != "features" or extractor_of(metric) == INCEPTION else metric.partition("@")[0]
 
 
 def _rule(row: Mapping[Any, Any]) -> str:
@@ -188,10 +204,10 @@ def _quantile(value: float | None) -> str:
     return f"quantile {value:g}" if value else "none"
 
 
-def _ends(there: tuple[str, ...], here: float | None, solver: str) -> bool:
+def _ends(there: tuple[str, ...], here: float, solver: str) -> bool:
     if [float(text) for text in there] == [0.0]:  # reached by a last data prediction
         return "denoise=true" in solver
-    return len(there) == 1 and here is not None and math.isclose(float(there[0]), here)
+    return len(there) == 1 and math.isclose(float(there[0]), here)
 
 
 def _of_one_publisher(there: str, here: str) -> bool:

@@ -1,6 +1,7 @@
 """audit through the command line: the commands of published numbers, and verdicts on stores beside a paper."""
 
 import io
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -84,9 +85,11 @@ def test_a_command_has_the_protocol_of_its_paper(words, options, told):
 @pytest.mark.parametrize("name", ["gas", "s4s", "gits", "amed", "epd", "dyweight"])
 def test_learned_solvers_are_counted(name):
     lines, text = audited("--solver", name)
-    assert lines.empty
-    assert "no solver of the suite" in text or "quoted from" in text
-    assert name in text.lower()
+    assert "command" not in lines  # none can be run: all are listed with the reason
+    assert lines["published"].tolist() == search(published(), solver=name)["value"].tolist()
+    assert lines["not to be run"].str.startswith(("no solver of the suite", "no model", "quoted from", "no such")).all()
+    assert "Not to be run: " in text
+    assert f"{name}" in text.partition("no solver of the suite (")[2]
 
 
 def test_every_number_is_listed_or_has_a_reason():
@@ -149,7 +152,7 @@ HALF = 1.96 * INFLUENCE.std(ddof=1) / 20  # of the interval of a row
 
 
 def write_paper(folder, *numbers):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     lines = [NUMBER | {"nfe": number["calls"], "nfe_text": number["calls"]} | number for number in numbers]
     pd.DataFrame(lines, columns=COLUMNS).to_csv(folder / "2999.00001.csv", index=False)
     head = ledger.disagreements().columns
@@ -183,7 +186,7 @@ def measured(store, cell, value, *, rule=FLOOR, nfe=4, arrays=True, **changes):
 
 def verdicts(store, *words):
     lines, text = audited(store, "--paper", "2999.00001", *words)
-    return [] if lines.empty else lines["verdict"].tolist(), text
+    return lines.get("verdict", pd.Series()).tolist(), text
 
 
 def test_floor_rounding_is_flagged_under_round_and_passes_under_the_papers_protocol(paper):
@@ -234,6 +237,27 @@ def test_what_could_explain_a_difference_is_named(paper, number, row, verdict):
     assert verdicts(store)[0] == [verdict]
 
 
+def test_a_paper_made_of_a_store_is_run_by_the_commands_of_its_audit(paper, tmp_path):
+    """From the paper to the command, by that to a row, and from the row back to the paper."""
+    cell = {
+        "model": "cifar10-tiny-vp", "fastsample_solver": "heun", "grid": "nsr", "calls": 4,
+        "metric": "fd[cifar10-resnet]", "protocol": "uint8=round; samples=40", "value": 1.0,
+    }  # fmt: skip
+    store = paper(cell)
+    lines, _ = audited()
+    words = shlex.split(lines["command"][0])
+    assert words[0] == "fastsample"
+    code, _, err = command(*words[1:], "--out", store, "--device", "cpu")
+    assert code == 0, err
+    (row,) = Store(store).rows()
+    value = row.metrics["fd[cifar10-resnet]@40"]
+    assert verdicts(store)[0] == ["differs (nothing that is known explains it)"]
+    paper(cell | {"value": round(value, 2)})
+    assert verdicts(store)[0] == ["agrees"]
+    paper(cell | {"value": round(value, 2), "protocol": "uint8=floor; samples=40"})
+    assert verdicts(store)[0] == ["another protocol (uint8 floor, here round)"]
+
+
 def test_the_interval_decides(paper):
     """To the two digits that tables print."""
     store = paper({"calls": 4, "value": 7.0})
@@ -266,7 +290,8 @@ def test_another_cell_is_not_measured(paper, row):
     measured(store, "a", 7.0, **row)
     told, text = verdicts(store)
     assert told == []
-    assert "Not measured: 1 that can be run; without a store their commands are listed." in text
+    assert "Not measured: 1 that can be run; without a store all are listed." in text
+    assert "fastsample bench --model edm-cifar10-uncond-vp --solver edm-heun" in text
 
 
 def test_a_default_that_is_written_out_is_the_same_solver(paper):

@@ -11,7 +11,7 @@ import pytest
 from fastsample.bench.suite import suite
 from fastsample.models.public.cards import cards
 from fastsample.results.papers.page import filled
-from fastsample.results.papers.stated import MEANINGS
+from fastsample.results.papers.stated import MEANINGS, kind_of
 from fastsample.results.published import COLUMNS, beside, disagreements, published, search, summary
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.spec import Spec
@@ -256,6 +256,20 @@ def test_beside_goes_by_calls_and_not_by_what_is_printed():
     assert notes == ["No difference is formed where protocols differ: NFE 15 (nominal, 14 calls), here calls."]
     wide, _ = placed(line("edm-heun:denoise=true", 36, 2.0, made=35, grid="karras"))
     assert wide["published"][0] == (1.97, 2.01)
+    assert wide["difference"][0] == (0.03, -0.01)  # its last data prediction is EDM's end at 0
+
+
+def test_an_interval_of_ones_own_is_no_papers():
+    """Of a paper that does not state its end, and by times of a VP path as by noise-to-signal ratios."""
+    cell = line("dpm-solver-3", 20, 3.0, model="sde-vp-ddpmpp-deep")
+    told = "t_end 1e-4, here 0.001"
+    assert any(told in note for note in placed(cell)[1])
+    nsr = cards()["sde-vp-ddpmpp-deep"].path.build().nsr(1e-4)
+    assert not any(told in note for row in ({"t_end": 1e-4}, {"sigma_min": nsr}) for note in placed(cell, **row)[1])
+    faces = line("scire:mode=singlestep_fixed", 10, 7.0, model="ddim-celeba64", grid="nsr")
+    assert placed(faces)[0]["difference"][0]
+    wide, notes = placed(faces, t_end=1e-4)
+    assert (wide["difference"][0], notes[0].rpartition(": ")[2]) == ((), "t_end not stated, here 0.0001.")
 
 
 @pytest.mark.parametrize("meaning", ["steps", "nominal", "depth"])
@@ -280,7 +294,10 @@ def test_what_counts_no_calls_forms_no_difference(meaning):
         (("ipndm", 10, "karras"), {"t_end": 0.01}, (2.77,), (), "t_end 0.002, here 0.01"),
         (("ipndm", 10, "karras"), {"sigma_min": 0.02}, (2.77,), (), "t_end 0.002, here 0.02"),
         (("ipndm", 10, "karras"), {"t_end": float("nan")}, (2.77,), (0.23,), ""),
-        (("ipndm", 10, "karras"), {"sigma_max": 40.0}, (2.77,), (), "sigma_max not stated, here 40"),
+        (("ipndm", 10, "karras"), {"sigma_max": 40.0}, (2.77,), (), "start not stated, here 40"),
+        (("ipndm", 10, "karras"), {"sigma_max": 80.0, "sigma_min": 0.002}, (2.77,), (0.23,), ""),
+        (("ipndm", 10, "karras"), {"threshold": 0.995, "threshold_max": 2.0}, (2.77,), (),
+         "threshold none, here quantile 0.995; threshold_max none, here 2"),
         (("ipndm", 10, "karras"), {"protocol.reference[inception-v3-compat]": "ffhq-train n=70000"}, (2.77,), (),
          "reference of CIFAR-10, here ffhq-train n=70000"),
         (("ipndm", 10, "karras"), {"protocol.reference[inception-v3-compat]": "edm-cifar10 n=50000"}, (2.77,), (0.23,),
@@ -320,6 +337,8 @@ def test_a_number_from_fewer_samples_is_shown_without_a_difference():
 
 
 def test_features_of_another_extractor_stand_beside_nothing():
+    assert kind_of("precision[cifar10-resnet]@1000") == "precision[cifar10-resnet]"
+    assert (kind_of("fid@1000"), kind_of("psnr")) == ("fid", "psnr")
     numbers = NUMBERS.assign(metric="precision")
     found = pd.DataFrame([
         line("ipndm", 10, 0.6, grid="karras", metric=f"precision[{name}]@50000") | {"cells": ("a",)}
