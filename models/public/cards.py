@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fastsample.datasets.files import read_small
 from fastsample.datasets.home import expanded
 from fastsample.datasets.names import guidance_words, nearest
+from fastsample.datasets.preprocessing import RECIPES
+from fastsample.datasets.references import published_references
 from fastsample.datasets.text import text_of
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES, CheckpointError, check_shape, embedded_models, faults_of
@@ -134,6 +136,7 @@ class Fid(_Table):
     """A reported value: a label, never a target.
 
     Attributes:
+        metric: FID, or EDM2's Frechet distance of DINOv2 features.
         value, sampler: what is reported, and how the samples were made.
         cfg_scale: the published scale s of classifier-free guidance u + s (c - u), c with the class and u without; the
             weight w that `--guidance` takes is s - 1.
@@ -141,6 +144,7 @@ class Fid(_Table):
         classifier_scale: of classifier guidance, as `--classifier-scale` takes it.
     """
 
+    metric: Literal["fid", "fd_dinov2"] = "fid"
     value: float = Field(gt=0)
     sampler: str
     cfg_scale: float | None = Field(default=None, ge=0)
@@ -156,7 +160,19 @@ class Fid(_Table):
         if self.classifier_scale is not None:
             scale = f"{self.classifier_scale:g}"
             told.append(f"classifier scale {scale}, here --classifier-scale {scale}")
-        return f"{self.value} ({'; '.join(told)})"
+        return f"{'' if self.metric == 'fid' else f'{self.metric} '}{self.value} ({'; '.join(told)})"
+
+
+def _known_recipe(name: str) -> str:
+    if name not in {*RECIPES, "?"}:
+        raise ValueError(f'{nearest(name, RECIPES, "preprocessing")}; "?" says that it is not known')
+    return name
+
+
+def _known_reference(name: str) -> str:
+    if name not in {*published_references(), "none"}:
+        raise ValueError(f'{nearest(name, published_references(), "reference")}; "none" says that there is none')
+    return name
 
 
 class Card(_Table):
@@ -183,7 +199,9 @@ class Card(_Table):
         guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
         classifier: id of the card of a classifier of its noisy images, for classifier guidance.
         data_range: what the network takes images to be.
-        data, recipe: data set and preprocessing of the training images; `reference` its published statistics.
+        data, recipe: data set and preprocessing of the training images, a name of
+            `fastsample.datasets.preprocessing.RECIPES`, or "?" where it is not known.
+        reference: id in `fastsample.datasets.references` of the statistics that samples are compared with, or "none".
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -218,8 +236,8 @@ class Card(_Table):
     data_range: Literal["[-1,1]", "[0,1]", "latent"] = "[-1,1]"
     labels: Labels = Labels()
     data: str
-    recipe: str
-    reference: str = ""
+    recipe: Annotated[str, AfterValidator(_known_recipe)]
+    reference: Annotated[str, AfterValidator(_known_reference)] = "none"
     papers: tuple[str, ...] = Field(description="arXiv ids of the model")
     used_by: tuple[str, ...] = ()
     fid: tuple[Fid, ...] = ()
