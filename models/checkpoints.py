@@ -24,6 +24,7 @@ from fastsample.datasets.home import expanded, sha256_of
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
 from fastsample.models.networks import registry
+from fastsample.models.public.file_kinds import wrong_file
 
 __all__ = [
     "MOST_CLASSES",
@@ -141,7 +142,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], Metadata]:
             described = (file.metadata() or {}).get("fastsample")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+        told = f"it is {kind}" if (kind := wrong_file(Path(path))) else error
+        raise CheckpointError(f"{path} cannot be read as safetensors: {told}") from error
     if described is None:
         raise CheckpointError(f"{path} carries no fastsample metadata")
     try:

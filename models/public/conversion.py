@@ -30,7 +30,8 @@ from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
 from fastsample.models.networks.edm_arguments import with_defaults
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public.cards import Card, Network
+from fastsample.models.public.card_tables import Network
+from fastsample.models.public.cards import Card
 from fastsample.models.public.entries import inside, preferred
 from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.manifest import Manifest, converted, made_for, own_first_stage

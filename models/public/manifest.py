@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from fastsample.datasets.home import sha256_of
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.public.cards import Card, Network
+from fastsample.models.public.card_tables import Network
+from fastsample.models.public.cards import Card
 from fastsample.models.public.known import current_sha256, from_elsewhere, target_of
 from fastsample.models.public.readers import Layout
 

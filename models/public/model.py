@@ -19,7 +19,8 @@ from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser, Prediction
 from fastsample.models.networks.edm_precond import edm_coefficients
 from fastsample.models.path import DiscreteVP, Path
-from fastsample.models.public.cards import Card, Time, card_named
+from fastsample.models.public.card_tables import Time
+from fastsample.models.public.cards import Card, card_named
 from fastsample.models.public.conversion import Converted, open_converted
 from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import identity

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsample.datasets import images as module
 from fastsample.datasets.image_set import DatasetError
 from fastsample.datasets.images import dataset_named, dataset_names
+from fastsample.datasets.sets import cifar10 as module
 
 
 @pytest.fixture(scope="module")

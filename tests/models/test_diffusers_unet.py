@@ -7,7 +7,8 @@ import torch
 from diffusers import UNet2DModel
 
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.public.cards import Network, card_named
+from fastsample.models.public.card_tables import Network
+from fastsample.models.public.cards import card_named
 from fastsample.models.public.conversion import open_converted
 from fastsample.models.public.fetch import fetch
 

@@ -235,6 +235,14 @@ def test_what_wrappers_add_to_names(prefix, count, own, converted):
     assert_same(found, own)
 
 
+def test_the_reader_alone_takes_wrappers_off(own, tmp_path):
+    """Of names that no network is compared with."""
+    for count in ("n_averaged", "_orig_mod.n_averaged"):
+        wrapped = {f"_orig_mod.module._orig_mod.{name}": tensor for name, tensor in own.items()}
+        torch.save({count: torch.tensor(3)} | wrapped, tmp_path / "file.pt")
+        assert_same(read_weights(tmp_path / "file.pt", "state-dict").tensors, own)
+
+
 def test_wrappers_inside_names(own, converted):
     inner = {name.replace("enc.", "enc._orig_mod.", 1).replace("dec.", "dec._checkpoint_wrapped_module.", 1): tensor
              for name, tensor in own.items()}  # fmt: skip
@@ -279,6 +287,7 @@ def optimizer(own):
     ("taken", "content"),
     [
         ("ema", lambda own: {"model": without(own), "ema": own, "opt": optimizer(own), "args": argparse.Namespace()}),
+        ("swa_model", lambda own: {"model": without(own), "swa_model": own}),
         ("model_ema", lambda own: {"state_dict": without(own), "model_ema": own, "rng": torch.get_rng_state()}),
         ("model", lambda own: {"model": own, "optimizer": optimizer(own), "scheduler": {"base_lrs": [1e-4]}}),
         ("net", lambda own: {"net": own, "vae": without(own), "loss": {"logvar": torch.zeros(1)}}),

@@ -7,7 +7,7 @@ import pytest
 from fastsample.models.catalogue import open_model
 from fastsample.models.path import VPLinear
 from fastsample.results.store import Store
-from fastsample.solvers import grids
+from fastsample.solvers import grids, solver
 from fastsample.solvers.grids import GridError, SettingError
 from fastsample.solvers.learned.starts import Start
 from fastsample.solvers.solver import solvers
@@ -37,12 +37,12 @@ def test_a_sentence_is_written_in_one_way(text, canonical):
 
 
 def test_every_variant_of_every_solver_is_read_back():
-    for solver in solvers().values():
-        for options in (*solver.variants, {"denoise": True, "afs": True}):
-            spec = Spec.parse(str(Spec(solver.name, options)))
+    for one in solvers().values():
+        for options in (*one.variants, {"denoise": True, "afs": True}):
+            spec = Spec.parse(str(Spec(one.name, options)))
             assert spec.options == options
-            assert spec.settings == solver.settings(options)
-            assert list(spec.options) == [key for key in solver.known_options if key in options]
+            assert spec.settings == one.settings(options)
+            assert list(spec.options) == [key for key in one.known_options if key in options]
 
 
 def test_a_grid_of_a_file_is_named_by_its_content(tmp_path):
@@ -72,14 +72,14 @@ def test_the_plan_of_a_learned_solver_is_its_table():
 
 def test_no_option_of_a_registered_solver_takes_any_number():
     """Its range says which, or it is one of a few; and infinity and no number are none."""
-    for solver in solvers().values():
-        for key, default in solver.known_options.items():
+    for one in solvers().values():
+        for key, default in one.known_options.items():
             if isinstance(default, bool) or not isinstance(default, int | float):
                 continue
-            assert key in solver.ranges or key in solver.choices, (solver.name, key)
+            assert key in one.ranges or key in one.choices, (one.name, key)
             for value in ("nan", "inf", "-inf", "1e300", "-1e300"):
                 with pytest.raises(SettingError):
-                    Spec.parse(f"{solver.name}:{key}={value}")
+                    Spec.parse(f"{one.name}:{key}={value}")
 
 
 GRID = '''
@@ -103,3 +103,16 @@ def test_a_grid_is_added_by_one_file(tmp_path, monkeypatch):
     assert command(*words, "--solver", "ddim@cubic:k=2,euler", "--grid", "cubic").code == 0
     assert sorted(row.grid for row in Store(tmp_path / "s").rows()) == ["cubic", "cubic:k=2"]
     assert "k is a number from 1 to 5" in command(*words, "--grid", "cubic:k=9").err
+
+
+def test_a_number_without_a_range_is_finite(monkeypatch):
+    def shrink(denoiser, x, times, *, k: float = 1.0):
+        """Nothing but a factor."""
+        return k * x
+
+    monkeypatch.setattr(solver, "_SOLVERS", dict(solver._SOLVERS))
+    solver.register("shrink", solver.Facts(title="", paper="", coordinate="x0", order=0))(shrink)
+    assert Spec.parse("shrink:k=3").settings["k"] == 3.0
+    for value in ("nan", "inf"):
+        with pytest.raises(SettingError, match=f"k is a number, not {value}"):
+            Spec.parse(f"shrink:k={value}")

@@ -11,7 +11,7 @@ from fastsample.models.analytic import ring_mixture
 from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.path import DiscreteVP, LinearFlow, VPCosine, VPLinear, zero_terminal_snr
-from fastsample.models.public.cards import NoisePath
+from fastsample.models.public.card_tables import NoisePath
 from fastsample.solvers.exports.diffusers import TableScheduler
 from fastsample.solvers.exports.torch_file import to_python
 from fastsample.solvers.k_diffusion import register_k_diffusion
