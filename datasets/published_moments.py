@@ -1,7 +1,7 @@
 """Reference statistics as other projects publish them, read without executing anything, and written for them.
 
-`fastsample.datasets.references` lists the files. None of them says which network made its features, and two networks
-can have the same number of them, so the extractor is always named by the reader and compared by name.
+`references.toml` lists the files. None of them says which network made its features, and two networks can have
+the same number of them, so the extractor is always named by the reader and compared by name.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import math
 import reprlib
+import tomllib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,43 @@ from fastsample.datasets.files import write_atomically
 from fastsample.datasets.moments import MOST_FEATURES, FeatureMoments, ReferenceError, check_moments
 from fastsample.datasets.pickles import InertUnpickler
 
-__all__ = ["PublishedStats", "read_stats", "write_stats"]
+__all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
 
 _FEATURES = ("pool_3", "feats")  # arrays [n, d] in the files of Score-SDE and of clean-fid's KID
 _MOST = f"more than {MOST_FEATURES:,} features, which nothing here makes"
 _STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
+
+
+class PublishedReference(NamedTuple):
+    """An entry of `references.toml`: where a file is, what it was made of, and by which extractor.
+
+    Attributes:
+        data, preprocessing: the images, as a model's card names them, and their recipe; "?" where it is not stated.
+        count, url: of the images and the file; 0 and "" where none is known, and a person finds `file` on `page`.
+    """
+
+    id: str
+    data: str
+    preprocessing: str
+    extractor: str
+    format: str
+    count: int = 0  # type: ignore[assignment]
+    url: str = ""
+    page: str = ""
+    file: str = ""
+    note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the file is, for a person."""
+        return self.url or f"{self.file or 'a file'} on {self.page} (in a browser)"
+
+
+@cache
+def published_references() -> list[PublishedReference]:
+    """The known files."""
+    table = tomllib.loads((Path(__file__).parent / "references.toml").read_text("utf-8"))
+    return [PublishedReference(name, **entry) for name, entry in table.items()]
 
 
 @dataclass(frozen=True)
@@ -36,7 +69,6 @@ class PublishedStats:
     """Statistics of a published file.
 
     Attributes:
-        path: the file.
         mu, sigma: float64 [d] and [d, d].
         extractor: what made the features, as the reader was told.
         n: number of images, where the file tells it; else 0.
@@ -90,8 +122,7 @@ def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> Publish
     n - 1.
 
     Args:
-        path: the file.
-        extractor: what made the features; see `fastsample.datasets.references`.
+        extractor: what made the features; see `published_references`.
         metric: "fid" or "fd_dinov2", for EDM2's files.
 
     Raises:

@@ -9,7 +9,7 @@ import fastsample.bench.metrics.measures  # noqa: F401 - registers the metrics
 from fastsample.datasets.images import dataset_names
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS
-from fastsample.datasets.references import PublishedReference, published_references
+from fastsample.datasets.published_moments import PublishedReference, published_references
 from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
 from fastsample.models.training.recipe import Recipe, command_of, recipes
@@ -43,7 +43,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
         "metrics": lambda: (("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]),
-        "references": lambda: (_REFERENCE, list(map(_reference, published_references().values()))),
+        "references": lambda: (_REFERENCE, list(map(_reference, published_references()))),
     }
     if what not in kinds:
         raise ValueError(nearest(what, list(kinds), "list"))

@@ -19,7 +19,7 @@ from fastsample.datasets.files import read_small
 from fastsample.datasets.home import expanded
 from fastsample.datasets.names import nearest
 from fastsample.datasets.preprocessing import RECIPES
-from fastsample.datasets.references import published_references
+from fastsample.datasets.published_moments import published_references
 from fastsample.datasets.text import text_of
 from fastsample.models.checkpoints import CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.convention import Convention
@@ -41,8 +41,9 @@ def _known_recipe(name: str) -> str:
 
 
 def _known_reference(name: str) -> str:
-    if name not in {*published_references(), "none"}:
-        raise ValueError(f'{nearest(name, published_references(), "reference")}; "none" says that there is none')
+    known = [entry.id for entry in published_references()]
+    if name not in [*known, "none"]:
+        raise ValueError(f'{nearest(name, known, "reference")}; "none" says that there is none')
     return name
 
 
@@ -73,7 +74,7 @@ class Card(Table):
         data_range: what the network takes images to be.
         data, recipe: data set and preprocessing of the training images, a name of
             `fastsample.datasets.preprocessing.RECIPES`, or "?" where it is not known.
-        reference: id in `fastsample.datasets.references` of the statistics that samples are compared with, or "none".
+        reference: id in datasets/references.toml of the statistics that samples are compared with, or "none".
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastsample.datasets.references import published_references
+from fastsample.datasets.published_moments import published_references
 from fastsample.models.public.cards import Card
 from fastsample.models.public.known import current_sha256, identity, target_of
 from fastsample.models.public.manifest import existing
@@ -51,7 +51,7 @@ def _prepared(recipe: str) -> str:
 def _reference(name: str) -> str:
     if name == "none":
         return "none"
-    entry = published_references()[name]
+    entry = next(entry for entry in published_references() if entry.id == name)
     images = f"{f'{entry.count:,} ' if entry.count else ''}images of {entry.data}, {_prepared(entry.preprocessing)}"
     return f"{name}: {entry.place}\n{entry.extractor} features of {images}"
 

@@ -12,8 +12,7 @@ import torch
 from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.moments import ReferenceError
 from fastsample.datasets.preprocessing import RECIPES
-from fastsample.datasets.published_moments import read_stats, write_stats
-from fastsample.datasets.references import published_references
+from fastsample.datasets.published_moments import published_references, read_stats, write_stats
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.standard_normal((1500, 6)) @ RNG.standard_normal((6, 6)) + 3).astype(np.float32)
@@ -197,8 +196,8 @@ def test_absent_and_other_files_are_refused(tmp_path):
 
 def test_the_list_of_published_files_is_whole():
     entries = published_references()
-    assert len({(entry.url, entry.page, entry.file, entry.data) for entry in entries.values()}) == len(entries) > 20
-    for entry in entries.values():
+    assert len({(entry.url, entry.page, entry.file, entry.data) for entry in entries}) == len(entries) > 20
+    for entry in entries:
         assert (entry.url or entry.page).startswith("https://")
         assert entry.preprocessing in {*RECIPES, "?"}
         assert entry.count >= 0

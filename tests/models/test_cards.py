@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastsample.datasets.preprocessing import RECIPES
-from fastsample.datasets.references import published_references
+from fastsample.datasets.published_moments import published_references
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.networks.registry import build_network
 from fastsample.models.public.cards import card_named, cards
@@ -22,7 +22,7 @@ TABLES = {name: table for file in FILES for name, table in tomllib.loads(file.re
 @pytest.mark.parametrize("name", cards())
 def test_every_card_has_a_reference_and_a_preprocessing(name):
     """Both exist, or are said not to, by the card or the one that it is like; where they differ, a note says why."""
-    card, known = card_named(name), published_references()
+    card, known = card_named(name), {entry.id: entry for entry in published_references()}
     assert card.recipe in {*RECIPES, "?"}
     assert (card.recipe == "?") <= (card.path is None)
     if RECIPES.get(card.recipe, RECIPES["as-is"]).side:
