@@ -6,6 +6,7 @@ account, an agreement or hundreds of gigabytes, so a missing set says what to fe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -177,7 +178,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         "celebahq256",
     ),
-    **{name: Benchmark(_FFHQ, name) for name in ("ffhq64", "ffhq256-ldm")},
+    **{name: Benchmark(_FFHQ, name) for name in ("ffhq64", "ffhq256", "ffhq256-ldm")},
     "afhqv2-64": Benchmark(
         Source(
             "AFHQv2, 15,803 animal faces", "afhqv2", _WHOLE, _flat,
@@ -188,9 +189,16 @@ BENCHMARKS: dict[str, Benchmark] = {
     **{
         f"lsun-{short}256-{style}": Benchmark(_lsun(scene, count), f"lsun256-{style}")
         for short, scene, count in (("bedroom", "bedroom", "3,033,042"), ("church", "church_outdoor", "126,227"))
-        for style in ("adm", "ldm", "ddim")
+        for style in ("adm", "ldm", "ddim", "score-sde")
     },
-    **{name: Benchmark(_IMAGENET, name) for name in ("imagenet64-adm", "imagenet64-edm", "imagenet256-adm")},
+    **{name: Benchmark(_IMAGENET, name) for name in RECIPES if re.fullmatch(r"imagenet\d+-(adm|edm)", name)},
+    "afhq256": Benchmark(
+        Source(
+            "AFHQ, 5,153 cats", "afhq", {"train": "train/cat"}, _flat,
+            "Unpack afhq.zip of https://github.com/clovaai/stargan-v2 into HOME.",
+        ),
+        "afhq256",
+    ),
     "imagenet64-box": Benchmark(
         Source(
             "downsampled ImageNet, as distributed", "imagenet64", _HALVES, _classes,

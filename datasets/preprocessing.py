@@ -99,13 +99,13 @@ def _halve(side: int) -> Step:
     return halve
 
 
-def _bilinear(side: int, antialias: bool) -> Step:
-    """Bilinear on floats, rounded once, as TensorFlow (antialiased) or OpenCV (not) do it."""
+def _on_floats(side: int, mode: str, antialias: bool, cut: bool = False) -> Step:
+    """On floats, as TensorFlow (antialiased) or OpenCV (not) do it; rounded once at the end, or cut off there."""
 
     def resize(image: Image) -> Image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-        small = F.interpolate(pixels, (side, side), mode="bilinear", antialias=antialias)[0]
-        return fromarray(small.round().to(torch.uint8).permute(1, 2, 0).numpy())
+        small = F.interpolate(pixels, (side, side), mode=mode, antialias=antialias)[0].clamp(0, 255)
+        return fromarray((small if cut else small.round()).to(torch.uint8).permute(1, 2, 0).numpy())
 
     return resize
 
@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "celeba64-140": Recipe(
         "centre 140x140, antialiased bilinear on floats to 64: NCSN, Score-SDE",
-        (_centre(140), _bilinear(64, antialias=True)), 64, _CELEBA,
+        (_centre(140), _on_floats(64, "bilinear", antialias=True)), 64, _CELEBA,
     ),
     "celeba64-148": Recipe(
         "centre 148x148, bilinear to 64: VAE and GAN line, some flow papers",
@@ -151,21 +151,36 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ffhq64": Recipe("Lanczos to 64, no crop: EDM", (_resize(64, Resampling.LANCZOS),), 64),
     "afhqv2-64": Recipe("Lanczos to 64, no crop: EDM", (_resize(64, Resampling.LANCZOS),), 64),
-    "ffhq256-ldm": Recipe("bilinear without antialiasing to 256: LDM", (_bilinear(256, antialias=False),), 256),
+    # Of the files of 256x256 that ship with FFHQ, ffhq-r08.tfrecords.
+    "ffhq256": Recipe("area to 256: Score-SDE, clean-fid", (_resize(256, Resampling.BOX),), 256),
+    "ffhq256-ldm": Recipe(
+        "bilinear without antialiasing to 256: LDM", (_on_floats(256, "bilinear", antialias=False),), 256
+    ),
+    "afhq256": Recipe("bilinear to 256: Rectified Flow", (_resize(256, Resampling.BILINEAR),), 256),
     "lsun256-adm": Recipe(
         "short side to 256 by area, centre crop: guided diffusion, consistency models",
         (_short_side(256, Resampling.BOX), _centre(256)), 256,
     ),
     "lsun256-ldm": Recipe(
-        "centre square, bicubic to 256: LDM, Score-SDE", (_centre(), _resize(256, Resampling.BICUBIC)), 256
+        "centre square, bicubic to 256: LDM", (_centre(), _resize(256, Resampling.BICUBIC)), 256
+    ),
+    "lsun256-score-sde": Recipe(
+        "centre square, antialiased bicubic on floats to 256, cut off: Score-SDE, Rectified Flow",
+        (_centre(), _on_floats(256, "bicubic", antialias=True, cut=True)), 256,
     ),
     "lsun256-ddim": Recipe(
         "torchvision's Resize(256) and CenterCrop(256), bilinear: DDIM", (_torchvision(256),), 256
     ),
-    "imagenet64-adm": Recipe("2x2 averages, bicubic to short side 64, centre crop: guided diffusion", _adm(64), 64),
+    "imagenet64-adm": Recipe(
+        "2x2 averages, bicubic to short side 64, centre crop: guided diffusion, EDM2", _adm(64), 64
+    ),
     "imagenet64-edm": Recipe("centre square, Lanczos to 64: EDM", (_centre(), _resize(64, Resampling.LANCZOS)), 64),
     "imagenet64-box": Recipe("as distributed at 64x64 (area): iDDPM", (), 64),
+    "imagenet128-adm": Recipe("2x2 averages, bicubic to short side 128, centre crop: guided diffusion", _adm(128), 128),
     "imagenet256-adm": Recipe(
         "2x2 averages, bicubic to short side 256, centre crop: guided diffusion, DiT, SiT, LDM", _adm(256), 256
+    ),
+    "imagenet512-adm": Recipe(
+        "2x2 averages, bicubic to short side 512, centre crop: guided diffusion, DiT, EDM2", _adm(512), 512
     ),
 }  # fmt: skip

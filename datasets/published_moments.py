@@ -33,20 +33,35 @@ _STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
 
 
 class PublishedReference(NamedTuple):
-    """An entry of `references.toml`: where a file is, what it was made of, and by which extractor."""
+    """An entry of `references.toml`: where a file is, what it was made of, and by which extractor.
+
+    Attributes:
+        data, preprocessing: the images, as a model's card names them, and their recipe; "?" where it is not stated.
+        count, url: of the images and the file; 0 and "" where none is known, and a person finds `file` on `page`.
+    """
 
     id: str
-    dataset: str
+    data: str
+    preprocessing: str
     extractor: str
     format: str
-    url: str
-    note: str
+    count: int = 0  # type: ignore[assignment]
+    url: str = ""
+    page: str = ""
+    file: str = ""
+    note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the file is, for a person."""
+        return self.url or f"{self.file or 'a file'} on {self.page} (in a browser)"
 
 
+@cache
 def published_references() -> list[PublishedReference]:
     """The known files."""
     table = tomllib.loads((Path(__file__).parent / "references.toml").read_text("utf-8"))
-    return [PublishedReference(name, **{"note": ""} | entry) for name, entry in table.items()]
+    return [PublishedReference(name, **entry) for name, entry in table.items()]
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,6 @@ class PublishedStats:
     """Statistics of a published file.
 
     Attributes:
-        path: the file.
         mu, sigma: float64 [d] and [d, d].
         extractor: what made the features, as the reader was told.
         n: number of images, where the file tells it; else 0.
@@ -108,7 +122,6 @@ def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> Publish
     n - 1.
 
     Args:
-        path: the file.
         extractor: what made the features; see `published_references`.
         metric: "fid" or "fd_dinov2", for EDM2's files.
 

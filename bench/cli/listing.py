@@ -43,11 +43,19 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
         "metrics": lambda: (("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]),
-        "references": lambda: (PublishedReference._fields, list(published_references())),
+        "references": lambda: (_REFERENCE, list(map(_reference, published_references()))),
     }
     if what not in kinds:
         raise ValueError(nearest(what, list(kinds), "list"))
     return kinds[what]()
+
+
+_REFERENCE = ("reference", "data", "preprocessing", "images", "extractor", "format", "file", "note")
+
+
+def _reference(entry: PublishedReference) -> tuple[str, ...]:
+    count = f"{entry.count:,}" if entry.count else "?"
+    return entry.id, entry.data, entry.preprocessing, count, entry.extractor, entry.format, entry.place, entry.note
 
 
 _SOLVER = ("solver", "title", "order", "paper", "grid")

@@ -117,6 +117,7 @@ class Fid(Table):
     """A reported value: a label, never a target.
 
     Attributes:
+        metric: FID, or EDM2's Frechet distance of DINOv2 features.
         value, sampler: what is reported, and how the samples were made.
         cfg_scale: the published scale s of classifier-free guidance u + s (c - u), c with the class and u without; the
             weight w that `--guidance` takes is s - 1.
@@ -124,6 +125,7 @@ class Fid(Table):
         classifier_scale: of classifier guidance, as `--classifier-scale` takes it.
     """
 
+    metric: Literal["fid", "fd_dinov2"] = "fid"
     value: float = Field(gt=0)
     sampler: str
     cfg_scale: float | None = Field(default=None, ge=0)
@@ -139,4 +141,4 @@ class Fid(Table):
         if self.classifier_scale is not None:
             scale = f"{self.classifier_scale:g}"
             told.append(f"classifier scale {scale}, here --classifier-scale {scale}")
-        return f"{self.value} ({'; '.join(told)})"
+        return f"{'' if self.metric == 'fid' else f'{self.metric} '}{self.value} ({'; '.join(told)})"

@@ -18,6 +18,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from fastsample.datasets.files import read_small
 from fastsample.datasets.home import expanded
 from fastsample.datasets.names import nearest
+from fastsample.datasets.preprocessing import RECIPES
+from fastsample.datasets.published_moments import published_references
 from fastsample.datasets.text import text_of
 from fastsample.models.checkpoints import CheckpointError, check_shape, embedded_models, faults_of
 from fastsample.models.convention import Convention
@@ -30,6 +32,19 @@ __all__ = ["Card", "card_named", "cards", "is_shipped"]
 _SHIPPED = Path(__file__).parents[1] / "cards"
 _MOST_BYTES = 2**20  # of a file of cards; the longest that ships has 13,000
 _OWN = ("title", "urls", "page", "file", "member", "md5", "sha256", "size_mb", "fid", "note")
+
+
+def _known_recipe(name: str) -> str:
+    if name not in {*RECIPES, "?"}:
+        raise ValueError(f'{nearest(name, RECIPES, "preprocessing")}; "?" says that it is not known')
+    return name
+
+
+def _known_reference(name: str) -> str:
+    known = [entry.id for entry in published_references()]
+    if name not in [*known, "none"]:
+        raise ValueError(f'{nearest(name, known, "reference")}; "none" says that there is none')
+    return name
 
 
 class Card(Table):
@@ -57,7 +72,9 @@ class Card(Table):
         guided_channels: classifier-free guidance acts on the first so many channels; 0 for all.
         classifier: id of the card of a classifier of its noisy images, for classifier guidance.
         data_range: what the network takes images to be.
-        data, recipe: data set and preprocessing of the training images; `reference` its published statistics.
+        data, recipe: data set and preprocessing of the training images, a name of
+            `fastsample.datasets.preprocessing.RECIPES`, or "?" where it is not known.
+        reference: id in datasets/references.toml of the statistics that samples are compared with, or "none".
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -92,8 +109,8 @@ class Card(Table):
     data_range: Literal["[-1,1]", "[0,1]", "latent"] = "[-1,1]"
     labels: Labels = Labels()
     data: str
-    recipe: str
-    reference: str = ""
+    recipe: Annotated[str, AfterValidator(_known_recipe)]
+    reference: Annotated[str, AfterValidator(_known_reference)] = "none"
     papers: tuple[str, ...] = Field(description="arXiv ids of the model")
     used_by: tuple[str, ...] = ()
     fid: tuple[Fid, ...] = ()

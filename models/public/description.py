@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastsample.datasets.published_moments import published_references
 from fastsample.models.public.cards import Card
 from fastsample.models.public.known import current_sha256, identity, target_of
 from fastsample.models.public.manifest import existing
@@ -30,17 +31,29 @@ def describe(card: Card, home: Path) -> list[tuple[str, str]]:
         ("network", card.network.name),
         ("path", card.path.name if card.path else "none: it is not sampled by itself"),
         ("output", card.output),
-        ("images", f"{'x'.join(map(str, card.image_shape))}, {card.data}, prepared as {card.recipe}"),
+        ("images", f"{'x'.join(map(str, card.image_shape))}, {card.data}, {_prepared(card.recipe)}"),
         ("labels", f"{card.labels.kind}, {card.labels.classes} classes" if card.labels.classes else "none"),
         ("guidance", _guidance(card)),
         ("classifier", f"{card.classifier}; --classifier-scale S" if card.classifier else ""),
-        ("reference", card.reference or "none published by the authors"),
+        ("reference", _reference(card.reference)),
         ("FID", "\n".join(map(str, card.fid)) or "none reported"),
         ("papers", ", ".join(card.papers)),
         ("used by", ", ".join(card.used_by) or "nothing known"),
         ("note", card.note),
     ]
     return [(subject, text) for subject, text in said if text]
+
+
+def _prepared(recipe: str) -> str:
+    return "how they were prepared is not known" if recipe == "?" else f"prepared as {recipe}"
+
+
+def _reference(name: str) -> str:
+    if name == "none":
+        return "none"
+    entry = next(entry for entry in published_references() if entry.id == name)
+    images = f"{f'{entry.count:,} ' if entry.count else ''}images of {entry.data}, {_prepared(entry.preprocessing)}"
+    return f"{name}: {entry.place}\n{entry.extractor} features of {images}"
 
 
 def _guidance(card: Card) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.moments import ReferenceError
+from fastsample.datasets.preprocessing import RECIPES
 from fastsample.datasets.published_moments import published_references, read_stats, write_stats
 
 RNG = np.random.default_rng(0)
@@ -195,9 +196,11 @@ def test_absent_and_other_files_are_refused(tmp_path):
 
 def test_the_list_of_published_files_is_whole():
     entries = published_references()
-    assert len({entry.id for entry in entries}) == len({entry.url for entry in entries}) == len(entries) > 20
+    assert len({(entry.url, entry.page, entry.file, entry.data) for entry in entries}) == len(entries) > 20
     for entry in entries:
-        assert entry.url.startswith("https://")
+        assert (entry.url or entry.page).startswith("https://")
+        assert entry.preprocessing in {*RECIPES, "?"}
+        assert entry.count >= 0
         assert entry.extractor in ("inception-v3-compat", "pytorch-fid", "clean-fid", "tfhub-inception")
         assert entry.format.split()[0] in ("npz", "pickle")
 

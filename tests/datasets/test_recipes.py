@@ -36,6 +36,7 @@ def cropped(name, image):
         ("celeba64-178", (20, 197), (0, 177)),
         ("imagenet64-edm", (20, 197), (0, 177)),
         ("lsun256-ldm", (20, 197), (0, 177)),
+        ("lsun256-score-sde", (20, 197), (0, 177)),
     ],
 )
 def test_windows(name, rows, columns):
@@ -76,6 +77,9 @@ def test_filters():
     assert (RECIPES["celeba64-ddim"](face).float() - ddim).abs().max() < 1.1
     assert torch.equal(RECIPES["celeba64-140"](face), floats((19, 39, 159, 179), "bilinear", 64).round().byte())
     assert (RECIPES["lsun256-ldm"](face).float() - floats((0, 20, 178, 198), "bicubic", 256)).abs().max() < 1.6
+    cut = floats((0, 20, 178, 198), "bicubic", 256)
+    assert torch.equal(RECIPES["lsun256-score-sde"](face), cut.byte())
+    assert (cut - cut.byte()).max() > 0.9
     big = smooth(1024, 1024)
     x = torch.from_numpy(np.array(big)).permute(2, 0, 1).float()
     assert (RECIPES["celebahq256"](big).float() - F.avg_pool2d(x, 4)).abs().max() < 1.1
