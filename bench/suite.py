@@ -6,7 +6,6 @@ import warnings
 from functools import cache
 
 from fastsample.bench.limits import TABLE_NFE
-from fastsample.datasets.published_moments import published_references
 from fastsample.models.catalogue import shipped_path
 from fastsample.models.path import Path
 from fastsample.models.public.cards import card_named, is_shipped
@@ -41,8 +40,7 @@ def _t_of_nsr(model: str, nsr: float) -> float:
 
 @cache
 def _reference(model: str) -> str:
-    told = card_named(model).reference if is_shipped(model) else ""
-    return next((entry.id for entry in published_references() if entry.url == told), told)
+    return card_named(model).reference if is_shipped(model) else ""
 
 
 @cache

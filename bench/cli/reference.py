@@ -75,7 +75,7 @@ def info(
     file, lines = expanded(what), list[tuple[str, str]]()
     if not file.is_file():
         entry = reference_named(what)
-        lines, file = list(zip(entry._fields, entry, strict=True)), place_of(entry, data_home())
+        lines, file = [(name, str(value)) for name, value in entry._asdict().items()], place_of(entry, data_home())
     if file.is_file():
         stats = read_stats(file, "")
         lines += [("file", str(file)), ("sha256", sha256_of(file)), ("features", str(len(stats.mu)))]

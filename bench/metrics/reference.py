@@ -94,11 +94,9 @@ def reference_set(asked: str | None, model: Model, console: Console | None = Non
     if asked:
         return _asked(asked, console)
     if model.reference and model.reference != "none":
-        entries = {key: entry for entry in published_references() for key in (entry.id, entry.url)}
+        entries = {entry.id: entry for entry in published_references()}
         if model.reference not in entries:
-            raise MetricUnavailable(
-                f"its card names the reference {model.reference!r}, which `list references` has not"
-            )
+            raise MetricUnavailable(f"its card names {model.reference!r}, which `list references` does not have")
         return _published(entries[model.reference], console)
     data = data_set(model.data)
     if model.reference == "none" or data not in dataset_names():
@@ -190,18 +188,22 @@ def _computed(images: Images, seen: Seen) -> ReferenceStats:
     return moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
 
 
+def _kept(cached: Path, images: Callable[[], Images], seen: Seen) -> ReferenceStats:
+    """What was computed of these images before, or is computed now and kept."""
+    try:
+        return ReferenceStats.load(cached)
+    except ReferenceError:
+        stats = _computed(images(), seen)
+        keep(cached, stats.save)
+        return stats
+
+
 def _of_images(spec: str) -> ReferenceSet:
     """Images of one's own; what is computed of them is kept by their names, sizes and times of change."""
 
     def moments(seen: Seen) -> Known:
-        images = _images(spec, "train")
         cached = data_home() / "reference" / f"images-{_state(spec)[:16]}@{seen.name}-{seen.sha256[:12]}.npz"
-        try:
-            stats = ReferenceStats.load(cached)
-        except ReferenceError:
-            stats = _computed(images, seen)
-            keep(cached, stats.save)
-        return _told(stats)
+        return _told(_kept(cached, lambda: _images(spec, "train"), seen))
 
     return ReferenceSet(spec, moments, lambda: _images(spec, "train"))
 
@@ -247,7 +249,12 @@ def _published(entry: PublishedReference, console: Console | None) -> ReferenceS
 def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
     """The moments of a file if the extractor is the one that made it, else those of the images that are with it."""
     if seen.name != extractor:
-        return _told(_computed(images(), seen))
+        cached = data_home() / "reference" / f"{file.name}-{sha256_of(file)[:12]}@{seen.name}-{seen.sha256[:12]}.npz"
+        try:
+            return _told(_kept(cached, images, seen))
+        except MetricUnavailable as error:
+            why = f"{title} holds features of {extractor}, from which a distance of those of {seen.name} means nothing"
+            raise MetricUnavailable(f"{why}; {error}") from None
     if seen.weights:
         raise MetricUnavailable(f"{title} was made by the published weights of {extractor}, and those here are others")
     try:
@@ -262,7 +269,7 @@ def _packed(file: Path, title: str, entry: PublishedReference | None) -> Images:
     try:
         return packed_images(title, "train", file, "as-is")
     except DatasetError:
-        data = entry.dataset.split()[0] if entry else ""
-        if data in dataset_names():
-            return _images(data, "train")
+        for name in (entry.preprocessing, entry.data) if entry else ():
+            if name in dataset_names():
+                return _images(name, "train")
     raise MetricUnavailable(f"{title} has no images ({PACK} of an npz), and those of its data set are not known here")

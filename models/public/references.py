@@ -31,7 +31,7 @@ def reference_named(name: str) -> PublishedReference:
 
 def place_of(entry: PublishedReference, home: Path) -> Path:
     """Where the file of an entry is kept, and where a person can put it by hand."""
-    name = Path(unquote(urlsplit(entry.url).path)).name or "statistics.npz"
+    name = entry.file or Path(unquote(urlsplit(entry.url).path)).name or "statistics.npz"
     return home / "references-published" / entry.id / name
 
 
@@ -42,16 +42,18 @@ def reference_file(entry: PublishedReference, home: Path, console: Console | Non
         DownloadError: if it cannot be had, or is not the one that was first seen; the message says where to put it.
     """
     console, file = console or Console(quiet=True), place_of(entry, home)
-    by_hand = f"by hand: take it from {entry.url} and save it as {file}"
+    by_hand = f"by hand: take {entry.place} and save it as {file}"
     if not file.is_file():
-        if not entry.url.startswith(("https://", "http://")):
+        if not entry.url:
             raise DownloadError(f"the reference {entry.id} is not here; {by_hand}.")
         part = file.with_name(f"{file.name}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with locked(lock_of(file)):
                 if not file.is_file():
-                    console.print(f"reference {entry.id}: {entry.dataset}", markup=False, highlight=False)
+                    console.print(
+                        f"reference {entry.id}: {entry.data}, {entry.preprocessing}", markup=False, highlight=False
+                    )
                     transfer(entry.url, part, console, wait)
                     part.replace(file)
                     origin_file(part).unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def faces(inception_weights, server, tmp_path, monkeypatch):
     """A model of faces, whose reference is on a server; the weights of Inception count as the published ones."""
     monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
     entry = PublishedReference(
-        "faces8", "faces 8x8", INCEPTION, "npz mu sigma", f"http://127.0.0.1:{server.server_address[1]}/faces8.npz", ""
+        "faces8", "faces", "?", INCEPTION, "npz mu sigma", 8, f"http://127.0.0.1:{server.server_address[1]}/faces8.npz"
     )
     monkeypatch.setattr(reference, "published_references", lambda: [entry])
     stats = fid_features_to_statistics(features_of(IMAGES, inception_weights))
