@@ -48,6 +48,8 @@ class Model:
         conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
         weights: of public models, whether they are the published ones, in words.
+        guide: the model that guides it, with its hashes; "" where none does.
+        guided_within: (low, high) noise-to-signal ratios between which guidance acts; None for no limit.
     """
 
     id: str
@@ -64,6 +66,8 @@ class Model:
     conditions: str = ""
     classifier: str = ""
     weights: str = ""
+    guide: str = ""
+    guided_within: tuple[float | None, float | None] = (None, None)
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
