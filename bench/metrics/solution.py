@@ -154,6 +154,6 @@ def reference_for(model: Model, seed: int, protocol: Protocol, device: str) -> R
         "labels": protocol.labels if model.num_classes else "", **protocol.altered,
     }  # fmt: skip
     if model.guide or model.guided_within != (None, None):
-        facts |= {"guide": model.guide, "guided within": model.guided_within}
+        facts |= {"guide": model.guide, "guidance_low": model.guided_within[0], "guidance_high": model.guided_within[1]}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return Reference(key, data_home() / "references" / key, steps, double, integrator)
