@@ -80,7 +80,7 @@ class Request(Protocol):
         if (scale := values.pop("cfg", None)) is not None:
             if values.get("guidance") is not None:
                 raise ValueError("cfg S and guidance S - 1 are two names of one weight: give one")
-            values["guidance"] = float(scale) - 1
+            values["guidance"] = round(float(scale) - 1, 12)  # 1.4 is 0.4
         if isinstance(text := values.get("threshold"), str) and "," in text:
             values["threshold"], _, values["threshold_max"] = text.partition(",")
         if (interval := values.pop("guidance_interval", None)) is not None:
