@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.metrics.trajectories import undefined
-from fastsample.bench.protocol import under
+from fastsample.bench.protocol import check_guidance, guide_of, under
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
@@ -132,6 +132,8 @@ def plan_cells(
         base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
         if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
             open_model(name)  # says what there is
+    guide = guide_of(request, console)
+    protocol = request.asked.model_copy(update={"guide": guide.id if guide else ""})
     for name in request.model:
         try:
             model = open_model(
@@ -139,7 +141,9 @@ def plan_cells(
                 classifier_scale=request.classifier_scale,
             )  # fmt: skip
             _check_options(model, request)
-            model = under(model, request)
+            model = under(model, request, guide)
+            label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
+            model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
@@ -157,7 +161,7 @@ def plan_cells(
                 foreign = table is not None and not fits(table, model, request.guidance)
                 options = {"transfer": table.model} if table and foreign else dict(one.options)
                 for seed in range(request.seed, request.seed + request.seeds):
-                    cell = Cell(model, plan, options, request.asked, request.samples, seed, metrics, table)
+                    cell = Cell(model, plan, options, protocol, request.samples, seed, metrics, table)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     if not cells:
         assert first is not None
@@ -182,8 +186,7 @@ def _possible(
 
 def _check_options(model: Model, request: Request) -> None:
     """Raise RequestError for an option that the model has no use for."""
-    if request.guidance and not model.num_classes:
-        raise RequestError(f"{model.id} has no classes, which classifier-free guidance needs")
+    check_guidance(model, request)
     if request.labels != "random" and not model.num_classes:
         raise RequestError(f"{model.id} has no classes, and so no {request.labels} labels")
     try:
@@ -192,5 +195,3 @@ def _check_options(model: Model, request: Request) -> None:
         raise RequestError(f"--labels {request.labels} is not for {model.id}: {error}") from None
     if request.precision in ("bf16", "fp16") and model.network is None:
         raise RequestError(f"{model.id} is exact and has no network to run in {request.precision}")
-    label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
-    model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for

@@ -1,4 +1,4 @@
-"""A model under a protocol: on another interval than its own, with thresholded data predictions."""
+"""A model under a protocol: on another interval than its own, guided by another model, with thresholded predictions."""
 
 from __future__ import annotations
 
@@ -6,26 +6,67 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+
 from fastsample.bench.request import RequestError
+from fastsample.datasets.home import data_home
 from fastsample.models.altered import Thresholded
-from fastsample.models.catalogue import Model
+from fastsample.models.catalogue import Model, open_model
 from fastsample.models.denoiser import Denoiser, Wrapped
+from fastsample.models.guided import guided_by, guided_within
 from fastsample.results.protocol import Protocol
 
-__all__ = ["under"]
+__all__ = ["check_guidance", "guide_of", "open_under", "under"]
 
 
-def under(model: Model, protocol: Protocol) -> Model:
-    """The model on the interval, and with the thresholding, of a protocol.
+def guide_of(protocol: Protocol, console: Console | None = None) -> Model | None:
+    """The model that guides under a protocol, fetched if it is not here; see `open_model` for what it raises."""
+    return open_model(protocol.guide, home=data_home(), console=console) if protocol.guide else None
+
+
+def check_guidance(model: Model, protocol: Protocol) -> None:
+    """Raise RequestError for guidance without a guide where the model has no classes."""
+    if protocol.guidance and not protocol.guide and not model.num_classes:
+        raise RequestError(
+            f"{model.id} has no classes, which classifier-free guidance needs; --guide MODEL is guidance by another"
+        )
+
+
+def open_under(name: str, protocol: Protocol, console: Console | None = None) -> Model:
+    """The model of that name under a protocol; raises as `open_model` and `under` do."""
+    model = open_model(name, home=data_home(), console=console)
+    return under(model, protocol, guide_of(protocol, console))
+
+
+def under(model: Model, protocol: Protocol, guide: Model | None = None) -> Model:
+    """The model on the interval, and with the guide and the thresholding, of a protocol.
+
+    Args:
+        guide: of `guide_of`.
 
     Raises:
-        RequestError: for an end that the model's path has not, or thresholding of latents.
+        RequestError: for an end that the model's path has not, a guide that cannot be one, or thresholding of latents.
     """
-    if not protocol.altered:
-        return model
-    path, first, last = model.path, model.path.t_noise, model.path.t_data
     if protocol.threshold and model.shape != model.image_shape:
         raise RequestError(f"{model.id} is a latent model, and thresholding is of pixels")
+    asked = {
+        name: value for name in ("t_end", "sigma_min", "sigma_max") if (value := getattr(protocol, name)) is not None
+    }
+    if asked:
+        model = _between(model, protocol, ", ".join(f"{name}={value:g}" for name, value in asked.items()))
+    if guide:
+        try:
+            model = guided_by(model, guide)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+    if (within := (protocol.guidance_low, protocol.guidance_high)) != (None, None):
+        model = guided_within(model, *within)
+    return _thresholded(model, protocol.threshold, protocol.threshold_max) if protocol.threshold else model
+
+
+def _between(model: Model, protocol: Protocol, ends: str) -> Model:
+    """The model on another interval, whose ends are also given in words."""
+    path, first, last = model.path, model.path.t_noise, model.path.t_data
     try:
         first = first if protocol.sigma_max is None else path.t_of_nsr(protocol.sigma_max)
         last = last if protocol.sigma_min is None else path.t_of_nsr(protocol.sigma_min)
@@ -36,7 +77,6 @@ def under(model: Model, protocol: Protocol) -> Model:
     except (ValueError, OverflowError, ZeroDivisionError):
         sound = False
     if not sound:
-        ends = ", ".join(f"{name}={value:g}" for name, value in protocol.altered.items() if "threshold" not in name)
         usual = f"{path.t_noise:g} to {path.t_data:g}"
         raise RequestError(f"{ends} is no end of the path of {model.id}, which goes from {usual}")
     changed = path.between(first, last)
@@ -44,9 +84,13 @@ def under(model: Model, protocol: Protocol) -> Model:
         changed = replace(changed, prior_std=first)
 
     def make(*given: Any) -> Denoiser:
-        denoiser = Wrapped(model.make(*given), changed)
-        if protocol.threshold is None:
-            return denoiser
-        return Thresholded(denoiser, protocol.threshold, protocol.threshold_max)
+        return Wrapped(model.make(*given), changed)
 
     return replace(model, path=changed, make=make)
+
+
+def _thresholded(model: Model, quantile: float, most: float | None) -> Model:
+    def make(*given: Any) -> Denoiser:
+        return Thresholded(model.make(*given), quantile, most)
+
+    return replace(model, make=make)

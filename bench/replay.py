@@ -11,6 +11,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.measure import Batch, Tools
 from fastsample.bench.metrics.solution import solution_at
+from fastsample.bench.protocol import under
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
@@ -42,6 +43,7 @@ class Replay:
         self.tools = Tools(self.sampler)
         opened = (open_model(file, home=data_home()) for file in checkpoints or ())
         self._models = {(model.id, 0.0): model for model in opened}  # by name and scale of classifier guidance
+        self._under: dict[tuple[object, ...], Model] = {}  # the same under the protocols of rows
 
     def cell(self, cell: str) -> Cell:
         """The cell of a finished row, to be sampled.
@@ -95,20 +97,27 @@ class Replay:
         return self.sampler.images(cell, solution_at(cell.plan.end, path, x, denoised))
 
     def _model(self, row: Row) -> Model:
-        scale = row.classifier_scale
-        if (row.model, scale) not in self._models:
-            if shipped_path(row.model) is None:
-                raise ValueError(f"{row.model} is no model of the package; --checkpoint FILE names it for this command")
-            name, _, digits = row.model.partition("@")
-            for card in _needed(name, scale):
-                if not (digits and card.id == name) and not existing(card, data_home()):
-                    raise ValueError(f"{card.id} is not here; `fastsample models fetch {card.id}` fetches it")
-            self._models[row.model, scale] = open_model(row.model, home=data_home(), classifier_scale=scale)
-        model = self._models[row.model, scale]
+        model = self._opened(row.model, row.classifier_scale)
         mine = model.sha256, model.conditions, model.classifier
         if mine != (row.checkpoint_sha256, *(row.protocol.get(k, "") for k in ("model card", "classifier guidance"))):
             raise ValueError(f"the {row.model} that is here is not the checkpoint of row {row.cell}")
-        return model
+        key = row.model, row.classifier_scale, *row.altered.items()
+        if key not in self._under:
+            self._under[key] = under(model, row, self._opened(row.guide) if row.guide else None)
+        if self._under[key].guide != row.protocol.get("guide", ""):
+            raise ValueError(f"the {row.guide} that is here is not the guide of row {row.cell}")
+        return self._under[key]
+
+    def _opened(self, model: str, scale: float = 0.0) -> Model:
+        if (model, scale) not in self._models:
+            if shipped_path(model) is None:
+                raise ValueError(f"{model} is no model of the package; --checkpoint FILE names it for this command")
+            name, _, digits = model.partition("@")
+            for card in _needed(name, scale):
+                if not (digits and card.id == name) and not existing(card, data_home()):
+                    raise ValueError(f"{card.id} is not here; `fastsample models fetch {card.id}` fetches it")
+            self._models[model, scale] = open_model(model, home=data_home(), classifier_scale=scale)
+        return self._models[model, scale]
 
 
 def _needed(model: str, classifier_scale: float) -> list[Card]:

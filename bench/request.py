@@ -75,14 +75,21 @@ class Request(Protocol):
     @model_validator(mode="before")
     @classmethod
     def _as_papers_write(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX."""
+        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX; `guidance_interval` is LO,HI."""
         values = dict(values)
         if (scale := values.pop("cfg", None)) is not None:
             if values.get("guidance") is not None:
                 raise ValueError("cfg S and guidance S - 1 are two names of one weight: give one")
-            values["guidance"] = float(scale) - 1
+            values["guidance"] = round(float(scale) - 1, 12)  # 1.4 is 0.4
         if isinstance(text := values.get("threshold"), str) and "," in text:
             values["threshold"], _, values["threshold_max"] = text.partition(",")
+        if (interval := values.pop("guidance_interval", None)) is not None:
+            ends = interval.split(",") if isinstance(interval, str) else interval
+            if not isinstance(ends, list | tuple) or len(ends) != 2:
+                raise ValueError(f"guidance_interval is LO,HI, two noise-to-signal ratios, not {str(interval)[:60]!r}")
+            values["guidance_low"], values["guidance_high"] = (
+                (end.strip() or None) if isinstance(end, str) else end for end in ends
+            )
         return values
 
     @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")

@@ -73,6 +73,7 @@ class Runner:
             "weights": model.weights,
             "model card": model.conditions,
             "classifier guidance": model.classifier,
+            "guide": model.guide,
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
@@ -176,7 +177,7 @@ class Runner:
             begin = time.perf_counter()
             batch.sample(recorded="trajectory" in needs)
             sums["nfe"] += sum(batch.evaluations)
-            sums["forwards"] += batch.forwards * sum(batch.evaluations)
+            sums["forwards"] += sum(batch.forwards)
             if network is not None:
                 sums["network"] += network.seconds()
             middle = time.perf_counter()

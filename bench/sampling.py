@@ -51,7 +51,7 @@ class Sampler:
     """Draws samples of cells on one device; keeps each network there between cells."""
 
     device: torch.device
-    _networks: dict[tuple[str, str, str], TimedNetwork] = field(default_factory=dict)
+    _networks: dict[tuple[str, ...], TimedNetwork] = field(default_factory=dict)
 
     @property
     def device_name(self) -> str:
@@ -64,7 +64,7 @@ class Sampler:
         """The cell's network on the device, in the cell's precision; None for analytic models."""
         if cell.model.network is None:
             return None
-        key = (cell.model.id, cell.model.sha256, cell.protocol.precision)
+        key = (cell.model.id, cell.model.sha256, cell.model.guide, cell.protocol.precision)
         if key not in self._networks:
             dtype = torch.float64 if cell.protocol.precision == "float64" else torch.float32
             with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
@@ -96,8 +96,8 @@ class Sampler:
 
     def sample(
         self, cell: Cell, indices: list[int], denoiser: Denoiser | None = None
-    ) -> tuple[torch.Tensor, list[int], int]:
-        """(samples, evaluations of each, network calls of one evaluation) of one batch.
+    ) -> tuple[torch.Tensor, list[int], list[int]]:
+        """(samples, evaluations of each, network calls of each) of one batch.
 
         Args:
             denoiser: that of these samples, if it is there already.
@@ -113,4 +113,4 @@ class Sampler:
 
         x = cell.plan(denoiser, x, noise)
         finite("the network or the solver returned", x)
-        return x, denoiser.evaluations(len(indices)), denoiser.forwards
+        return x, denoiser.evaluations(len(indices)), denoiser.calls(len(indices))

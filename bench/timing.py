@@ -22,16 +22,16 @@ class TimedNetwork(torch.nn.Module):
         self._host = 0.0
         self._events: list[tuple[Any, Any]] = []
 
-    def forward(self, x: torch.Tensor, *args: Any) -> Any:
+    def forward(self, x: torch.Tensor, *args: Any, **options: Any) -> Any:
         if x.is_cuda:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
-            out = self.network(x, *args)
+            out = self.network(x, *args, **options)
             end.record()
             self._events.append((start, end))
             return out
         begin = time.perf_counter()
-        out = self.network(x, *args)
+        out = self.network(x, *args, **options)
         self._host += time.perf_counter() - begin
         return out
 

@@ -49,6 +49,8 @@ class Model:
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
         weights: of public models, whether they are the published ones, in words.
         reference: of public models, what their card names as the reference set of their data; "none" for none.
+        guide: the model that guides it, with its hashes; "" where none does.
+        guided_within: (low, high) noise-to-signal ratios between which guidance acts; None for no limit.
     """
 
     id: str
@@ -66,6 +68,8 @@ class Model:
     classifier: str = ""
     weights: str = ""
     reference: str = ""
+    guide: str = ""
+    guided_within: tuple[float | None, float | None] = (None, None)
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {

@@ -27,7 +27,7 @@ import torch
 from fastsample.models.convention import Convention
 from fastsample.models.path import Path
 
-__all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "Recorder", "Wrapped", "column", "convert",
+__all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "Wrapped", "column", "convert",
            "data_prediction", "scale_between", "weights"]  # fmt: skip
 
 Prediction = Literal["x0", "eps", "velocity", "v"]
@@ -85,16 +85,19 @@ class Denoiser(ABC):
         path: where the model lives, with the interval it is sampled on.
         nfe: evaluations of the whole batch made so far. A guided evaluation is one.
         own: evaluations made beside them of single samples, by place in the batch.
-        forwards: network calls that one evaluation costs (2 with classifier-free guidance).
         classifier_calls: gradients of a classifier that one evaluation costs.
     """
 
-    forwards: int = 1
     classifier_calls: int = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.nfe, self.own = 0, Counter[int]()
+        self._calls, self._own_calls = 0, Counter[int]()
+
+    def forwards(self, t: float) -> int:
+        """Network calls that one evaluation at t costs: 2 with guidance by another prediction."""
+        return 1
 
     def x0(self, x: Any, t: float) -> Any:
         """Data prediction E[x_0 | x_t = x]; one evaluation."""
@@ -115,6 +118,7 @@ class Denoiser(ABC):
     def combine(self, x: Any, t: float, p: float, r: float) -> Any:
         """p x0 + r eps at (x, t); one evaluation."""
         self.nfe += 1
+        self._calls += self.forwards(t)
         return self._combine(x, t, p, r)
 
     @abstractmethod
@@ -123,6 +127,8 @@ class Denoiser(ABC):
     def each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
         """Samples [n, ...] of the batch, each at a point of its own; one evaluation of each. rows: their places."""
         self.own.update(rows)
+        for row, (t, _, _) in zip(rows, points, strict=True):
+            self._own_calls[row] += self.forwards(t)
         return self._each(x, points, rows)
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
@@ -131,6 +137,10 @@ class Denoiser(ABC):
     def evaluations(self, batch: int) -> list[int]:
         """Evaluations of each sample of the batch so far."""
         return [self.nfe + self.own[row] for row in range(batch)]
+
+    def calls(self, batch: int) -> list[int]:
+        """Network calls for each sample of the batch so far."""
+        return [self._calls + self._own_calls[row] for row in range(batch)]
 
     def on(self, path: Path) -> Denoiser:
         """The same denoiser seen on another path, on the part of it where both have a lambda.
@@ -146,7 +156,10 @@ class Wrapped(Denoiser):
 
     def __init__(self, base: Denoiser, path: Path | None = None) -> None:
         super().__init__(path or base.path)
-        self.base, self.forwards, self.classifier_calls = base, base.forwards, base.classifier_calls
+        self.base, self.classifier_calls = base, base.classifier_calls
+
+    def forwards(self, t: float) -> int:
+        return self.base.forwards(t)
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         return self.base.combine(x, t, p, r)
@@ -157,6 +170,9 @@ class Wrapped(Denoiser):
 
 class _View(Wrapped):
     """x = scale x' and lam(t) = lam'(t'), hence x0 and eps are shared."""
+
+    def forwards(self, t: float) -> int:
+        return self.base.forwards(self._place(t)[0])
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         own, scale = self._place(t)
@@ -227,9 +243,11 @@ class NetworkDenoiser(Denoiser):
             raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
         self.network, self.convention, self.guided_channels = network, convention, guided_channels
         self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
-        self.classifier_scale = classifier_scale
-        self.forwards, self.classifier_calls = 2 if guidance else 1, 1 if classifier_scale else 0
+        self.classifier_scale, self.classifier_calls = classifier_scale, 1 if classifier_scale else 0
         self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
+
+    def forwards(self, t: float) -> int:
+        return 2 if self.guidance else 1
 
     def _call(self, x: torch.Tensor, times: torch.Tensor, given: list[Any]) -> torch.Tensor:
         context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
@@ -265,29 +283,3 @@ class NetworkDenoiser(Denoiser):
         have = self.convention.prediction
         c_x, c_f = zip(*(convert(self.path, t, have, (p, r)) for t, p, r in points), strict=True)
         return column(c_x, x) * x + column(c_f, x) * self._guided(x, [t for t, _, _ in points], list(rows))
-
-
-class Recorder(Wrapped):
-    """Answers like another denoiser and keeps the points at which it is asked.
-
-    Attributes:
-        points: (t, x) of each evaluation on the denoiser's path, oldest first; x holds one sample where each has a
-            time of its own.
-        first: the data prediction of the first evaluation; None where alpha is 0.
-    """
-
-    def __init__(self, base: Denoiser) -> None:
-        super().__init__(base)
-        self.points: list[tuple[float, torch.Tensor]] = []
-        self.first: torch.Tensor | None = None
-
-    def _combine(self, x: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
-        self.points.append((t, x))
-        answer: torch.Tensor = super()._combine(x, t, p, r)
-        if len(self.points) == 1:
-            self.first = data_prediction(self.path, t, x, answer, p, r) if self.path.alpha(t) > 0 else None
-        return answer
-
-    def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
-        self.points += [(t, x[i : i + 1]) for i, (t, _, _) in enumerate(points)]
-        return super()._each(x, points, rows)

@@ -30,7 +30,7 @@ def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
     words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
     if row.learned:  # it has a table for each guidance
-        words += ["--guidance", number(row.guidance)]
+        words += ["--guidance", number(row.guidance), *_guide(row)]
     return shlex.join(words) + " --to python"
 
 
@@ -44,11 +44,18 @@ def _sampler(row: Row) -> list[str]:
 
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
-    words += ["--guidance", number(row.guidance)] if row.guidance else []
+    words += ["--guidance", number(row.guidance), *_guide(row)] if row.guidance else []
     most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
-    for option, value in row.altered.items():
-        if option != "threshold_max":
+    for option in ("t_end", "sigma_min", "sigma_max", "threshold"):
+        if (value := getattr(row, option)) is not None:
             text = number(value) + (most if option == "threshold" else "")
             words += [f"--{option.replace('_', '-')}", text]
     words += ["--classifier-scale", number(row.classifier_scale)] if row.classifier_scale else []
     return shlex.join(words + (["--labels", row.labels] if "labels" in row.protocol else []))
+
+
+def _guide(row: Row) -> list[str]:
+    """What is told of its guidance beside the weight."""
+    ends = ["" if end is None else number(end) for end in (row.guidance_low, row.guidance_high)]
+    words = ["--guide", row.guide] if row.guide else []
+    return words + (["--guidance-interval", ",".join(ends)] if any(ends) else [])

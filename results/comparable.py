@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fastsample.results.metrics import extractor_of, metric_of
+from fastsample.results.protocol import ALTERING
 
 __all__ = ["CELL", "FINGERPRINT", "cell_text", "incomparable", "judged", "moved", "shortened", "what_decides"]
 
@@ -21,8 +22,8 @@ CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in
 FINGERPRINT = "psnr reference fingerprint"  # of a row's protocol: signature of the integrator and eight projections
 MOVED = 2e-4  # root mean square move of reference solutions: float32 on other kernels moves them by some 1e-6
 _ALWAYS = (
-    "samples", "precision", "guidance", "protocol.classifier guidance", "protocol.noise", "protocol.labels",
-    "protocol.tf32",
+    "samples", "precision", "guidance", "protocol.classifier guidance", "protocol.guide", "protocol.noise",
+    "protocol.labels", "protocol.tf32", *ALTERING,
 )  # fmt: skip
 _OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
 

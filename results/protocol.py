@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MOST_STEPS", "Protocol"]
+__all__ = ["ALTERING", "MOST_STEPS", "Protocol"]
 
+ALTERING = (
+    "t_end", "sigma_min", "sigma_max", "threshold", "threshold_max", "guide", "guidance_low", "guidance_high",
+)  # fmt: skip
 MOST_STEPS = 10_000  # evaluations of a solution
 
 
@@ -16,7 +19,9 @@ class Protocol(BaseModel):
 
     Attributes:
         precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
-        guidance: classifier-free guidance weight w of (1 + w) cond - w uncond.
+        guidance: weight w of (1 + w) cond - w uncond, or with a guide of (1 + w) own - w guide.
+        guide: another model that stands where classifier-free guidance has the network without a class.
+        guidance_low, guidance_high: guidance acts where low < sigma / alpha <= high alone (arXiv 2404.07724).
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models: `random` (uniform), `balanced` (sample i is of class i modulo classes), or
             classes such as `3` or `3,7`, which samples take in turn.
@@ -35,6 +40,9 @@ class Protocol(BaseModel):
 
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
+    guide: str = ""
+    guidance_low: float | None = Field(default=None, ge=0)
+    guidance_high: float | None = Field(default=None, gt=0)
     classifier_scale: float = Field(default=0.0, ge=0)
     labels: str = "random"
     t_end: float | None = None
@@ -60,19 +68,29 @@ class Protocol(BaseModel):
             raise ValueError(f"each class once, not {str(value)[:60]!r}")
         return ",".join(map(str, classes))
 
+    @field_validator("guidance_low")
+    @classmethod
+    def _no_limit(cls, value: float | None) -> float | None:
+        return value or None
+
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
         if self.t_end is not None and self.sigma_min is not None:
             raise ValueError("t_end and sigma_min are two names of one end: give one")
         if self.threshold_max is not None and self.threshold is None:
             raise ValueError("threshold_max is a part of dynamic thresholding: give its quantile too")
+        within = self.guidance_low is not None or self.guidance_high is not None
+        if (self.guide or within) and not self.guidance:
+            what = f"the guide {self.guide}" if self.guide else "an interval of guidance"
+            raise ValueError(f"{what} does nothing without a weight: give --guidance W or --cfg S too")
+        if self.guidance_high is not None and self.guidance_high <= (self.guidance_low or 0.0):
+            raise ValueError("an interval of guidance is LO,HI with LO below HI")
         return self
 
     @property
-    def altered(self) -> dict[str, float]:
-        """What of it makes another model of a model: its interval and thresholding, where not the usual ones."""
-        names = ("t_end", "sigma_min", "sigma_max", "threshold", "threshold_max")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+    def altered(self) -> dict[str, float | str]:
+        """What of it makes another model of a model, where not the usual: `ALTERING`."""
+        return {name: value for name in ALTERING if (value := getattr(self, name)) not in (None, "")}
 
     @property
     def asked(self) -> Protocol:

@@ -110,7 +110,7 @@ def table_of(
         ValueError: for an unknown solver or option, an adaptive solver, or a learned one that has no table.
     """
     spec = Spec.parse(text)
-    if guidance and not model.num_classes:
+    if guidance and not (model.num_classes or model.guide):
         raise ValueError(f"{model.id} has no classes, which classifier-free guidance needs")
     if spec.solver and (guidance or transfer):
         given = "guidance" if guidance else "transfer"

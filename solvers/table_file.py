@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from fastsample.datasets.files import DamagedFileError, json_bytes, read_json, read_small
+from fastsample.datasets.names import number
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import DiscreteVP, Path, path_named
 from fastsample.solvers.table import Table
@@ -76,7 +77,8 @@ class TableFile(BaseModel):
         coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
         path: `name` and the constants of the model's path.
         model, model_sha256: what it was made for; "" where it fits every model on its path.
-        guidance: classifier-free weight w of (1 + w) cond - w uncond that is part of the model it was made for.
+        guidance: weight w of (1 + w) cond - w uncond that is part of the model it was made for.
+        guide, guided_within: as of that `Model`: what stands for uncond, and where guidance acts.
         options: of the solver it was traced from.
         training: of a learned table.
     """
@@ -99,6 +101,10 @@ class TableFile(BaseModel):
     model: str = ""
     model_sha256: str = ""
     guidance: float = 0.0
+    guide: str = Field(default="", exclude_if=lambda said: not said)
+    guided_within: tuple[float | None, float | None] = Field(
+        default=(None, None), exclude_if=lambda said: said == (None, None)
+    )
     options: dict[str, JsonValue] = {}
     training: Training | None = None
 
@@ -154,6 +160,13 @@ class TableFile(BaseModel):
             return dataclasses.replace(path_named(str(name)), **constants)
         except TypeError as error:
             raise ValueError(f"path {name!r}: {error}") from None
+
+    @property
+    def guidance_words(self) -> str:
+        """Its guidance: the weight, the model that guides, and where guidance acts."""
+        low, high = ("" if end is None else number(end) for end in self.guided_within)
+        where = f" where {low or 0} < sigma/alpha" + (f" <= {high}" if high else "") if low or high else ""
+        return f"{self.guidance:g}" + (f" by {self.guide}" if self.guide else "") + where
 
     @property
     def sha256(self) -> str:

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fastsample.bench.cli.words import GUIDANCE, Words, console, errors, path, solver_words, split_words
+from fastsample.bench.cli.words import (
+    GUIDANCE,
+    GUIDE,
+    INTERVAL,
+    Words,
+    console,
+    errors,
+    path,
+    solver_words,
+    split_words,
+)  # fmt: skip
 
 __all__ = ["app"]
 
@@ -45,6 +55,8 @@ def bench(
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
     guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
     cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
+    guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
+    guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -108,7 +120,7 @@ def bench(
         config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=solver_words(grid),
         samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
-        classifier_scale=classifier_scale,
+        classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
         metrics=split_words(metrics), out=out,
@@ -136,6 +148,8 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
     cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
+    guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
+    guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
     t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
     sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
@@ -158,7 +172,8 @@ def sample(
     request = read_request(
         None, model=(model,), solver=solver_words([solver]), nfe=nfe, grid=grid, samples=samples, seed=seed,
         device=device,
-        guidance=guidance, classifier_scale=classifier_scale, labels=labels, checkpoint=checkpoint, transfer=transfer,
+        guidance=guidance, classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
+        labels=labels, checkpoint=checkpoint, transfer=transfer,
         cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
     )  # fmt: skip
     console.print(draw(request, out, console))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.cli.words import GUIDANCE, Words, budgets, console, errors, finite
+from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, errors, finite
 from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
 
 __all__ = ["app"]
@@ -42,6 +42,8 @@ def distill(
         typer.Option(min=0.01, max=1000, callback=finite, help="Noise scale of the initial solver (sigma_0 of BNS)."),
     ] = 1.0,
     guidance: Annotated[float, typer.Option(callback=finite, help=f"{GUIDANCE} The table is for this one.")] = 0.0,
+    guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
+    guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
     train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
     validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gauss-Newton steps at most.")] = 24,
@@ -57,17 +59,17 @@ def distill(
     An interrupted run goes on from its last step.
     """
     from fastsample.bench.distillation import distill as learn
+    from fastsample.bench.protocol import check_guidance, open_under
+    from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device
-    from fastsample.datasets.home import data_home
-    from fastsample.models.catalogue import open_model
     from fastsample.solvers.learned.kinds import kind_named
     from fastsample.solvers.learned.shelf import add_table
 
     learned = kind_named(kind)
     wanted = budgets(nfe, TABLE_NFE) or (8,)
-    found = open_model(model, home=data_home(), console=console)
-    if guidance and not found.num_classes:
-        raise ValueError(f"{found.id} has no classes, which classifier-free guidance needs")
+    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    found = open_under(model, asked, console)
+    check_guidance(found, asked)
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
     table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
     convention = ""

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import GUIDANCE, console, finite, path
+from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, console, finite, path
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -23,6 +23,8 @@ _MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
 _GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
+_GUIDE = typer.Option(help=GUIDE)
+_INTERVAL = typer.Option(help=INTERVAL)
 
 
 @app.command(
@@ -40,15 +42,18 @@ def explain(
     model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,
+    guide: Annotated[str | None, _GUIDE] = None,
+    guidance_interval: Annotated[str | None, _INTERVAL] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
-    from fastsample.datasets.home import data_home
-    from fastsample.models.catalogue import open_model
+    from fastsample.bench.protocol import open_under
+    from fastsample.bench.request import read_request
     from fastsample.solvers.proofs.explain import explain as look
     from fastsample.solvers.spec import table_of
 
-    found = open_model(model, home=data_home(), console=console)
+    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    found = open_under(model, asked, console)
     told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
     if as_json:
         typer.echo(json.dumps(asdict(told), allow_nan=False))
@@ -71,7 +76,7 @@ def explain(
         "order 0": f"a prediction that is constant: {told.verdict('order0')}",
         "order 1": f"a prediction that is linear in {variable}: {told.verdict('order1')}",
         "order": (f"{told.order:.2f}, " if told.order is not None else "") + told.order_note,
-        "cost": f"NFE {told.nfe}: one evaluation for each row but the last, {told.forwards} network call(s) each",
+        "cost": f"NFE {told.nfe}: one evaluation for each row but the last, {told.forwards} network calls in all",
         "free numbers": f"{told.parameters}: {told.convention}",
         "paper": told.paper,
     }
@@ -102,6 +107,8 @@ def export(
     model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,
+    guide: Annotated[str | None, _GUIDE] = None,
+    guidance_interval: Annotated[str | None, _INTERVAL] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
     prediction: Annotated[
         str | None, typer.Option(help="What the network there returns: x0, eps, velocity or v.")
@@ -115,12 +122,13 @@ def export(
     json is the table, python one file of torch code, diffusers a folder for TableScheduler.from_pretrained. By default
     the network there returns the velocity on flow paths, and elsewhere x0 for python and eps for diffusers.
     """
-    from fastsample.datasets.home import data_home
-    from fastsample.models.catalogue import open_model
+    from fastsample.bench.protocol import open_under
+    from fastsample.bench.request import read_request
     from fastsample.solvers.exports.export import export as write
     from fastsample.solvers.spec import table_of
 
-    found = open_model(model, home=data_home(), console=console)
+    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    found = open_under(model, asked, console)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)
     made = write(file, to, out, prediction)
     console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)

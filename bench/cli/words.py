@@ -18,6 +18,8 @@ from fastsample.results.escaping import visible
 
 __all__ = [
     "GUIDANCE",
+    "GUIDE",
+    "INTERVAL",
     "Screen",
     "Words",
     "budgets",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
+GUIDE = "Model that guides in the place of uncond: unconditional, or a weaker one (autoguidance)."
+INTERVAL = "LO,HI: guidance only where LO < sigma/alpha <= HI, outside one network call; one end may be empty."
 
 
 class Screen(Console):

@@ -24,7 +24,8 @@ from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, s
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.levels import to_uint8
-from fastsample.models.denoiser import Denoiser, Recorder
+from fastsample.models.denoiser import Denoiser
+from fastsample.models.recorder import Recorder
 from fastsample.results.metrics import Asked
 from fastsample.results.statistics import Estimate, mean_of
 
@@ -129,7 +130,7 @@ class Batch:
     tools: Tools
     x: torch.Tensor = field(init=False)  # the samples
     evaluations: list[int] = field(init=False)  # of each
-    forwards: int = field(init=False)  # network calls of one evaluation
+    forwards: list[int] = field(init=False)  # network calls of each
     recorder: Recorder | None = None
     _features: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -147,11 +147,13 @@ def reference_for(model: Model, seed: int, protocol: Protocol, device: str) -> R
     steps = protocol.reference_steps or (NFE if model.sha256 else ANALYTIC_NFE)
     double: Literal["float32", "float64"] = "float64" if protocol.precision == "float64" else "float32"
     integrator = signature()
-    facts = {
+    facts: dict[str, Any] = {
         "model": model.id, "weights": model.sha256, "card": model.conditions, "classifier": model.classifier,
         "path": repr(model.path), "version": VERSION, "integrator": integrator, "steps": steps, "seed": seed,
         "precision": double, "guidance": protocol.guidance, "device": device,
         "labels": protocol.labels if model.num_classes else "", **protocol.altered,
     }  # fmt: skip
+    if model.guide or model.guided_within != (None, None):
+        facts |= {"guide": model.guide, "guidance_low": model.guided_within[0], "guidance_high": model.guided_within[1]}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return Reference(key, data_home() / "references" / key, steps, double, integrator)

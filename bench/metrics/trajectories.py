@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastsample.models.denoiser import Recorder
 from fastsample.models.path import Path
+from fastsample.models.recorder import Recorder
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 

@@ -121,7 +121,7 @@ class Fid(Table):
         value, sampler: what is reported, and how the samples were made.
         cfg_scale: the published scale s of classifier-free guidance u + s (c - u), c with the class and u without; the
             weight w that `--guidance` takes is s - 1.
-        guide: id of the card of another network that u is of; `--guidance` is not for it.
+        guide: id of the card of another network that u is of, as `--guide` takes it.
         classifier_scale: of classifier guidance, as `--classifier-scale` takes it.
     """
 
@@ -135,7 +135,7 @@ class Fid(Table):
     def __str__(self) -> str:
         told = [self.sampler]
         if self.cfg_scale is not None and self.guide:
-            told.append(f"scale {self.cfg_scale:g} away from {self.guide}, for which --guidance is not")
+            told.append(f"{guidance_words(self.cfg_scale)} --guide {self.guide}")
         elif self.cfg_scale is not None:
             told.append(guidance_words(self.cfg_scale))
         if self.classifier_scale is not None:

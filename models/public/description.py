@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastsample.datasets.published_moments import published_references
-from fastsample.models.public.cards import Card
+from fastsample.models.public.cards import Card, cards
 from fastsample.models.public.known import current_sha256, identity, target_of
 from fastsample.models.public.manifest import existing
 
@@ -57,7 +57,18 @@ def _reference(name: str) -> str:
 
 
 def _guidance(card: Card) -> str:
-    if not card.labels.null:
-        return ""
-    where = f", on the first {card.guided_channels} channels" if card.guided_channels else ""
-    return f"classifier-free: --guidance W is w of (1 + w) cond - w uncond, a published cfg-scale less 1{where}"
+    told = []
+    if card.labels.null:
+        where = f", on the first {card.guided_channels} channels" if card.guided_channels else ""
+        told.append(
+            f"classifier-free: --guidance W is w of (1 + w) cond - w uncond, a published cfg-scale less 1{where}"
+        )
+    weight = "--guidance W is w of D + w (D - D_guide), a published scale less 1"
+    told += [
+        f"by another model: --guide {guide}; {weight}"
+        for guide in dict.fromkeys(fid.guide for fid in card.fid)
+        if guide
+    ]
+    guided = [other.id for other in cards().values() if card.id in (fid.guide for fid in other.fid)]
+    told += [f"it guides {' and '.join(guided)}, as --guide {card.id} there"] if guided else []
+    return "\n".join(told)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -107,6 +108,14 @@ class PublicNetwork(nn.Module):
             x, label, classes = x.clone().requires_grad_(), label.clone(), classes.clone()
             log_p = self.classifier(x, label).log_softmax(1).gather(1, classes[:, None])
             return torch.autograd.grad(log_p.sum(), x)[0]
+
+    @property
+    def units(self) -> tuple[Any, ...]:
+        """What numbers in its samples mean: two networks whose units are equal can be asked at one x."""
+        digest = hashlib.sha256()
+        for value in [] if self.first_stage is None else self.first_stage.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+        return self.image_range, self.scale, self.shift, digest.hexdigest() if self.first_stage else ""
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [batch, 3, height, width], about in [-1, 1] and not clipped, of samples."""

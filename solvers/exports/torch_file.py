@@ -71,7 +71,7 @@ def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
     path, usual = file.noise_path, timestep_map(file.noise_path)
     belongs = "It fits every model on its path."
     if file.model:
-        made_for = f"{file.model} (sha256 {file.model_sha256[:16] or 'none'}, guidance {file.guidance:g})"
+        made_for = f"{file.model} (sha256 {file.model_sha256[:16] or 'none'}, guidance {file.guidance_words})"
         belongs = f"Made for {_quoted(made_for)}, and for no other model."
     answer, convert = "model(point, TIMES[i])", ""
     if prediction != file.coordinate:

@@ -7,6 +7,7 @@ one wins.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -53,7 +54,10 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
         ValueError: if there is none at all; both messages say what there is and how to make it.
     """
     mine = [file for file in learned_tables() if file.solver == solver]
-    playable = [file for file in mine if file.noise_path == model.path and file.guidance in (0.0, guidance)]
+    playable = [
+        file for file in mine
+        if file.noise_path == model.path and file.guidance in (0.0, guidance) and file.guide in ("", model.guide)
+    ]  # fmt: skip
     fitting = [file for file in playable if fits(file, model, guidance)]
     for file in fitting + (playable if transfer else []):
         if file.nfe == nfe:
@@ -65,14 +69,17 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
         known += f", but for {others} (on the same path): --transfer takes such a one"
     command = f"fastsample distill {solver} --model {model.id} --nfe {nfe}"
     command += f" --guidance {number(guidance)}" if guidance else ""
-    make = f"`{command}` makes one" if solver in LEARNED and not model.classifier else ""
+    special = model.guide or model.guided_within != (None, None)
+    make = f"`{command}`{' with the guide and the interval' if special else ''} makes one"
+    make = make if solver in LEARNED and not model.classifier else ""
     why = f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}"
     raise BudgetError(why) if budgets else ValueError(why)
 
 
 def fits(file: TableFile, model: Model, guidance: float) -> bool:
     """Whether a table was made for the model under this guidance, or for every model on its path."""
-    mine = (file.model, file.model_sha256, file.guidance) == (model.id, model.sha256, guidance)
+    made_for = file.model, file.model_sha256, file.guidance, file.guide, file.guided_within
+    mine = made_for == (model.id, model.sha256, guidance, model.guide, model.guided_within)
     return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 
 
@@ -94,9 +101,10 @@ def add_table(file: TableFile) -> Path:
     """Keep a table among the own ones; it replaces one of the same solver, model, guidance and NFE."""
     folder = data_home() / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    name = "-".join(
-        filter(None, (file.solver, file.model, f"w{number(file.guidance)}" if file.guidance else "", str(file.nfe)))
-    )
+    weight = f"w{number(file.guidance)}" if file.guidance else ""
+    if file.guide or file.guided_within != (None, None):
+        weight += f"-by-{hashlib.sha256(file.guidance_words.encode()).hexdigest()[:8]}"
+    name = "-".join(filter(None, (file.solver, file.model, weight, str(file.nfe))))
     target = folder / f"{name.replace('/', '_')}.json"
     write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)
     return target

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from fastsample.models.analytic import ring_mixture
-from fastsample.models.denoiser import Denoiser, Recorder
+from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import normal
 from fastsample.models.path import LinearFlow, Path, VPLinear
+from fastsample.models.recorder import Recorder
 from fastsample.solvers.proofs.golden import NotASolver, cases, compare
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.spec import Spec

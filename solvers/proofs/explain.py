@@ -59,7 +59,7 @@ class Explanation:
 
     Attributes:
         solver, title, paper, model, path, coordinate, nfe: as in the table file.
-        forwards: network calls of one evaluation; each row but the last costs one evaluation.
+        forwards: network calls of one run; each row but the last costs one evaluation.
         rows: nfe evaluations and the result.
         parameters, convention: numbers that are free, and how they are counted.
         order, order_note: order of convergence measured on an exact mixture (None where there is none), and how.
@@ -112,9 +112,16 @@ def explain(file: TableFile) -> Explanation:
         free, convention = 0, f"nothing is learned; BNS from here would have {_free(table)}"
     return Explanation(
         file.solver, file.title, file.paper, file.model, path.name, table.coordinate, table.nfe,
-        2 if file.guidance else 1, rows, free, convention, order, note,
+        _forwards(file, path), rows, free, convention, order, note,
         file.training.model_dump() if file.training else None,
     )  # fmt: skip
+
+
+def _forwards(file: TableFile, path: Path) -> int:
+    """Network calls of one run: two of each evaluation where guidance acts."""
+    low, high = file.guided_within
+    acts = [(low or 0.0) < path.nsr(t) <= (math.inf if high is None else high) for t in file.times]
+    return file.nfe + (sum(acts) if file.guidance else 0)
 
 
 def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
@@ -132,7 +139,10 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
         )
     except ZeroDivisionError as error:
         raise ValueError(str(error)) from None
-    facts = {"solver", "title", "paper", "model", "model_sha256", "guidance", "options", "training"}
+    facts = {
+        "solver", "title", "paper", "model", "model_sha256", "guidance", "guide", "guided_within", "options",
+        "training",
+    }  # fmt: skip
     return TableFile.of(table, path, **file.model_dump(include=facts))
 
 

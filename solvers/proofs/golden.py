@@ -19,8 +19,9 @@ import torch
 
 from fastsample.models.altered import Thresholded
 from fastsample.models.analytic import GaussianMixture, ring_mixture
-from fastsample.models.denoiser import Denoiser, Recorder
+from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, Path, VPLinear
+from fastsample.models.recorder import Recorder
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.proofs.readers import READERS, Case, Run
 from fastsample.solvers.solver import Plan, get

@@ -139,7 +139,8 @@ def test_the_command_of_a_row_repeats_it(tmp_path):
 
 
 def test_cfg_is_one_more_than_guidance(tmp_path):
-    assert read_request(None, cfg=1.5) == read_request(None, guidance=0.5)
+    for scale, weight in ((1.5, 0.5), (1.4, 0.4), (1.7, 0.7), ("2.05", 1.05), (0, -1.0)):
+        assert read_request(None, cfg=scale) == read_request(None, guidance=weight)
     (tmp_path / "sweep.toml").write_text("cfg = 1.5\n")
     assert read_request(tmp_path / "sweep.toml").guidance == 0.5
     with pytest.raises(RequestError, match="two names of one weight"):

@@ -208,7 +208,7 @@ def write_card(folder, server, *forms):
         like, changes, server.files[f"/{form.__name__}"] = form()
         if form is guided_diffusion and classifier in forms:
             changes["classifier"] = f"{folder / 'cards.toml'}#classifier"
-        if form in TRANSFORMERS:
+        if autoencoder in forms and "latent_shape" in changes:
             changes["first_stage"] = f"{folder / 'cards.toml'}#autoencoder"
         facts = {
             "like": like, "title": "reduced", "urls": [f"http://127.0.0.1:{port}/{form.__name__}"],

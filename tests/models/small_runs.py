@@ -26,9 +26,10 @@ from fastsample.bench.training import training_data
 from fastsample.datasets.points import POINTS
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import ClassifierMetadata, load_model, save_checkpoint
-from fastsample.models.denoiser import Denoiser, Recorder
+from fastsample.models.denoiser import Denoiser
 from fastsample.models.networks.conv_classifier import ConvClassifier
 from fastsample.models.path import path_named
+from fastsample.models.recorder import Recorder
 from fastsample.models.training.pairs import PairStore
 from fastsample.models.training.recipe import Recipe, changed, read_recipe
 from fastsample.models.training.start import starting_weights

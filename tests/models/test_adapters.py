@@ -183,7 +183,7 @@ def test_guidance_of_transformers_is_the_published_one(name, card):
         expected = network.forward_with_cfg(torch.cat([x, x]), torch.full((4,), time), both, 1.5)[:2, :4]
         ours = denoiser.eps(x, t) if card.startswith("dit") else denoiser.velocity(x, t)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
-    assert (denoiser.nfe, denoiser.forwards) == (1, 2)
+    assert (denoiser.nfe, denoiser.forwards(t)) == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["adm-imagenet64", "adm-imagenet256-uncond"])
@@ -203,7 +203,7 @@ def test_classifiers_guide_as_published(name):
                 guided = model.denoiser(None, label, 0.0, None)
                 plain = network(one, torch.tensor([1000 * t - 1]), *([label] if card.labels.classes else []))[:, :3]
                 change.append((plain - guided.eps(one, t)) / (scale * model.path.sigma(t)))
-                assert (guided.nfe, guided.forwards, guided.classifier_calls) == (1, 1, 1)
+                assert (guided.nfe, guided.forwards(t), guided.classifier_calls) == (1, 1, 1)
         assert_told(torch.cat(change), case["outputs"]["gradient"])
 
 

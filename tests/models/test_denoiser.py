@@ -85,7 +85,7 @@ def test_network_denoiser_time_scale_dtype_and_guidance():
     guided = NetworkDenoiser(network, eps, labels=labels, guidance=1.5, null_labels=torch.zeros(2, 2))
     expected = 2.5 * (2 * image.float() + 1) - 1.5 * 2 * image.float()
     torch.testing.assert_close(guided.eps(image.float(), 0.5), expected)
-    assert (guided.nfe, guided.forwards) == (1, 2)
+    assert (guided.nfe, guided.forwards(0.5)) == (1, 2)
     with pytest.raises(ValueError, match="needs labels"):
         NetworkDenoiser(network, eps, guidance=1.0)
 
@@ -108,7 +108,7 @@ def test_a_classifier_guides_by_sigma_times_the_scale():
     torch.testing.assert_close(denoiser.eps(image, 0.5), image - 3.0 * path.sigma(0.5))
     view = denoiser.on(LinearFlow())
     view.x0(image, 0.5)
-    assert (denoiser.nfe, denoiser.forwards, denoiser.classifier_calls, view.classifier_calls) == (2, 1, 1, 1)
+    assert (denoiser.nfe, denoiser.forwards(0.5), denoiser.classifier_calls, view.classifier_calls) == (2, 1, 1, 1)
     for prediction, wrong in (("eps", dict(labels=None)), ("eps", dict(guidance=1.0, null_labels=labels)), ("x0", {})):
         with pytest.raises(ValueError, match="classifier guidance needs"):
             NetworkDenoiser(Guided(), Convention(path, prediction), **dict(labels=labels, classifier_scale=1.0) | wrong)

@@ -15,7 +15,7 @@ from fastsample.bench.training import training_data
 from fastsample.datasets.points import POINTS
 from fastsample.models.analytic import GaussianMixture
 from fastsample.models.catalogue import open_model
-from fastsample.models.denoiser import Recorder
+from fastsample.models.recorder import Recorder
 from fastsample.models.training.recipe import changed, read_recipe
 from fastsample.models.training.times import UShaped
 from fastsample.models.training.trainer import train

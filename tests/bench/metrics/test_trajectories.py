@@ -8,8 +8,8 @@ import torch
 
 from fastsample.bench.metrics.trajectories import bending, curvature, outer_states, undefined
 from fastsample.models.analytic import GaussianMixture
-from fastsample.models.denoiser import Recorder
 from fastsample.models.path import LinearFlow, VPLinear
+from fastsample.models.recorder import Recorder
 from fastsample.results.statistics import mean_of, ratio_of_means, root_of_mean
 from fastsample.solvers.learned.shelf import learned_tables, table_plan
 from fastsample.solvers.solver import get, solvers
