@@ -21,11 +21,11 @@ _MOST = 2**16  # bytes of an answer that are searched for words
 
 def check_kind(headers: Message, head: bytes) -> None:
     """Raise a DownloadError for an answer that is not the file, whatever its status says."""
+    if packed := headers.get("Content-Encoding", "identity").replace("identity", ""):
+        raise DownloadError(f"the server sends it packed as {packed}, which was not asked for")
     kind = "a web page" if headers.get_content_type() == "text/html" else no_checkpoint(head)
     if kind:
         raise DownloadError(f"{kind} came in place of the file; a browser shows what it says")
-    if packed := headers.get("Content-Encoding", "identity").replace("identity", ""):
-        raise DownloadError(f"the server sends it packed as {packed}, which was not asked for")
 
 
 def reason(error: urllib.error.HTTPError) -> str:
