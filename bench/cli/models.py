@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fastsample.bench.cli.words import console, path
+from fastsample.bench.cli.words import Words, console, path
 
 __all__ = ["app"]
 
@@ -71,3 +73,48 @@ def models_info(
     for line in describe(card_named(model), data_home()):
         table.add_row(*map(escape, line))
     console.print(table)
+
+
+@models.command(
+    "check",
+    epilog="""
+[bold]Examples[/]
+
+fastsample models check
+
+fastsample models check edm-cifar10-uncond-vp dit-xl2-256
+
+fastsample models check mine.toml#my-flow --json
+""",
+)
+def models_check(
+    names: Annotated[
+        Words, typer.Argument(metavar="[ID]...", help=r"Public models, or FILE.toml#ID. \[default: all]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Ask whether the files of public models and of their references are where the cards say; nothing is fetched.
+
+    Exit 1 if a model has no source that can be reached.
+    """
+    from fastsample.models.public.cards import card_named, cards
+    from fastsample.models.public.check import check, without_source
+
+    found = check([card_named(name) for name in names] if names else list(cards().values()))
+    gone = without_source(found, "model")
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        columns = ("of", "source", "status", "size [MB]", "on the card", "type")
+        table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
+        for one in found:
+            size, expected = (f"{mb:,.0f}" if mb else "" for mb in ((one.size or 0) / 1e6, one.expected_mb))
+            status = f"{one.status}, at {one.moved}" if one.moved else one.status
+            of = one.id if one.kind == "model" else f"reference {one.id}"
+            table.add_row(*map(escape, (of, one.url, status, size, expected, one.type)))
+        console.print(table)
+        for kind, ids in (("models", gone), ("references", without_source(found, "reference"))):
+            if ids:
+                told = f"{kind} without a source that can be reached: {', '.join(ids)}"
+                console.print(told, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(bool(gone))

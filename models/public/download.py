@@ -21,7 +21,7 @@ from fastsample.models.public.cards import Card
 from fastsample.models.public.known import DownloadError, from_elsewhere, record, target_of, verify_file
 from fastsample.models.public.transfer import origin_file, transfer
 
-__all__ = ["download"]
+__all__ = ["address_of", "download"]
 
 _HUB = re.compile(r"hf://([^/]+/[^/]+)/(.+)@([^@]+)")
 
@@ -59,7 +59,7 @@ def download(
     faults = []
     for url in card.urls:
         try:
-            (_from_hub if url.startswith("hf://") else transfer)(url, part, console, wait)
+            _fetch(url, part, console, wait)
             _take(card, home, part, accept)
         except CheckpointError as error:
             faults.append(f"{url}: {error}")
@@ -88,19 +88,32 @@ def _take(card: Card, home: Path, part: Path, accept: Callable[[Path, str], obje
         origin_file(part).unlink(missing_ok=True)
 
 
-def _from_hub(url: str, part: Path, console: Console, wait: float) -> None:
-    """From the Hugging Face hub, with the token of `hf auth login` or HF_TOKEN if there is one."""
+def address_of(url: str) -> tuple[str, dict[str, str]]:
+    """What is asked for a url of a card, and the headers for that host alone.
+
+    For the Hugging Face hub that is the token of `hf auth login` or HF_TOKEN, if there is one.
+
+    Raises:
+        DownloadError: for an hf:// url of another form, or if the hub is not to be asked.
+    """
+    if not url.startswith("hf://"):
+        return url, {}
     if constants.HF_HUB_OFFLINE:
         raise DownloadError("HF_HUB_OFFLINE is set, so the hub is not asked")
     from huggingface_hub import get_token  # takes long to import, and is seldom needed
 
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return _on_hub(url, constants.ENDPOINT), {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _fetch(url: str, part: Path, console: Console, wait: float) -> None:
+    address, headers = address_of(url)
     try:
-        transfer(url, part, console, wait, address=_on_hub(url, constants.ENDPOINT), headers=headers)
+        transfer(url, part, console, wait, address=address, headers=headers)
     except DownloadError as error:
-        login = " (`hf auth login`, or HF_TOKEN, of an account with access opens it)"
-        raise DownloadError(f"{error}{login if re.match('the server answers 40[13] ', str(error)) else ''}") from error
+        told = url.startswith("hf://") and re.match("the server answers 40[13] ", str(error))
+        login = " (`hf auth login`, or HF_TOKEN, of an account with access opens it)" if told else ""
+        raise DownloadError(f"{error}{login}") from error
 
 
 def _on_hub(url: str, endpoint: str) -> str:

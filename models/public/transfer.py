@@ -30,7 +30,7 @@ from fastsample.datasets.files import write_atomically
 from fastsample.models.public.answers import check_kind, pause, reason
 from fastsample.models.public.known import DownloadError
 
-__all__ = ["origin_file", "transfer"]
+__all__ = ["ask", "origin_file", "transfer"]
 
 _ATTEMPTS = 5
 _PATIENCE = 120.0  # seconds without a byte, waits and silence together, after which nothing is tried again
@@ -97,6 +97,34 @@ def origin_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
+def ask(address: str, headers: Mapping[str, str], first: int = 0) -> http.client.HTTPResponse:
+    """The answer for a file before anything of it has come: to HEAD, or to GET of so many `first` bytes.
+
+    Raises:
+        DownloadError: when the server cannot be reached, or refuses.
+    """
+    request = _request(address, headers, "GET" if first else "HEAD")
+    if first:
+        request.add_header("Range", f"bytes=0-{first - 1}")
+    try:
+        with _speaking():
+            answer: http.client.HTTPResponse = _OPENER.open(request, timeout=_TIMEOUT)
+            return answer
+    except urllib.error.HTTPError as error:
+        with error:
+            raise DownloadError(str(_refusal(error))) from error
+    except _BrokenError as broken:
+        raise DownloadError(str(broken)) from broken
+
+
+def _request(address: str, headers: Mapping[str, str], method: str = "GET") -> urllib.request.Request:
+    plain = {"User-Agent": "fastsample", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(address, headers=plain, method=method)
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
+    return request
+
+
 def _attempt(url: str, address: str, headers: Mapping[str, str], part: Path, console: Console) -> None:
     """One request; returns when the file is complete.
 
@@ -105,9 +133,7 @@ def _attempt(url: str, address: str, headers: Mapping[str, str], part: Path, con
     """
     known = _origin(origin_file(part)).get("validator", "")
     start = _size(part) if known else 0
-    request = urllib.request.Request(address, headers={"User-Agent": "fastsample", "Accept-Encoding": "identity"})
-    for name, value in headers.items():
-        request.add_unredirected_header(name, value)
+    request = _request(address, headers)
     if start:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", known)
@@ -216,6 +242,7 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         old, there = urlsplit(req.full_url), urlsplit(new.full_url)  # not of the proxy in between
         if there.scheme not in {"https": ("https",), "http": ("http", "https")}.get(old.scheme, ()):
             raise DownloadError(f"the server sends on from {old.scheme} to {there.scheme}, which is not followed")
+        new.method = req.get_method()
         if there[:2] == old[:2] and (token := req.get_header("Authorization")):
             new.add_unredirected_header("Authorization", token)
         return new
