@@ -330,3 +330,24 @@ def test_help_has_examples():
     assert code == 0
     assert "fastsample audit --paper 2312.00094" in out
     assert "fastsample audit results-paper --paper 2312.00094 --metric fid" in out
+
+
+def test_floor_rounding_is_flagged_and_the_papers_own_protocol_passes_end_to_end(paper):
+    cell = {
+        "model": "cifar10-tiny-vp", "fastsample_solver": "heun", "grid": "nsr", "calls": 4, "metric": "fd[cifar10-resnet]",
+        "protocol": "uint8=floor; samples=40; t_end=1e-2; thresholded=quantile 0.995, at least 1", "value": 1.0,
+    }  # fmt: skip
+    store = paper(cell)
+    lines, _ = audited()
+    theirs = shlex.split(lines["command"][0])[1:]
+    assert {"--uint8", "--threshold", "--t-end"} <= set(theirs)
+    assert command(*theirs, "--out", store, "--device", "cpu").code == 0
+    (row,) = Store(store).rows()
+    paper(cell | {"value": round(row.metrics["fd[cifar10-resnet]@40"], 2)})
+    assert verdicts(store)[0] == ["agrees"]
+    at, other = theirs.index("--uint8"), store.parent / "round"
+    assert command(*theirs[:at], *theirs[at + 2 :], "--out", other, "--device", "cpu").code == 0
+    (verdict,) = verdicts(other)[0]
+    assert "uint8" in verdict
+    assert command(*theirs, "--out", other, "--device", "cpu").code == 0
+    assert verdicts(other)[0] == ["agrees"]
