@@ -334,7 +334,8 @@ def test_help_has_examples():
 
 def test_floor_rounding_is_flagged_and_the_papers_own_protocol_passes_end_to_end(paper):
     cell = {
-        "model": "cifar10-tiny-vp", "fastsample_solver": "heun", "grid": "nsr", "calls": 4, "metric": "fd[cifar10-resnet]",
+        "model": "cifar10-tiny-vp", "fastsample_solver": "heun", "grid": "nsr", "calls": 4,
+        "metric": "fd[cifar10-resnet]",
         "protocol": "uint8=floor; samples=40; t_end=1e-2; thresholded=quantile 0.995, at least 1", "value": 1.0,
     }  # fmt: skip
     store = paper(cell)
