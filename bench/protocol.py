@@ -27,9 +27,7 @@ def guide_of(protocol: Protocol, console: Console | None = None) -> Model | None
 def check_guidance(model: Model, protocol: Protocol) -> None:
     """Raise RequestError for guidance without a guide where the model has no classes."""
     if protocol.guidance and not protocol.guide and not model.num_classes:
-        raise RequestError(
-            f"{model.id} has no classes, which classifier-free guidance needs; --guide MODEL is guidance by another"
-        )
+        raise RequestError(f"{model.id} has no classes, which classifier-free guidance needs")
 
 
 def open_under(name: str, protocol: Protocol, console: Console | None = None) -> Model:

@@ -17,6 +17,7 @@ from fastsample.models.analytic import ring_mixture
 from fastsample.models.catalogue import open_model
 from fastsample.models.path import Edm, VPLinear
 from fastsample.results.commands import bench_command, sample_command
+from fastsample.results.comparable import incomparable
 from fastsample.results.overview import differences
 from fastsample.results.protocol import Protocol
 from fastsample.results.row import frame_of
@@ -117,6 +118,7 @@ def test_protocols_are_told_apart_in_identity_row_and_diff(tmp_path):
         told = {name for name, value in row.asked if value != getattr(usual, name)}
         fields = set(differences(frame_of(rows), usual.cell, row.cell)["field"])
         assert told <= fields
+        assert bool(incomparable(frame_of([usual, row]), "psnr")) == bool(row.altered)  # rounding is no part of psnr
     ends = {row.sigma_min: row.times for row in rows}
     path = VPLinear()
     assert [path.nsr(ends[0.02][k]) for k in (0, -1)] == pytest.approx([50, 0.02])
