@@ -23,8 +23,6 @@ __all__ = ["audit", "command_of", "why_not"]
 
 Record = Mapping[Any, Any]
 
-_ALTERED = ("t_end", "sigma_min", "sigma_max", "threshold", "threshold_max")  # fields of rows that make another cell
-
 
 def audit(numbers: pd.DataFrame, suite: Suite, store: Store | None = None) -> Sheet:
     """Published numbers that can be run, each with its command and what its protocol has otherwise than `bench` by
@@ -114,7 +112,7 @@ def _measured(numbers: Sequence[Record], suite: Suite, store: Store) -> Iterator
         groups: dict[str, list[Record]] = {}
         for row in fits.to_dict("records"):
             for name in (name for name in names if kind_of(name) == one["metric"] and pd.notna(row[f"metrics.{name}"])):
-                key = str((name, row["grid"], what_decides(row, name), *map(row.get, _ALTERED)))
+                key = str((name, row["grid"], what_decides(row, name)))
                 groups.setdefault(key, []).append(row | {"metric": name})
         judged = [(deltas(one, group[0], suite), group) for group in groups.values()]
         if judged:

@@ -134,8 +134,12 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
     if (threshold := _given(row, "threshold")) != told.threshold:
         found.append(Delta("threshold", _quantile(told.threshold), _quantile(threshold), True))
     found += _of_interval(number, told, row, suite)
-    if (most := _given(row, "threshold_max")) is not None:
-        found.append(Delta("threshold_max", "none", f"{most:g}", True))
+    for name in ("threshold_max", "guidance_low", "guidance_high"):
+        if (value := _given(row, name)) is not None:
+            found.append(Delta(name, "none", f"{value:g}", True))
+    guided, guide = "guided by" in number["checkpoint"], _told(row, "guide")
+    if guided != bool(guide):
+        found.append(Delta("guide", "another model" if guided else "none", guide or "none", True))
     here = _told(row, f"protocol.reference[{extractor_of(row['metric'])}]") if row else suite.reference(number["model"])
     if row and images and here and bare(number["dataset"]) not in bare(here):
         found.append(Delta("reference", f"of {number['dataset']}", here, True))
