@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,11 @@ class PublishedReference(NamedTuple):
     page: str = ""
     file: str = ""
     note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the file, as it is published; "" where that is not known."""
+        return self.file or Path(unquote(urlsplit(self.url).path)).name
 
     @property
     def place(self) -> str:
@@ -174,6 +180,9 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
     """(the arrays that moments are made from, the names of the others)."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                raise ReferenceError("a zip file (an npz is one) that is cut off or damaged")
+            file.seek(0)
             content = _unpickled(file, path.stat().st_size)
         if metric not in content or not isinstance(content[metric], dict):
             raise ReferenceError(f"no statistics for {metric!r}; there are: {', '.join(map(str, list(content)[:8]))}")

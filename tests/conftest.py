@@ -14,6 +14,7 @@ from fastsample.bench.cli import app as cli
 from fastsample.bench.metrics import measure
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.measures import solution
+from fastsample.datasets.published_moments import published_references
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
 from fastsample.models.public import transfer
@@ -57,6 +58,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Breaks the first connection of each file in the middle."""
 
     def do_GET(self):
+        if self.path not in self.server.files:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
         data, wanted = self.server.files[self.path], self.headers.get("Range")
         self.server.ranges.append((self.path, wanted))
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
@@ -83,6 +87,15 @@ def server(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def listed():
+    """The list of published reference statistics, to be changed for one test."""
+    known = published_references()
+    before = known[:]
+    yield known
+    known[:] = before
 
 
 @pytest.fixture

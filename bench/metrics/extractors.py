@@ -253,8 +253,8 @@ def moments_of(
         if moments is None:
             moments = FeatureMoments(features.shape[1], shift=features.mean(axis=0))
         moments.add(features)
-    if moments is None:
-        raise ValueError(f"{dataset.name} {dataset.split} is empty")
+    if moments is None or moments.n < 2:
+        raise ValueError(f"{dataset.name} {dataset.split}: {len(dataset)} images have no covariance")
     mu, sigma = moments.moments()
     return ReferenceStats(mu, sigma, moments.n, extractor, sha256, dataset.name, dataset.split)
 

@@ -54,9 +54,23 @@ def symmetric_root(sigma: np.ndarray) -> np.ndarray:
 
 
 def features_distance(features: np.ndarray, reference: tuple[np.ndarray, np.ndarray]) -> float:
-    """Frechet distance of features [n, d] to (mu, symmetric root of sigma) of the reference set."""
-    wide = features.astype(np.float64, copy=False)
-    return frechet_distance(wide.mean(0), np.atleast_2d(np.cov(wide, rowvar=False)), *reference)
+    """Frechet distance of features [n, d] to (mu, symmetric root of sigma) of the reference set.
+
+    Of few samples tr (S1 S2)^(1/2) is the sum of the singular values of their centred features times the root: the
+    square roots of d - n eigenvalues that are zero but for rounding, 1e-5 of a distance, are not in it.
+    """
+    wide, (mu, root) = features.astype(np.float64, copy=False), reference
+    centre = wide.mean(0)
+    if not _few(wide):
+        return frechet_distance(centre, np.atleast_2d(np.cov(wide, rowvar=False)), mu, root)
+    factor = (wide - centre) / np.sqrt(len(wide) - 1)
+    cross = np.linalg.svd(factor @ root, compute_uv=False).sum()
+    return float(np.sum((centre - mu) ** 2) + np.sum(factor * factor) + np.sum(root * root) - 2 * cross)
+
+
+def _few(features: np.ndarray) -> bool:
+    """Whether the covariance of features [n, d] has a rank so far below d that a factor of it is cheaper."""
+    return 2 * len(features) <= features.shape[1]
 
 
 def extrapolate(features: np.ndarray, reference: Reference, *, seed: int = 0) -> Estimate:
@@ -139,10 +153,16 @@ def _gradient(features: np.ndarray, reference: Reference) -> np.ndarray:
     optimal transport map R (R S R)^(-1/2) R, where R is the reference's root.
     """
     mu_r, root = reference
-    centred = features - features.mean(0)
-    values, vectors = np.linalg.eigh(root @ (centred.T @ centred / len(features)) @ root)
-    inverse = np.where(values > 1e-10 * values[-1], values, np.inf) ** -0.5
-    half = root @ vectors
-    gradient = np.eye(len(mu_r)) - (half * inverse) @ half.T
-    effect = 2 * centred @ (features.mean(0) - mu_r) + np.einsum("nd,nd->n", centred @ gradient, centred)
+    centred, to_mean = features - features.mean(0), features.mean(0) - mu_r
+    if _few(features):  # the map is root @ rows.T @ diag(1 / values) @ rows @ root
+        _, values, rows = np.linalg.svd(centred @ root / np.sqrt(len(features)), full_matrices=False)
+        inverse = 1 / np.where(values > 1e-5 * values[0], values, np.inf)
+        mapped = np.sum((centred @ root @ rows.T) ** 2 * inverse, axis=1)
+        effect = 2 * centred @ to_mean + np.sum(centred * centred, axis=1) - mapped
+    else:
+        values, vectors = np.linalg.eigh(root @ (centred.T @ centred / len(features)) @ root)
+        inverse = np.where(values > 1e-10 * values[-1], values, np.inf) ** -0.5
+        half = root @ vectors
+        gradient = np.eye(len(mu_r)) - (half * inverse) @ half.T
+        effect = 2 * centred @ to_mean + np.einsum("nd,nd->n", centred @ gradient, centred)
     return np.asarray(effect - effect.mean())

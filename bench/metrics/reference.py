@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from fastsample.bench.metrics.extractors import INCEPTION, moments_of
+from fastsample.bench.metrics.extractors import INCEPTION, layer_for, moments_of
 from fastsample.datasets.files import warn
 from fastsample.datasets.home import data_home, expanded, keep, sha256_of
 from fastsample.datasets.image_set import DatasetError, Images
@@ -32,7 +32,7 @@ from fastsample.models.catalogue import Model
 from fastsample.models.checkpoints import embedded_models, load_checkpoint, model_file
 from fastsample.models.public.cards import cards
 from fastsample.models.public.known import DownloadError
-from fastsample.models.public.references import reference_file
+from fastsample.models.public.references import made_by, reference_file
 
 __all__ = ["Known", "MetricUnavailable", "ReferenceSet", "Seen", "data_set", "of_data", "reference_set"]
 
@@ -217,18 +217,21 @@ def _state(spec: str) -> str:
 
 
 def _of_file(file: Path) -> ReferenceSet:
-    """A file of statistics: of ours, which says its extractor, or of another project, by Inception-v3 as all are."""
+    """A file of statistics: of ours, which says its extractor, or of another project, by Inception-v3 as most are."""
+
+    def images() -> Images:
+        return _packed(file, file.name, None)
 
     def moments(seen: Seen) -> Known:
         try:
             ours = ReferenceStats.load(file)
         except ReferenceError:
-            return _read(file, file.name, INCEPTION, seen, lambda: packed_images(file.name, "train", file, "as-is"))
+            return _read(file, file.name, made_by(file) or INCEPTION, seen, images)
         if (ours.extractor, ours.extractor_sha256) != (seen.name, seen.sha256):
             raise MetricUnavailable(f"{file} holds features of {ours.extractor}, and not of {seen.name} as it is here")
         return Known(ours.mu, ours.sigma, f"{ours.name} n={ours.n}")
 
-    return ReferenceSet(str(file), moments, lambda: _packed(file, file.name, None))
+    return ReferenceSet(str(file), moments, images)
 
 
 def _published(entry: PublishedReference, console: Console | None) -> ReferenceSet:
@@ -261,6 +264,8 @@ def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[
         stats: PublishedStats = read_stats(file, extractor)
     except ReferenceError as error:
         raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
+    if len(stats.mu) != (width := int(layer_for(extractor, "fid"))):  # the layers of Inception are named by it
+        raise MetricUnavailable(f"{title} holds {len(stats.mu):,} features, where {extractor} makes {width:,}")
     return Known(stats.mu, stats.sigma, f"{title} sha256 {sha256_of(file)[:16]}")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
@@ -14,7 +14,7 @@ from fastsample.datasets.published_moments import PublishedReference, published_
 from fastsample.models.public.known import DownloadError, lock_of
 from fastsample.models.public.transfer import origin_file, transfer
 
-__all__ = ["place_of", "reference_file", "reference_named"]
+__all__ = ["made_by", "place_of", "reference_file", "reference_named"]
 
 
 def reference_named(name: str) -> PublishedReference:
@@ -29,10 +29,20 @@ def reference_named(name: str) -> PublishedReference:
     return entries[name]
 
 
+def made_by(file: Path) -> str:
+    """The extractor of a file that has the name of a listed one, or Score-SDE's array; "" where nothing tells it."""
+    if listed := [entry.extractor for entry in published_references() if entry.name == file.name]:
+        return listed[0]
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return "tfhub-inception" if "pool_3.npy" in archive.namelist() else ""
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return ""
+
+
 def place_of(entry: PublishedReference, home: Path) -> Path:
     """Where the file of an entry is kept, and where a person can put it by hand."""
-    name = entry.file or Path(unquote(urlsplit(entry.url).path)).name or "statistics.npz"
-    return home / "references-published" / entry.id / name
+    return home / "references-published" / entry.id / (entry.name or "statistics.npz")
 
 
 def reference_file(entry: PublishedReference, home: Path, console: Console | None = None, wait: float = 1.0) -> Path:

@@ -8,7 +8,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import extractors, reference
+from fastsample.bench.metrics import extractors
 from fastsample.bench.metrics.extractors import extractor_named
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
@@ -16,7 +16,6 @@ from fastsample.datasets.home import sha256_of
 from fastsample.datasets.levels import to_uint8
 from fastsample.datasets.published_moments import PublishedReference
 from fastsample.models.networks.registry import build_network
-from fastsample.models.public import references
 from fastsample.results.overview import differences
 from fastsample.results.store import Store
 
@@ -56,13 +55,13 @@ def features_of(images, weights):
 
 
 @pytest.fixture
-def faces(inception_weights, server, tmp_path, monkeypatch):
+def faces(inception_weights, server, listed, tmp_path, monkeypatch):
     """A model of faces, whose reference is on a server; the weights of Inception count as the published ones."""
     monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
     entry = PublishedReference(
         "faces8", "faces", "?", INCEPTION, "npz mu sigma", 8, f"http://127.0.0.1:{server.server_address[1]}/faces8.npz"
     )
-    monkeypatch.setattr(reference, "published_references", lambda: [entry])
+    listed[:] = [entry, *listed]
     stats = fid_features_to_statistics(features_of(IMAGES, inception_weights))
     stream = io.BytesIO()
     np.savez(stream, arr_0=IMAGES.permute(0, 2, 3, 1).numpy(), **stats)
@@ -160,8 +159,7 @@ def test_statistics_of_ones_own_images_are_written_and_taken(faces, inception_we
     assert one == pytest.approx(two, rel=1e-4)
 
 
-def test_a_published_reference_is_told_and_fetched_ahead(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(references, "published_references", reference.published_references)
+def test_a_published_reference_is_told_and_fetched_ahead(faces, tmp_path):
     told = command("reference", "info", "faces8")
     assert told.code == 0
     assert "not here; it would be" in told.out

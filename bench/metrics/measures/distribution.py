@@ -95,6 +95,8 @@ class _OfFeatures(Measure):
 class Distance(_OfFeatures):
     """Frechet distance."""
 
+    fewest = 2
+
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
         moments = judge.moments
         return Estimate(features_distance(features, moments), (influence(features, moments),))

@@ -80,8 +80,9 @@ def test_too_few_samples_are_refused():
         extrapolate(samples(319), REFERENCE)
 
 
-def test_the_influence_is_the_derivative():
-    features, count = samples(400, 0.1, 1.3), 400
+@pytest.mark.parametrize("count", [400, 8])
+def test_the_influence_is_the_derivative(count):
+    features = samples(count, 0.1, 1.3)
 
     def weighted(weights):
         weights = weights / weights.sum()
@@ -90,11 +91,25 @@ def test_the_influence_is_the_derivative():
         return frechet_distance(mu, (weights[:, None] * centred).T @ centred, *REFERENCE)
 
     psi = influence(features, REFERENCE)
-    for n in (0, 17, 399):
+    for n in (0, count // 3, count - 1):
         up, down = np.ones(count), np.ones(count)
         up[n], down[n] = 1.01, 0.99
         assert (weighted(up) - weighted(down)) / 0.02 * count == pytest.approx(psi[0, n], rel=1e-2, abs=1e-3)
     np.testing.assert_allclose(psi[1, 1::2], influence(features[1::2], REFERENCE)[0])
+
+
+def test_few_samples_in_many_features_have_a_distance_to_all_digits():
+    """The square roots of eigenvalues that are zero but for rounding would be 1e-5 of this one."""
+    rng = np.random.default_rng(0)
+    few, many = (scale * rng.standard_normal((count, 512)) for scale, count in ((1.0, 8), (1.05, 12)))
+    many[:8] = 1.05 * few
+    mu, factor = many.mean(0), (many - many.mean(0)) / np.sqrt(11)
+    _, values, rows = np.linalg.svd(factor, full_matrices=False)
+    found = features_distance(few, (mu, (rows.T * values) @ rows))
+    own = (few - few.mean(0)) / np.sqrt(7)
+    cross = np.linalg.svd(own @ factor.T, compute_uv=False).sum()
+    exact = np.sum((few.mean(0) - mu) ** 2) + np.sum(own**2) + np.sum(factor**2) - 2 * cross
+    assert found == pytest.approx(exact, rel=1e-12)
 
 
 @pytest.mark.parametrize(("shift", "stretch"), [(0.0, 1.0), (0.2, 1.0), (0.0, 1.3)])
