@@ -28,7 +28,8 @@ lint: $(VENV)/.dev .ns
 docs: $(VENV)/.demo
 	$(BIN)/python -c "from fastsample.bench.cli.listing import solver_page; print(solver_page(), end='')" > docs/solvers.md
 	$(BIN)/python -c "import pathlib; from fastsample.results.papers.page import filled; \
-		page = pathlib.Path('docs/published.md'); page.write_text(filled(page.read_text('utf-8')), 'utf-8')"
+		pages = map(pathlib.Path, ('docs/published.md', 'docs/protocols.md')); \
+		[page.write_text(filled(page.read_text('utf-8')), 'utf-8') for page in pages]"
 
 # The environment is reused between calls; it is made again when pyproject.toml changes.
 $(VENV)/.demo: pyproject.toml

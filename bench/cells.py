@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from fastsample.bench.metrics.trajectories import undefined
-from fastsample.bench.protocol import check_guidance, guide_of, under
+from fastsample.bench.protocol import asked_of, check_guidance, guide_of, under
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
@@ -132,18 +133,20 @@ def plan_cells(
         base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
         if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
             open_model(name)  # says what there is
-    guide = guide_of(request, console)
-    protocol = request.asked.model_copy(update={"guide": guide.id if guide else ""})
+    guide, notes = guide_of(request, console), list[str]()
     for name in request.model:
         try:
             model = open_model(
                 name, home=data_home(), console=console, checkpoint=request.checkpoint,
                 classifier_scale=request.classifier_scale,
             )  # fmt: skip
-            _check_options(model, request)
-            model = under(model, request, guide)
-            label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
-            model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
+            asked: dict[tuple[str, int], Request] = {}
+            opened: dict[Protocol, Model] = {}
+            for key in product([spec.name for spec in specs], request.nfe):
+                asked[key], said = asked_of(request, model, *key)
+                notes += said
+                if (protocol := asked[key].asked) not in opened:
+                    opened[protocol] = _ready(model, asked[key], guide)
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
@@ -151,6 +154,9 @@ def plan_cells(
         for spec in specs:
             takes = spec.gridded and not spec.grid and request.grid
             for one, nfe in product([spec.on(grid) for grid in grids] if takes else [spec], request.nfe):
+                wanted = asked[spec.name, nfe]
+                model = opened[wanted.asked]
+                protocol = wanted.asked.model_copy(update={"guide": guide.id if guide else ""})
                 try:
                     plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
@@ -160,13 +166,24 @@ def plan_cells(
                     continue
                 foreign = table is not None and not fits(table, model, request.guidance)
                 options = {"transfer": table.model} if table and foreign else dict(one.options)
-                for seed in range(request.seed, request.seed + request.seeds):
-                    cell = Cell(model, plan, options, protocol, request.samples, seed, metrics, table)
+                for seed in range(wanted.seed, wanted.seed + wanted.seeds):
+                    cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
+    for note in dict.fromkeys(notes):
+        (console or Console(quiet=True)).print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     if not cells:
         assert first is not None
         raise RequestError(str(first)) if isinstance(first, BudgetError) else first
     return list(cells.values()), skipped
+
+
+def _ready(model: Model, request: Request, guide: Model | None) -> Model:
+    """The model under a request; raises where it has an option that is none for the model."""
+    _check_options(model, request)
+    model = under(model, request, guide)
+    label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
+    model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
+    return model
 
 
 def _possible(

@@ -8,15 +8,73 @@ from typing import Any
 
 from rich.console import Console
 
-from fastsample.bench.request import RequestError
+from fastsample.bench.metrics.features import EXTRACTORS
+from fastsample.bench.metrics.reference import data_set
+from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.home import data_home
+from fastsample.datasets.published_moments import published_references
 from fastsample.models.altered import Thresholded
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.denoiser import Denoiser, Wrapped
 from fastsample.models.guided import guided_by, guided_within
+from fastsample.results.papers.presets import Preset, presets
 from fastsample.results.protocol import Protocol
 
-__all__ = ["check_guidance", "guide_of", "open_under", "under"]
+__all__ = ["asked_of", "check_guidance", "guide_of", "open_under", "under"]
+
+
+def asked_of(request: Request, model: Model, solver: str, nfe: int) -> tuple[Request, list[str]]:
+    """A request as its protocol has it for a cell, and what has to be said of that.
+
+    What was given itself wins. Ends that the model's path has not, thresholding of latents and reference sets of an
+    extractor that is not here are left out.
+
+    Args:
+        model: as its card has it.
+    """
+    if not request.preset:
+        return request, []
+    preset, size, told = presets()[request.preset], model.image_shape[-1], f"protocol {request.preset}"
+    fields, notes = preset.fields(data_set(model.data), size, model.path.name, solver, nfe)
+    given = {name: getattr(request, name) for name in request.model_fields_set}
+    notes += [
+        f"{name}: {given[name]} as given, where it has {value}"
+        for name, value in fields.items()
+        if given.get(name, value) != value
+    ]
+    unknown = [name for name in ("samples", "uint8", "reference") if name not in {*fields, *given}]
+    if "reference" in unknown and (model.network is None or model.reference in preset.references):
+        unknown.remove("reference")  # the exact models have none
+    if unknown:
+        notes.append(f"{', '.join(unknown)}: not known for {model.id}; what holds without a protocol stands")
+    taken = {*given, *(_TOGETHER[name] for name in given if name in _TOGETHER)}
+    fields = {name: value for name, value in fields.items() if name not in taken}
+    found = {name: _met(name, value, preset, model) for name, value in fields.items()}
+    notes += [f"{name}: {why}; the model's own stands" for name, why in found.items() if why]
+    met = {name: value for name, value in fields.items() if found[name] == ""}
+    return Request(**given | met), [f"{told}: {note}" for note in notes]
+
+
+_TOGETHER = {"t_end": "sigma_min", "sigma_min": "t_end"}  # two names of one end
+
+
+def _met(name: str, value: Any, preset: Preset, model: Model) -> str | None:
+    """Why a field of a protocol cannot be met with a model; "" if it can, None if it is the model's own already."""
+    if name == "threshold" and model.shape != model.image_shape:
+        return f"{model.id} is a latent model, and thresholding is of pixels"
+    if name == "reference":
+        if model.reference in preset.references:
+            return None
+        extractor = next(entry.extractor for entry in published_references() if entry.id == value)
+        return "" if extractor in EXTRACTORS else f"{value} is by {extractor}, an extractor that is not here"
+    if name in ("t_end", "sigma_min", "sigma_max"):
+        try:
+            ends = under(model, Protocol(**{name: value})).path
+        except RequestError as error:
+            return str(error)
+        own = (model.path.t_noise, model.path.t_data)
+        return None if all(map(math.isclose, (ends.t_noise, ends.t_data), own)) else ""
+    return ""
 
 
 def guide_of(protocol: Protocol, console: Console | None = None) -> Model | None:

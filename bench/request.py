@@ -11,8 +11,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
 from fastsample.bench.lists import sentences, words
 from fastsample.datasets.home import expanded
+from fastsample.datasets.names import nearest
 from fastsample.datasets.text import text_of
 from fastsample.results.metrics import DEFAULT
+from fastsample.results.papers.presets import presets
 from fastsample.results.protocol import Protocol
 
 __all__ = ["Request", "RequestError", "read_request"]
@@ -75,8 +77,15 @@ class Request(Protocol):
     @model_validator(mode="before")
     @classmethod
     def _as_papers_write(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX; `guidance_interval` is LO,HI."""
+        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX; `guidance_interval` is LO,HI.
+
+        `protocol` is the name of a preset.
+        """
         values = dict(values)
+        if (name := values.pop("protocol", None)) is not None:
+            values["preset"] = name
+        if (name := values.get("preset")) and name not in presets():
+            raise ValueError(nearest(str(name), list(presets()), "protocol"))
         if (scale := values.pop("cfg", None)) is not None:
             if values.get("guidance") is not None:
                 raise ValueError("cfg S and guidance S - 1 are two names of one weight: give one")

@@ -20,7 +20,7 @@ def suite() -> Suite:
     """The models of the package and the solvers that are registered; nothing is fetched for them."""
     return Suite(
         same=complete, interval=_interval, t_of_nsr=_t_of_nsr, reference=_reference, labelled=_labelled,
-        refusal=_refusal,
+        guides=_guides, refusal=_refusal,
     )  # fmt: skip
 
 
@@ -46,6 +46,11 @@ def _reference(model: str) -> str:
 @cache
 def _labelled(model: str) -> bool:
     return is_shipped(model) and card_named(model).labels.kind != "none"
+
+
+@cache
+def _guides(model: str) -> frozenset[str]:
+    return frozenset(fid.guide for fid in card_named(model).fid if fid.guide) if is_shipped(model) else frozenset()
 
 
 def _refusal(model: str, solver: str, grid: str, calls: int) -> str:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Group
 
+from fastsample.results.comparable import shortened
 from fastsample.results.metrics import metric_of
+from fastsample.results.protocol import Protocol
 from fastsample.results.sheet import plain
 from fastsample.results.sheet import to_rich as draw
 
 __all__ = ["differences", "overview", "select", "to_rich"]
+
+_FIELDS = {"samples", *Protocol.model_fields} - {"preset", "reference"}  # reference: the row's own fact tells which
 
 
 def select(
@@ -58,7 +62,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the
     metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
-    metrics on top of the network's time.
+    metrics on top of the network's time; and each field of the protocol, and reference or extractor, in which rows of
+    one model differ.
     """
     if rows.empty:
         return pd.DataFrame()
@@ -68,6 +73,13 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
         "grid": rows["grid"],
         "NFE": [_nfe(made, asked) for made, asked in zip(rows["nfe"], rows["nfe_asked"], strict=True)],
     })  # fmt: skip
+    for column in rows.columns:
+        if column in _FIELDS or column.startswith(("protocol.reference[", "protocol.extractor[")):
+            told = rows[column].map(
+                lambda value: "-" if pd.isna(value) or value == "" else shortened(str(value)).strip("'")
+            )
+            if (told.groupby(rows["model"]).nunique() > 1).any():
+                table[column.removeprefix("protocol.")] = told
     for column in rows.columns:
         name = column.removeprefix("metrics.")
         if name != column and name not in (metric := metric_of(name)).summaries:

@@ -34,6 +34,7 @@ class Protocol(BaseModel):
             statistics, a data set, or folder:PATH.
         reference_steps: of the reference solutions of PSNR and truncation, if not the usual number: a table that was
             learned from these is judged by finer ones.
+        preset: the protocol of a paper that the others are taken from, as far as they are its; it decides nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,6 +54,7 @@ class Protocol(BaseModel):
     uint8: Literal["round", "floor"] = "round"
     reference: str = ""
     reference_steps: int | None = Field(default=None, ge=20, le=MOST_STEPS)
+    preset: str = ""
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -35,7 +35,7 @@ fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,eul
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
 
-fastsample bench --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --samples 50000 --device cuda
+fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
 """
 )
 def bench(
@@ -47,6 +47,10 @@ def bench(
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
     grid: Annotated[Words, typer.Option(help=r"Time grids. \[default: each solver's own]")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Samples, uint8 rule, interval, threshold, reference as a paper has them: `list protocols`."),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help=r"Images per cell. \[default: 256]")] = None,
     batch_size: Annotated[int | None, typer.Option(help=r"Images per network call. \[default: 64]")] = None,
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
@@ -118,7 +122,7 @@ def bench(
 
     request = read_request(
         config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=solver_words(grid),
-        samples=samples,
+        protocol=protocol, samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,

@@ -14,6 +14,7 @@ from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
 from fastsample.models.training.recipe import Recipe, command_of, recipes
 from fastsample.results.metrics import METRICS
+from fastsample.results.papers.presets import protocol_lines
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.solver import Solver, solvers
@@ -43,6 +44,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
         "metrics": lambda: (("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]),
+        "protocols": protocol_lines,
         "references": lambda: (_REFERENCE, list(map(_reference, published_references()))),
     }
     if what not in kinds:

@@ -22,7 +22,9 @@ app.add_typer(models, name="models")
 
 @app.command("list", epilog="Example: fastsample list solvers --long")
 def list_(
-    what: Annotated[str, typer.Argument(help="solvers, models, recipes, datasets, references, grids or metrics")],
+    what: Annotated[
+        str, typer.Argument(help="solvers, models, recipes, datasets, references, protocols, grids or metrics")
+    ],
     long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
 ) -> None:
     """What there is to choose from."""

@@ -76,6 +76,9 @@ def command_of(number: Record, suite: Suite) -> str:
     words += ["--grid", number["grid"]] if number["grid"] else []
     words += ["--nfe", str(number["calls"]), "--samples", str(told.samples), "--metrics", number["metric"]]
     words += [] if math.isnan(number["guidance"]) else ["--guidance", written(number["guidance"])]
+    words += [
+        word for guide in suite.guides(model) if "guided by" in number["checkpoint"] for word in ("--guide", guide)
+    ]
     words += ["--labels", "random"] if suite.labelled(model) else []
     return shlex.join(words + told.options(suite.interval(model)))
 

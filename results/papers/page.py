@@ -1,4 +1,4 @@
-"""The tables of docs/published.md, from the published numbers.
+"""The tables of docs/published.md and docs/protocols.md, from the published numbers and the protocols of papers.
 
 Each stands between `<!-- NAME -->` and `<!-- end -->`.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from fastsample.results.papers.presets import protocol_lines
 from fastsample.results.papers.stated import MEANINGS
 from fastsample.results.published import disagreements, papers, printed, published
 
@@ -22,13 +23,18 @@ def filled(page: str) -> str:
     Raises:
         KeyError: for the name of a table that there is not.
     """
-    tables = {"papers": _papers, "meanings": _meanings, "disagreements": _disagreements}
+    tables = {"papers": _papers, "meanings": _meanings, "disagreements": _disagreements, "protocols": _protocols}
     return re.sub(
         r"(<!-- (\w+) -->\n).*?(<!-- end -->)",
         lambda match: match[1] + "\n" + tables[match[2]]() + "\n" + match[3],
         page,
         flags=re.DOTALL,
     )
+
+
+def _protocols() -> str:
+    head, lines = protocol_lines()
+    return _table(head, lines)
 
 
 def _papers() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ class Suite:
         t_of_nsr: the time at which a model's path has a noise-to-signal ratio.
         reference: the id of a model's published statistics, "" for none.
         labelled: whether a model takes classes.
+        guides: the models that guide a model, as its card says.
         refusal: why `bench` could not run a model with a solver, on a grid ("" for its own), at a number of calls; ""
             if it can.
     """
@@ -47,6 +48,7 @@ class Suite:
     t_of_nsr: Callable[[str, float], float]
     reference: Callable[[str], str]
     labelled: Callable[[str], bool]
+    guides: Callable[[str], Collection[str]]
     refusal: Callable[[str, str, str, int], str]
 
 
@@ -134,12 +136,9 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
     if (threshold := _given(row, "threshold")) != told.threshold:
         found.append(Delta("threshold", _quantile(told.threshold), _quantile(threshold), True))
     found += _of_interval(number, told, row, suite)
-    for name in ("threshold_max", "guidance_low", "guidance_high"):
-        if (value := _given(row, name)) is not None:
-            found.append(Delta(name, "none", f"{value:g}", True))
-    guided, guide = "guided by" in number["checkpoint"], _told(row, "guide")
-    if guided != bool(guide):
-        found.append(Delta("guide", "another model" if guided else "none", guide or "none", True))
+    found += _of_guidance(number, row, suite) if row else []
+    if (most := _given(row, "threshold_max")) is not None:
+        found.append(Delta("threshold_max", "none", f"{most:g}", True))
     here = _told(row, f"protocol.reference[{extractor_of(row['metric'])}]") if row else suite.reference(number["model"])
     if row and images and here and bare(number["dataset"]) not in bare(here):
         found.append(Delta("reference", f"of {number['dataset']}", here, True))
@@ -149,6 +148,21 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
         found.append(Delta("runs", "least of three", "one", False))
     if (precision := _told(row, "precision")) in ("bf16", "fp16"):
         found.append(Delta("precision", "not stated", precision, False))
+    return found
+
+
+def _of_guidance(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> list[Delta]:
+    """The guide, where guidance acts, and classes that are not drawn, which no number here has."""
+    _, _, there = number["checkpoint"].partition("guided by ")
+    here = _told(row, "guide")
+    found = []
+    if here not in (suite.guides(number["model"]) if there else ("",)):
+        found.append(Delta("guide", there or "none", here or "none", True))
+    for name in ("guidance_low", "guidance_high"):
+        if (end := _given(row, name)) is not None:
+            found.append(Delta(name, "none", f"{end:g}", True))
+    if (labels := _told(row, "labels")) not in ("", "random"):
+        found.append(Delta("labels", "not stated", labels, True))
     return found
 
 
