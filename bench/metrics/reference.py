@@ -9,6 +9,7 @@ another they are computed from the set's images, where these are here.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from fastsample.bench.metrics.extractors import INCEPTION, moments_of
+from fastsample.bench.metrics.extractor_weights import EDM2, INCEPTION
+from fastsample.bench.metrics.extractors import moments_of
 from fastsample.datasets.files import warn
 from fastsample.datasets.home import data_home, expanded, keep, sha256_of
 from fastsample.datasets.image_set import DatasetError, Images
@@ -223,7 +225,7 @@ def _of_file(file: Path) -> ReferenceSet:
         try:
             ours = ReferenceStats.load(file)
         except ReferenceError:
-            return _read(file, file.name, INCEPTION, seen, lambda: packed_images(file.name, "train", file, "as-is"))
+            return _read(file, file.name, INCEPTION, seen, lambda: _packed(file, file.name, None))
         if (ours.extractor, ours.extractor_sha256) != (seen.name, seen.sha256):
             raise MetricUnavailable(f"{file} holds features of {ours.extractor}, and not of {seen.name} as it is here")
         return Known(ours.mu, ours.sigma, f"{ours.name} n={ours.n}")
@@ -247,7 +249,13 @@ def _published(entry: PublishedReference, console: Console | None) -> ReferenceS
 
 
 def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
-    """The moments of a file if the extractor is the one that made it, else those of the images that are with it."""
+    """The moments of a file if the extractor is the one that made them, else those of the images that are with it.
+
+    EDM2's files hold those of Inception and of `dinov2-edm2`.
+    """
+    metric = "fid"
+    if seen.name == EDM2 and extractor == INCEPTION and not zipfile.is_zipfile(file):
+        extractor, metric = EDM2, "fd_dinov2"
     if seen.name != extractor:
         cached = data_home() / "reference" / f"{file.name}-{sha256_of(file)[:12]}@{seen.name}-{seen.sha256[:12]}.npz"
         try:
@@ -258,7 +266,7 @@ def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[
     if seen.weights:
         raise MetricUnavailable(f"{title} was made by the published weights of {extractor}, and those here are others")
     try:
-        stats: PublishedStats = read_stats(file, extractor)
+        stats: PublishedStats = read_stats(file, extractor, metric)
     except ReferenceError as error:
         raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
     return Known(stats.mu, stats.sigma, f"{title} sha256 {sha256_of(file)[:16]}")
