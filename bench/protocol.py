@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastsample.bench.metrics.features import EXTRACTORS
+from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.reference import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.home import data_home
@@ -66,7 +66,7 @@ def _met(name: str, value: Any, preset: Preset, model: Model) -> str | None:
         if model.reference in preset.references:
             return None
         extractor = next(entry.extractor for entry in published_references() if entry.id == value)
-        return "" if extractor in EXTRACTORS else f"{value} is by {extractor}, an extractor that is not here"
+        return "" if extractor in known_extractors() else f"{value} is by {extractor}, an extractor that is not here"
     if name in ("t_end", "sigma_min", "sigma_max"):
         try:
             ends = under(model, Protocol(**{name: value})).path

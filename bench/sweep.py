@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.metrics.features import EMBEDDED, EXTRACTORS, INCEPTION, MetricUnavailable
+from fastsample.bench.metrics.extractors import known_extractors
+from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
@@ -26,10 +28,13 @@ from fastsample.results.store import Store
 __all__ = ["run_sweep"]
 
 
-def run_sweep(request: Request, console: Console, inception_weights: Path | None = None) -> list[str]:
+def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
     A failure is of its cell: the others are computed.
+
+    Args:
+        weights: files of the weights of extractors by name; of others they are looked for where they belong.
 
     Raises:
         ValueError: for a request that names something unknown or cannot be carried out.
@@ -38,13 +43,15 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
     check_precision(request.precision, device)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
-        if asked.extractor and asked.extractor not in EXTRACTORS:
-            raise RequestError(nearest(asked.extractor, list(EXTRACTORS), "feature extractor"))
+        if asked.extractor and asked.extractor not in known_extractors():
+            raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    if inception_weights and not any(asked.extractor == INCEPTION for asked in wanted.values()):
+    for name in {*(weights or ())} - {asked.extractor for asked in wanted.values()}:
         kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
-        raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
-    tools = Tools(Sampler(device), inception_weights, console)
+        if name == INCEPTION:
+            raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
+        raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
+    tools = Tools(Sampler(device), weights or {}, console)
     measures, reasons, notes = _available(planned, wanted, tools)
     for note in dict.fromkeys(notes):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
@@ -108,7 +115,7 @@ def run_sweep(request: Request, console: Console, inception_weights: Path | None
 def _available(
     cells: list[Cell], wanted: dict[str, Asked], tools: Tools
 ) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
-    """The measures that can be had here, by (of what, why) the kinds of metric that cannot, and notes on the others."""
+    """The measures that can be had here, by (of what, why) the metrics that cannot, and notes on the others."""
     measures: dict[str, Measure] = {}
     reasons: dict[tuple[str, str], list[str]] = {}
     notes: list[str] = []
@@ -125,7 +132,7 @@ def _available(
                 refusals["", str(error)] = None
         for of_what, why in refusals:
             if why:
-                reasons.setdefault((of_what, why), []).append(asked.metric.kind)
+                reasons.setdefault((of_what, why), []).append(text)
     return measures, reasons, notes
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from fastsample.bench.cli.words import (
+    EXTRACTOR_WEIGHTS,
     GUIDANCE,
     GUIDE,
     INTERVAL,
@@ -18,6 +19,7 @@ from fastsample.bench.cli.words import (
     path,
     solver_words,
     split_words,
+    weights_by_name,
 )  # fmt: skip
 
 __all__ = ["app"]
@@ -112,6 +114,7 @@ def bench(
     inception_weights: Annotated[
         Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.", parser=path)
     ] = None,
+    extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
 ) -> None:
     """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.
 
@@ -130,7 +133,7 @@ def bench(
         metrics=split_words(metrics), out=out,
     )  # fmt: skip
     try:
-        failures = run_sweep(request, console, inception_weights)
+        failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights))
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None

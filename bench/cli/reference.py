@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import console, path
+from fastsample.bench.cli.words import EXTRACTOR_WEIGHTS, Words, console, path, weights_by_name
 
 __all__ = ["app"]
 
@@ -35,6 +35,7 @@ def make(
     inception_weights: Annotated[
         Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity.", parser=path)
     ] = None,
+    extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Write mean and covariance of images' features, in the form that pytorch-fid, EDM and most others read."""
@@ -45,7 +46,8 @@ def make(
     from fastsample.datasets.published_moments import write_stats
 
     found = dataset_named(images, split)
-    seen = open_network(extractor, choose_device(device), inception_weights)
+    weights = weights_by_name(extractor_weights, inception_weights)
+    seen = open_network(extractor, choose_device(device), weights.get(extractor))
     with console.status(f"{len(found):,} images"):
         stats = moments_of(found, seen.name, seen.network, seen.sha256, seen.device)
     write_stats(out, stats.mu, stats.sigma)

@@ -17,6 +17,7 @@ from fastsample.datasets.home import expanded
 from fastsample.results.escaping import visible
 
 __all__ = [
+    "EXTRACTOR_WEIGHTS",
     "GUIDANCE",
     "GUIDE",
     "INTERVAL",
@@ -29,7 +30,10 @@ __all__ = [
     "path",
     "solver_words",
     "split_words",
+    "weights_by_name",
 ]
+
+EXTRACTOR_WEIGHTS = "NAME=FILE: weights of a feature extractor, as vgg16=vgg16-397923af.pth; several times for several."
 
 GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 GUIDE = "Model that guides in the place of uncond: unconditional, or a weaker one (autoguidance)."
@@ -59,6 +63,23 @@ def path(text: str | Path) -> Path:
 def split_words(values: Words) -> tuple[str, ...] | None:
     """Lists, given once or several times; None where they are not."""
     return words(values) if values else None
+
+
+def weights_by_name(words: Words, inception: Path | None = None) -> dict[str, Path]:
+    """The files of `--extractor-weights` and of `--inception-weights` by extractor.
+
+    Raises:
+        ValueError: for a word that is not NAME=FILE, or two files of one.
+    """
+    found = {"inception-v3-compat": inception} if inception else {}
+    for word in words or ():
+        name, _, file = word.partition("=")
+        if not name or not file:
+            raise ValueError(f"--extractor-weights takes NAME=FILE, as vgg16=vgg16-397923af.pth, not {word[:60]!r}")
+        if name in found:
+            raise ValueError(f"--extractor-weights: {name} has two files, {found[name]} and {file}")
+        found[name] = path(file)
+    return found
 
 
 def budgets(values: Words, most: int = MOST_NFE) -> tuple[int, ...]:

@@ -4,8 +4,8 @@
 weights in a package of its own. Importing this module registers both, so they can be named wherever torch-fidelity
 takes a `feature_extractor`; a distance under one is `fd[cifar10-resnet]` or `fd[efficientnet-lite0]`.
 
-torch-fidelity opens the file of its Inception-v3 as a pickle that may run anything, and fetches what it does not find:
-here every file is read by `models.public.readers` first, and nothing is fetched. Its other extractors are not used.
+torch-fidelity opens files of weights as pickles that may run anything, and fetches what it does not find: here those of
+its extractors are read by `models.public.readers` first, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-from torch_fidelity.utils import create_feature_extractor
 
+from fastsample.bench.metrics.clip_and_dinov2 import READ_HERE
+from fastsample.bench.metrics.extractor_weights import INCEPTION, PUBLISHED, weights_file
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
@@ -39,7 +42,7 @@ __all__ = [
     "compute_reference",
     "efficientnet_weights",
     "extractor_named",
-    "inception_weights",
+    "known_extractors",
     "layer_for",
     "moments_of",
     "refusal",
@@ -49,9 +52,7 @@ __all__ = [
 
 EMBEDDED = "cifar10-resnet"
 EFFICIENTNET = "efficientnet-lite0"
-INCEPTION = "inception-v3-compat"
-_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-_INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_INCEPTION_SHA256 = PUBLISHED[INCEPTION].sha256
 _EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -161,34 +162,21 @@ def efficientnet_weights() -> Path:
     return path
 
 
-def inception_weights(given: Path | None = None) -> Path:
-    """The file of Inception-v3's weights: the one that is given, else the published one in torch's hub cache.
-
-    Raises:
-        FileNotFoundError: if it is not there; it is not fetched.
-    """
-    file = given or Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
-    if not file.exists():
-        raise FileNotFoundError(
-            f"the Inception-v3 weights are not at {file}; put torch-fidelity's {_INCEPTION_FILE} there or give "
-            "--inception-weights FILE"
-        )
-    return file
-
-
-def unpublished(file: Path) -> str:
-    """The first eight digits of the sha256 of a file of Inception-v3's weights; "" for the published one.
+def unpublished(name: str, file: Path) -> str:
+    """The first eight digits of the sha256 of a file of an extractor's weights; "" for the published one.
 
     Only a distance in the features of the published weights is a FID.
     """
-    sha256 = sha256_of(file)
-    return "" if sha256 == _INCEPTION_SHA256 else sha256[:8]
+    known = {name: file.sha256 for name, file in PUBLISHED.items()}
+    known |= {EFFICIENTNET: _EFFICIENTNET_SHA256, INCEPTION: _INCEPTION_SHA256}
+    sha256, published = sha256_of(file), known.get(name)
+    return "" if published and sha256.startswith(published) else sha256[:8]
 
 
 def extractor_named(
     name: str, layers: list[str], device: str | torch.device = "cpu", weights: Path | None = None
 ) -> FeatureExtractorBase:
-    """torch-fidelity's Inception-v3 or our extractor of that name, in eval mode, returning a tuple of `layers`.
+    """The extractor of that name, in eval mode, returning a tuple of `layers`.
 
     `weights` is the file of its weights, where it is not the default one.
 
@@ -197,21 +185,20 @@ def extractor_named(
         ValueError: for another extractor, or a file that is damaged, does what no weights do or does not fit.
     """
     layer_for(name, "fid")
-    source: str | io.BytesIO | None = None if weights is None else str(weights)
-    if name == INCEPTION:
+    kind, file = FEATURE_EXTRACTORS_REGISTRY[name], weights_file(name, weights)
+    source: str | io.BytesIO | None = None if file is None else str(file)
+    if kind in (FeatureExtractorInceptionV3, FeatureExtractorVGG16):
         # torch-fidelity loads what it is given with all its code, so it is given what was read and written here.
         source = io.BytesIO()
-        torch.save(read_weights(inception_weights(weights), "state-dict").tensors, source)
+        torch.save(read_weights(str(file), "state-dict").tensors, source)
         source.seek(0)
     try:
-        extractor = create_feature_extractor(
-            name, layers, cuda=False, verbose=False, feature_extractor_weights_path=source
-        )
+        extractor = READ_HERE.get(kind, kind)(name, layers, feature_extractor_weights_path=source)
     except RuntimeError as error:  # of load_state_dict, with a line for each key
         raise ValueError(
-            f"{weights or 'the file of weights'} does not fit {name}: {' '.join(str(error).split())[:300]}"
+            f"{file or 'the file of weights'} does not fit {name}: {' '.join(str(error).split())[:300]}"
         ) from error
-    return extractor.to(device)
+    return extractor.requires_grad_(False).eval().to(device)
 
 
 def weights_sha256(module: torch.nn.Module) -> str:
@@ -259,12 +246,17 @@ def moments_of(
     return ReferenceStats(mu, sigma, moments.n, extractor, sha256, dataset.name, dataset.split)
 
 
+def known_extractors() -> list[str]:
+    """Names of those that are registered with torch-fidelity, ours first."""
+    return sorted(FEATURE_EXTRACTORS_REGISTRY, key=(EMBEDDED, EFFICIENTNET).__contains__, reverse=True)
+
+
 def layer_for(extractor: str, metric: str) -> str:
     """The layer that torch-fidelity takes for a metric (`fid`, `kid`, `isc`, `prc`).
 
     Raises:
         ValueError: for an unknown extractor.
     """
-    if extractor not in (EMBEDDED, EFFICIENTNET, INCEPTION):
-        raise ValueError(f"unknown feature extractor {extractor!r}; known: {EMBEDDED}, {EFFICIENTNET}, {INCEPTION}")
+    if extractor not in known_extractors():
+        raise ValueError(f"unknown feature extractor {extractor!r}; known: {', '.join(known_extractors())}")
     return str(FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric(metric))

@@ -1,7 +1,7 @@
 """Feature extractors on a device, and the reference sets that samples are compared with in their features.
 
-`cifar10-resnet` ships with the package. `efficientnet-lite0` needs its package, torch-fidelity's `inception-v3-compat`
-its weights (torch's hub cache, or a path); with other weights than the published ones it has another name.
+`cifar10-resnet` ships with the package. `efficientnet-lite0` needs its package, torch-fidelity's extractors their
+weights (torch's hub cache, or a path); with other weights than the published ones they have another name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fastsample.bench.metrics.extractor_weights import PUBLISHED, weights_file
 from fastsample.bench.metrics.extractors import (
-    EFFICIENTNET,
     EMBEDDED,
     INCEPTION,
     extractor_named,
-    inception_weights,
     layer_for,
     unpublished,
     weights_sha256,
@@ -28,10 +27,12 @@ from fastsample.bench.metrics.frechet import symmetric_root
 from fastsample.bench.metrics.reference import Known, MetricUnavailable, ReferenceSet, of_data
 from fastsample.datasets.image_set import Images
 
-__all__ = ["EMBEDDED", "EXTRACTORS", "INCEPTION", "Extractor", "MetricUnavailable", "open_extractor", "open_network"]
+__all__ = ["EMBEDDED", "INCEPTION", "Extractor", "MetricUnavailable", "data_of_exact", "open_extractor", "open_network"]
 
-# Each with the data set that models without data of their own, the exact ones, are compared with.
-EXTRACTORS = {EMBEDDED: "cifar10-jpeg", EFFICIENTNET: "cifar10-jpeg", INCEPTION: "cifar10"}
+
+def data_of_exact(extractor: str) -> str:
+    """The data set that models without data of their own, the exact ones, are compared with."""
+    return "cifar10" if extractor == INCEPTION else "cifar10-jpeg"
 
 
 def _none() -> Images:
@@ -44,7 +45,7 @@ class Extractor:
 
     Attributes:
         name: as registered with torch-fidelity.
-        network: returns (features, logits) of uint8 images [n, 3, H, W].
+        network: returns (features, logits) of uint8 images [n, 3, H, W], or what is both.
         device: where it is.
         weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
         reference: moments of the reference set; None before `against`.
@@ -100,8 +101,8 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) in float32 of uint8 images."""
-        features, logits = self.network(images.to(self.device))
-        return features.float().cpu().numpy(), logits.float().cpu().numpy()
+        found = [part.float().cpu().numpy() for part in self.network(images.to(self.device))]
+        return found[0], found[-1]
 
     def manifolds(self, features: np.ndarray) -> dict[str, float]:
         """torch-fidelity's precision and recall of features [n, d]; those of the last features are kept."""
@@ -117,17 +118,15 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
     """The extractor of that name, without a reference set.
 
     Args:
-        weights: file of the Inception weights; looked for in torch's hub cache if None.
+        weights: file of its weights; looked for where it belongs if None.
 
     Raises:
         MetricUnavailable: if its weights are not on this machine.
         ValueError: for an unknown extractor, or a file that holds no weights of it.
     """
-    if name not in EXTRACTORS:
-        raise ValueError(f"no reference set is known for extractor {name!r}; known: {', '.join(EXTRACTORS)}")
-    file, layers = None, [layer_for(name, metric) for metric in ("fid", "isc")]
+    file, layers = None, list(dict.fromkeys(layer_for(name, metric) for metric in ("fid", "isc")))
     try:
-        file = inception_weights(weights) if name == INCEPTION else None
+        file = weights_file(name, weights)
         network = extractor_named(name, layers, device, file)
     except (OSError, ValueError) as error:
         told = str(error)
@@ -135,13 +134,13 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
             told = f"{error.filename} cannot be read ({error.strerror})"
         if weights:
             raise ValueError(told) from error
-        again = f"; remove it and fetch it again, torch-fidelity's {file.name}" if file else ""
+        again = f"; remove it and fetch it again, {PUBLISHED[name].url}" if file else ""
         raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
-    return Extractor(name, network, device, unpublished(file) if file else "")
+    return Extractor(name, network, device, unpublished(name, file) if file else "")
 
 
 def open_extractor(
     name: str, device: torch.device, weights: Path | None = None, reference: ReferenceSet | None = None
 ) -> Extractor:
     """The extractor of that name with a reference set, by default that of the exact models; see `open_network`."""
-    return open_network(name, device, weights).against(reference or of_data(EXTRACTORS[name]))
+    return open_network(name, device, weights).against(reference or of_data(data_of_exact(name)))

@@ -7,7 +7,7 @@ what they need of the machine (networks, extractors) is opened once, by `Tools`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
-from fastsample.bench.metrics.features import EXTRACTORS, Extractor, open_network
+from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network
 from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
 from fastsample.bench.metrics.trajectories import outer_states
@@ -38,13 +38,13 @@ class Tools:
 
     Attributes:
         sampler: draws the samples, on its device.
-        inception_weights: file of the Inception weights; looked for in torch's hub cache if None.
+        weights: files of the weights of extractors by name; of others they are looked for where they belong.
         console: where the progress of downloads is shown.
         extractors: those that are open, by name.
     """
 
     sampler: Sampler
-    inception_weights: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
     console: Console | None = None
     extractors: dict[str, Extractor] = field(default_factory=dict)
     _judges: dict[tuple[str, str], Extractor | str] = field(default_factory=dict)  # or why there is none
@@ -54,7 +54,7 @@ class Tools:
     def extractor(self, name: str) -> Extractor:
         """The extractor of that name; see `open_network` for what it raises."""
         if name not in self.extractors:
-            self.extractors[name] = open_network(name, self.sampler.device, self.inception_weights)
+            self.extractors[name] = open_network(name, self.sampler.device, self.weights.get(name))
         return self.extractors[name]
 
     def reference_of(self, name: str, cell: Cell) -> ReferenceSet:
@@ -64,7 +64,7 @@ class Tools:
             MetricUnavailable: if there is none.
         """
         if cell.model.network is None and not cell.protocol.reference:
-            return of_data(EXTRACTORS[name])
+            return of_data(data_of_exact(name))
         return reference_set(cell.protocol.reference, cell.model, self.console)
 
     def judge(self, name: str, cell: Cell) -> Extractor:

@@ -9,6 +9,7 @@ another they are computed from the set's images, where these are here.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from fastsample.bench.metrics.extractors import INCEPTION, layer_for, moments_of
+from fastsample.bench.metrics.extractor_weights import EDM2, INCEPTION
+from fastsample.bench.metrics.extractors import layer_for, moments_of
 from fastsample.datasets.files import warn
 from fastsample.datasets.home import data_home, expanded, keep, sha256_of
 from fastsample.datasets.image_set import DatasetError, Images
@@ -250,7 +252,13 @@ def _published(entry: PublishedReference, console: Console | None) -> ReferenceS
 
 
 def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
-    """The moments of a file if the extractor is the one that made it, else those of the images that are with it."""
+    """The moments of a file if the extractor is the one that made them, else those of the images that are with it.
+
+    EDM2's files hold those of Inception and of `dinov2-edm2`.
+    """
+    metric = "fid"
+    if seen.name == EDM2 and extractor == INCEPTION and not zipfile.is_zipfile(file):
+        extractor, metric = EDM2, "fd_dinov2"
     if seen.name != extractor:
         cached = data_home() / "reference" / f"{file.name}-{sha256_of(file)[:12]}@{seen.name}-{seen.sha256[:12]}.npz"
         try:
@@ -261,10 +269,10 @@ def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[
     if seen.weights:
         raise MetricUnavailable(f"{title} was made by the published weights of {extractor}, and those here are others")
     try:
-        stats: PublishedStats = read_stats(file, extractor)
+        stats: PublishedStats = read_stats(file, extractor, metric)
     except ReferenceError as error:
         raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
-    if len(stats.mu) != (width := int(layer_for(extractor, "fid"))):  # the layers of Inception are named by it
+    if extractor == INCEPTION and len(stats.mu) != (width := int(layer_for(extractor, "fid"))):  # its name
         raise MetricUnavailable(f"{title} holds {len(stats.mu):,} features, where {extractor} makes {width:,}")
     return Known(stats.mu, stats.sigma, f"{title} sha256 {sha256_of(file)[:16]}")
 

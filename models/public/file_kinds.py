@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["no_checkpoint", "wrong_file"]
+__all__ = ["no_checkpoint", "torchscript", "wrong_file"]
 
 _HEAD = 512
 _LONGEST_TEXT = 2**26  # bytes of an index of shards
@@ -127,12 +127,24 @@ def _zip(path: Path) -> str:
         return "a damaged zip"
     if names and all(name.endswith(".npy") for name in names):
         return "an archive of arrays of NumPy (.npz), not a state dict of PyTorch"
-    if any(name.endswith("constants.pkl") for name in names) and any("/code/" in name for name in names):
+    if _is_torchscript(names):
         return "a TorchScript archive (torch.jit.save): save the state_dict() of what torch.jit.load returns"
     if any(name.endswith("model.weights.h5") for name in names):
         return "a model of Keras, which is not PyTorch's"
     inside = [name for name in names if name.endswith(_WEIGHTS) and not name.endswith("/data.pkl")]
     return f"a zip of files: name one of them as `member` on a card, or unpack it{_listed(inside)}" if inside else ""
+
+
+def _is_torchscript(names: list[str]) -> bool:
+    return any(name.endswith("constants.pkl") for name in names) and any("/code/" in name for name in names)
+
+
+def torchscript(path: Path) -> bool:
+    """Whether a file is an archive of torch.jit.save."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return _is_torchscript(archive.namelist())
 
 
 def _cut_safetensors(path: Path, size: int) -> str:

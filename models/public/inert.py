@@ -18,7 +18,18 @@ from torch import Tensor
 from fastsample.datasets.pickles import MOST_OPCODES, InertUnpickler, check_keys
 from fastsample.models.checkpoints import CheckpointError
 
-__all__ = ["TENSORS", "Call", "Dict", "Inert", "Storage", "StoredTensor", "Table", "TableUnpickler", "refused"]
+__all__ = [
+    "TENSORS",
+    "Call",
+    "Dict",
+    "Inert",
+    "Scripted",
+    "Storage",
+    "StoredTensor",
+    "Table",
+    "TableUnpickler",
+    "refused",
+]
 
 _MOST_DIMENSIONS = 16
 
@@ -51,6 +62,20 @@ class Inert:
         pass
 
     extend = add = append
+
+
+class Scripted(Inert):
+    """A module of a TorchScript archive; its code is in another record, which nothing reads.
+
+    Attributes:
+        attributes: tensors, further modules and settings by name.
+    """
+
+    attributes: Mapping[Any, Any] = MappingProxyType({})
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.attributes = state
 
 
 class _Fixed:

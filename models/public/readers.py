@@ -8,6 +8,7 @@
 | ddim | ermongroup/ddim | public.torch_files | entry 4 of a list |
 | edm-pickle | NVlabs edm and edm2 | public.unpickling | the module `ema` |
 | lightning | CompVis latent-diffusion | public.torch_files | state_dict, with model_ema in place of model |
+| torchscript | OpenAI's CLIP | public.torch_files | the tensors of all modules, by their places |
 
 Names are without what torch.compile, DataParallel and other wrappers add to them.
 
@@ -30,13 +31,13 @@ from torch import Tensor
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.entries import find, inside, told_entries, without_wrappers
 from fastsample.models.public.file_kinds import wrong_file
-from fastsample.models.public.inert import Inert, StoredTensor
+from fastsample.models.public.inert import Inert, Scripted, StoredTensor
 from fastsample.models.public.torch_files import load_torch
 from fastsample.models.public.unpickling import PersistentModule, load_persistent
 
 __all__ = ["LAYOUTS", "Layout", "Weights", "read_weights"]
 
-Layout = Literal["state-dict", "score-sde", "ddim", "edm-pickle", "lightning"]
+Layout = Literal["state-dict", "score-sde", "ddim", "edm-pickle", "lightning", "torchscript"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 _MOST_TENSORS = 200_000
@@ -114,6 +115,8 @@ def _read(path: Path, layout: Layout, entry: str) -> Weights:
             return Weights(without_wrappers(_ddim(load_torch(path))))
         case "lightning":
             return Weights(without_wrappers(_lightning(path)))
+        case "torchscript":
+            return Weights(_tensors(dict(_scripted(load_torch(path))), "the archive"))
         case _:
             return _safetensors(path, entry) if _is_safetensors(path) else _state_dict(load_torch(path), entry)
 
@@ -159,6 +162,23 @@ def _lightning(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"model_ema has {len(averaged) - 2} averages for {len(owners)} parameters of model")
         kept |= {name: averaged[short] for short, name in owners.items()}
     return kept
+
+
+def _scripted(root: Any) -> Iterator[tuple[str, Any]]:
+    """Names and tensors of a TorchScript module and of those in it; of one in several places those of one."""
+    if not isinstance(root, Scripted):
+        raise CheckpointError(f"it holds a {type(root).__name__}, not a module of TorchScript")
+    waiting, seen = [("", root)], {id(root)}
+    while waiting:
+        prefix, module = waiting.pop()
+        for name, value in module.attributes.items():
+            if len(prefix) + len(str(name)) > _LONGEST_NAME:
+                raise CheckpointError(f"a module has a name that is too long: {prefix}{name}"[:_LONGEST_NAME])
+            if isinstance(value, StoredTensor):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Scripted) and id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((f"{prefix}{name}.", value))
 
 
 def _is_safetensors(path: Path) -> bool:

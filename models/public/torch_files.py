@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fastsample.datasets.pickles import MOST_OPCODES
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.public.inert import TENSORS, Call, Dict, Inert, Storage, Table, TableUnpickler
+from fastsample.models.public.inert import TENSORS, Call, Dict, Inert, Scripted, Storage, Table, TableUnpickler
 
 __all__ = ["load_torch", "read_legacy"]
 
@@ -51,14 +51,14 @@ _TORCH: Table = {
 }
 
 
-def _inert(*_: str) -> type[Inert]:
-    return Inert
+def _inert(module: str, _: str) -> type[Inert]:
+    return Scripted if module.partition(".")[0] == "__torch__" else Inert
 
 
 def load_torch(path: Path) -> Any:
     """The content of a file of torch.save, of either format, with a `StoredTensor` for each tensor.
 
-    An object of a class that is no tensor's is an `Inert`.
+    An object of a class that is no tensor's is an `Inert`, a module of torch.jit.save a `Scripted` one.
 
     Args:
         path: of the file; it stays mapped for as long as its tensors live.
@@ -77,7 +77,7 @@ def load_torch(path: Path) -> Any:
 def _zipped(path: Path, data: mmap.mmap) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
-            every = archive.infolist()
+            every = [one for one in archive.infolist() if "/code/" not in one.filename]  # of TorchScript; not read
             records = {record.filename: record for record in every}
             roots = [name.removesuffix("data.pkl") for name in records if name.endswith("/data.pkl")]
             if len(roots) != 1:

@@ -61,7 +61,8 @@ def test_a_model_of_other_data_has_no_metric_with_a_reference_set(checkpoint, tm
         assert not any(fact.startswith("reference[") for fact in rows[name].protocol)
         (line,) = [line for line in text.splitlines() if f" for {name}:" in line]
         assert line == (
-            f"without fid and fd and fd-inf and fid-inf and kid and precision and recall for {name}: it is a model of "
+            f"without fid and fd and fd-inf and fid-inf and kid and precision and recall "
+            f"and fd[inception-v3-compat] for {name}: it is a model of "
             f"{data}, for which no reference set is known; --reference names one"
         )
 
@@ -82,8 +83,8 @@ def test_a_request_without_any_metric_left_is_refused(checkpoint, tmp_path, coar
         sweep(tmp_path / "s", model=checkpoint("other", "celeba", size=32), metrics=("fd",))
     with pytest.raises(RequestError, match="no metric is left: its samples are no images"):
         sweep(tmp_path / "s", model="gmm2d", metrics=("fd",))
-    with pytest.raises(RequestError, match="unknown feature extractor 'vgg16'"):
-        sweep(tmp_path / "s", model="gmm2d", metrics=("fd[vgg16]",))
+    with pytest.raises(RequestError, match="unknown feature extractor 'vgg61'"):
+        sweep(tmp_path / "s", model="gmm2d", metrics=("fd[vgg61]",))
     assert not (tmp_path / "s").exists()
 
 

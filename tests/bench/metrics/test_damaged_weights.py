@@ -92,7 +92,7 @@ def test_damaged_weights_of_efficientnet(content, told, bench, monkeypatch, tmp_
     ended = bench("--out", "store", "--metrics", "psnr,fd[efficientnet-lite0]", data="cifar10-jpeg")
     assert ended.code == 0, ended
     (line,) = (line for line in ended.out.splitlines() if str(file) in line)
-    assert line.startswith("without fd: ")
+    assert line.startswith("without fd[efficientnet-lite0]: ")
     assert told in line
     assert "pip install --force-reinstall" in line
 

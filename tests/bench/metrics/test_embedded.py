@@ -75,8 +75,8 @@ def test_fid_is_absent_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(MetricUnavailable, match=r"weights are not at .*--inception-weights"):
         open_extractor("inception-v3-compat", torch.device("cpu"))
-    with pytest.raises(ValueError, match="no reference set is known"):
-        open_extractor("vgg16", torch.device("cpu"))
+    with pytest.raises(ValueError, match="unknown feature extractor 'vgg61'"):
+        open_extractor("vgg61", torch.device("cpu"))
 
 
 def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
