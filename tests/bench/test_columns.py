@@ -65,7 +65,7 @@ def facts(cell, tools, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), np.uint8)
     np.savez(tmp_path / "folder.npz", arr_0=images)
 
-    def told(protocol):
+    def told(protocol, tools=tools):
         if protocol.reference == "folder":
             protocol = protocol.model_copy(update={"reference": f"folder:{tmp_path}/folder.npz"})
         scale = f"of a classifier, scale {protocol.classifier_scale:g}" if protocol.classifier_scale else ""
@@ -147,6 +147,19 @@ def test_a_list_of_rows_says_in_what_they_differ(field, facts, tmp_path):
     assert told in heads
     alike = stored(tmp_path / "t", facts, [("one", one, {}), ("other", one, {"seed": 1})])
     assert told not in command("show", alike.folder, "--format", "csv").out.splitlines()[0].split(",")
+
+
+def test_a_folder_with_other_images_is_another_reference(facts, tmp_path):
+    told = [facts(Protocol(reference="folder")) for _ in range(2)]
+    assert told[0] == told[1]
+    field = f"reference[{EMBEDDED}]"
+    np.savez(tmp_path / "folder.npz", arr_0=np.random.default_rng(1).integers(0, 256, (70, 32, 32, 3), np.uint8))
+    judges = Tools(Sampler(torch.device("cpu")))
+    again = facts(Protocol(reference="folder"), judges)
+    assert again[field] != told[0][field]
+    assert {name: text for name, text in again.items() if name != field} == {
+        name: text for name, text in told[0].items() if name != field
+    }
 
 
 @pytest.mark.parametrize(
