@@ -31,8 +31,8 @@ from torch import Tensor
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.entries import find, inside, told_entries, without_wrappers
 from fastsample.models.public.file_kinds import wrong_file
-from fastsample.models.public.inert import Inert, Scripted, StoredTensor
-from fastsample.models.public.torch_files import load_torch
+from fastsample.models.public.inert import Inert, StoredTensor
+from fastsample.models.public.torch_files import load_torch, scripted_tensors
 from fastsample.models.public.unpickling import PersistentModule, load_persistent
 
 __all__ = ["LAYOUTS", "Layout", "Weights", "read_weights"]
@@ -116,7 +116,7 @@ def _read(path: Path, layout: Layout, entry: str) -> Weights:
         case "lightning":
             return Weights(without_wrappers(_lightning(path)))
         case "torchscript":
-            return Weights(_tensors(dict(_scripted(load_torch(path))), "the archive"))
+            return Weights(_tensors(dict(scripted_tensors(load_torch(path))), "the archive"))
         case _:
             return _safetensors(path, entry) if _is_safetensors(path) else _state_dict(load_torch(path), entry)
 
@@ -162,23 +162,6 @@ def _lightning(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"model_ema has {len(averaged) - 2} averages for {len(owners)} parameters of model")
         kept |= {name: averaged[short] for short, name in owners.items()}
     return kept
-
-
-def _scripted(root: Any) -> Iterator[tuple[str, Any]]:
-    """Names and tensors of a TorchScript module and of those in it; of one in several places those of one."""
-    if not isinstance(root, Scripted):
-        raise CheckpointError(f"it holds a {type(root).__name__}, not a module of TorchScript")
-    waiting, seen = [("", root)], {id(root)}
-    while waiting:
-        prefix, module = waiting.pop()
-        for name, value in module.attributes.items():
-            if len(prefix) + len(str(name)) > _LONGEST_NAME:
-                raise CheckpointError(f"a module has a name that is too long: {prefix}{name}"[:_LONGEST_NAME])
-            if isinstance(value, StoredTensor):
-                yield f"{prefix}{name}", value
-            elif isinstance(value, Scripted) and id(value) not in seen:
-                seen.add(id(value))
-                waiting.append((f"{prefix}{name}.", value))
 
 
 def _is_safetensors(path: Path) -> bool:

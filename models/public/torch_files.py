@@ -13,7 +13,7 @@ import mmap
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +23,21 @@ from torch import Tensor
 
 from fastsample.datasets.pickles import MOST_OPCODES
 from fastsample.models.checkpoints import CheckpointError
-from fastsample.models.public.inert import TENSORS, Call, Dict, Inert, Scripted, Storage, Table, TableUnpickler
+from fastsample.models.public.inert import (
+    TENSORS,
+    Call,
+    Dict,
+    Inert,
+    Scripted,
+    Storage,
+    StoredTensor,
+    Table,
+    TableUnpickler,
+)
 
-__all__ = ["load_torch", "read_legacy"]
+__all__ = ["load_torch", "read_legacy", "scripted_tensors"]
 
+_LONGEST_NAME = 500
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -113,6 +124,23 @@ def _zipped(path: Path, data: mmap.mmap) -> Any:
         return Storage(lambda: flat(*named))
 
     return TableUnpickler(io.BytesIO(program), len(program), _TORCH, _inert, storage).load()
+
+
+def scripted_tensors(root: Any) -> Iterator[tuple[str, Any]]:
+    """Names and tensors of a TorchScript module and of those in it; of one in several places those of one."""
+    if not isinstance(root, Scripted):
+        raise CheckpointError(f"it holds a {type(root).__name__}, not a module of TorchScript")
+    waiting, seen = [("", root)], {id(root)}
+    while waiting:
+        prefix, module = waiting.pop()
+        for name, value in module.attributes.items():
+            if len(prefix) + len(str(name)) > _LONGEST_NAME:
+                raise CheckpointError(f"a module has a name that is too long: {prefix}{name}"[:_LONGEST_NAME])
+            if isinstance(value, StoredTensor):
+                yield f"{prefix}{name}", value
+            elif isinstance(value, Scripted) and id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((f"{prefix}{name}.", value))
 
 
 def read_legacy(
