@@ -9,13 +9,21 @@ long as the file, and there is a limit on opcodes, each of which makes a few hun
 
 from __future__ import annotations
 
+import math
 import pickle
 import reprlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
-__all__ = ["MOST_OPCODES", "InertUnpickler", "check_keys"]
+import numpy as np
+from numpy.typing import NDArray
+
+from fastsample.datasets.moments import ReferenceError
+
+__all__ = ["MOST_OPCODES", "ArrayUnpickler", "InertUnpickler", "StoredArray", "check_keys"]
+
+_STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
 
 MOST_OPCODES = 500_000  # with the state of an optimizer a network of 1,000 tensors takes about 100,000
 _MOST_COPIES = 3  # of the file, in the arguments of calls
@@ -188,3 +196,95 @@ _OPCODES = (
         pickle.BYTEARRAY8[0]: InertUnpickler._bytearray8,
     }
 )  # fmt: skip
+
+
+class ArrayUnpickler(InertUnpickler):
+    """Reads dictionaries of NumPy arrays of floats, and a tensor of floats whose storage `record` reads by its key."""
+
+    error = ReferenceError
+
+    def __init__(self, file: IO[bytes], size: int, record: Callable[[str], bytes] | None) -> None:
+        super().__init__(file, size)
+        self._record = record
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _Type(_STORAGES[name])
+        return _Name(module.replace("numpy._core", "numpy.core"), name)
+
+    def persistent_load(self, identity: Any) -> Any:
+        match identity:
+            case ("storage", _Type() as kind, str() as key, *_) if self._record:
+                return self._record(key), kind
+        raise ReferenceError("the pickle refers to data outside itself")
+
+
+class _Name:
+    """What a pickle calls: makes arrays and types from inert data, and cannot be changed."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, module: str, name: str) -> None:
+        self._name = f"{module}.{name}"
+        if self._name not in (
+            "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer", "numpy.ndarray", "numpy.dtype",
+            "_codecs.encode", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict",
+        ):  # fmt: skip
+            raise ReferenceError(f"the pickle asks for {self._name}, which is refused")
+
+    def __setstate__(self, state: Any) -> None:
+        raise ReferenceError(f"the pickle tries to change {self._name}")
+
+    def __call__(self, *arguments: Any) -> Any:
+        match self._name.rpartition(".")[2], arguments:
+            case "_reconstruct", _:
+                return StoredArray()
+            case "_frombuffer", (bytes() | bytearray() as data, dtype, shape, order):
+                return StoredArray(_filled(bytes(data), dtype, shape, order))
+            case "dtype", ("f2" | "f4" | "f8" as code, *_):
+                return _Type(code)
+            case "encode", (str(text), "latin1"):  # how protocol 2 writes bytes
+                return text.encode("latin1")
+            case "OrderedDict", ():
+                return {}
+            case "_rebuild_tensor_v2", ((bytes() as data, _Type() as dtype), 0, shape, strides, *_):
+                array = _filled(data, dtype, shape, "C")
+                if tuple(step // array.itemsize for step in array.strides) == strides:
+                    return StoredArray(array)
+        raise ReferenceError(f"the pickle calls {self._name} in a way that no array of floats needs")
+
+
+class _Type:
+    """A type of floats. Its state says the byte order."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str) -> None:
+        self.dtype = np.dtype(f"<{code}")
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[1:2] != ("<",):
+            raise ReferenceError("the numbers are not little-endian floats")
+
+
+class StoredArray:
+    """An array, empty until its state comes."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: NDArray[Any] | None = None) -> None:
+        self.array = np.empty(0) if array is None else array
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _filled(data, dtype, shape, "F" if fortran else "C")
+
+
+def _filled(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
+    if not isinstance(dtype, _Type) or not isinstance(data, bytes) or order not in ("C", "F"):
+        raise ReferenceError("an array that is not of floats")
+    if not isinstance(shape, tuple) or len(shape) > 2 or not all(type(size) is int and size >= 0 for size in shape):
+        raise ReferenceError(f"an array of shape {reprlib.repr(shape)}")
+    if len(data) != math.prod(shape) * dtype.dtype.itemsize:
+        raise ReferenceError(f"an array of shape {shape} and {len(data)} bytes")
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)

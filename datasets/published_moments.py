@@ -7,8 +7,6 @@ the same number of them, so the extractor is always named by the reader and comp
 from __future__ import annotations
 
 import io
-import math
-import reprlib
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -24,13 +22,12 @@ from numpy.typing import NDArray
 from fastsample.datasets.archives import read_arrays
 from fastsample.datasets.files import write_atomically
 from fastsample.datasets.moments import MOST_FEATURES, FeatureMoments, ReferenceError, check_moments
-from fastsample.datasets.pickles import InertUnpickler
+from fastsample.datasets.pickles import ArrayUnpickler, StoredArray
 
 __all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
 
 _FEATURES = ("pool_3", "feats")  # arrays [n, d] in the files of Score-SDE and of clean-fid's KID
 _MOST = f"more than {MOST_FEATURES:,} features, which nothing here makes"
-_STORAGES = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2"}
 
 
 class PublishedReference(NamedTuple):
@@ -207,103 +204,11 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
 
 
 def _plain(content: dict[Any, Any]) -> dict[str, NDArray[Any]]:
-    return {str(key): value.array for key, value in content.items() if isinstance(value, _Array)}
+    return {str(key): value.array for key, value in content.items() if isinstance(value, StoredArray)}
 
 
 def _unpickled(file: IO[bytes], size: int, record: Callable[[str], bytes] | None = None) -> Any:
-    content = _ArrayUnpickler(file, size, record).load()
-    if not isinstance(content, dict | _Array):
+    content = ArrayUnpickler(file, size, record).load()
+    if not isinstance(content, dict | StoredArray):
         raise ReferenceError(f"the pickle holds a {type(content).__name__}, not arrays")
     return content
-
-
-class _ArrayUnpickler(InertUnpickler):
-    """Reads dictionaries of NumPy arrays of floats, and a tensor of floats whose storage `record` reads by its key."""
-
-    error = ReferenceError
-
-    def __init__(self, file: IO[bytes], size: int, record: Callable[[str], bytes] | None) -> None:
-        super().__init__(file, size)
-        self._record = record
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _Type(_STORAGES[name])
-        return _Name(module.replace("numpy._core", "numpy.core"), name)
-
-    def persistent_load(self, identity: Any) -> Any:
-        match identity:
-            case ("storage", _Type() as kind, str() as key, *_) if self._record:
-                return self._record(key), kind
-        raise ReferenceError("the pickle refers to data outside itself")
-
-
-class _Name:
-    """What a pickle calls: makes arrays and types from inert data, and cannot be changed."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, module: str, name: str) -> None:
-        self._name = f"{module}.{name}"
-        if self._name not in (
-            "numpy.core.multiarray._reconstruct", "numpy.core.numeric._frombuffer", "numpy.ndarray", "numpy.dtype",
-            "_codecs.encode", "torch._utils._rebuild_tensor_v2", "collections.OrderedDict",
-        ):  # fmt: skip
-            raise ReferenceError(f"the pickle asks for {self._name}, which is refused")
-
-    def __setstate__(self, state: Any) -> None:
-        raise ReferenceError(f"the pickle tries to change {self._name}")
-
-    def __call__(self, *arguments: Any) -> Any:
-        match self._name.rpartition(".")[2], arguments:
-            case "_reconstruct", _:
-                return _Array()
-            case "_frombuffer", (bytes() | bytearray() as data, dtype, shape, order):
-                return _Array(_filled(bytes(data), dtype, shape, order))
-            case "dtype", ("f2" | "f4" | "f8" as code, *_):
-                return _Type(code)
-            case "encode", (str(text), "latin1"):  # how protocol 2 writes bytes
-                return text.encode("latin1")
-            case "OrderedDict", ():
-                return {}
-            case "_rebuild_tensor_v2", ((bytes() as data, _Type() as dtype), 0, shape, strides, *_):
-                array = _filled(data, dtype, shape, "C")
-                if tuple(step // array.itemsize for step in array.strides) == strides:
-                    return _Array(array)
-        raise ReferenceError(f"the pickle calls {self._name} in a way that no array of floats needs")
-
-
-class _Type:
-    """A type of floats. Its state says the byte order."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, code: str) -> None:
-        self.dtype = np.dtype(f"<{code}")
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or state[1:2] != ("<",):
-            raise ReferenceError("the numbers are not little-endian floats")
-
-
-class _Array:
-    """An array, empty until its state comes."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array: NDArray[Any] | None = None) -> None:
-        self.array = np.empty(0) if array is None else array
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        self.array = _filled(data, dtype, shape, "F" if fortran else "C")
-
-
-def _filled(data: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    if not isinstance(dtype, _Type) or not isinstance(data, bytes) or order not in ("C", "F"):
-        raise ReferenceError("an array that is not of floats")
-    if not isinstance(shape, tuple) or len(shape) > 2 or not all(type(size) is int and size >= 0 for size in shape):
-        raise ReferenceError(f"an array of shape {reprlib.repr(shape)}")
-    if len(data) != math.prod(shape) * dtype.dtype.itemsize:
-        raise ReferenceError(f"an array of shape {shape} and {len(data)} bytes")
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
