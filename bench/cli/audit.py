@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastsample.bench.cli.store import FORMAT, OUT, print_sheet
-from fastsample.bench.cli.words import console
+from fastsample.bench.cli.words import console, path
 
 __all__ = ["app"]
 
@@ -27,7 +27,9 @@ fastsample audit results-paper --paper 2312.00094 --metric fid
 """
 )
 def audit(
-    store: Annotated[Path | None, typer.Argument(help="Folder written by bench --out, with what was measured.")] = None,
+    store: Annotated[
+        Path | None, typer.Argument(help="Folder written by bench --out, with what was measured.", parser=path)
+    ] = None,
     paper: Annotated[str | None, typer.Option(help="arXiv id.")] = None,
     model: Annotated[str | None, typer.Option(help="Our id of the checkpoint, or a part of its printed name.")] = None,
     solver: Annotated[str | None, typer.Option(help="Our name of the solver, or a part of its printed name.")] = None,
