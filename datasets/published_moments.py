@@ -6,7 +6,6 @@ the same number of them, so the extractor is always named by the reader and comp
 
 from __future__ import annotations
 
-import io
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +46,6 @@ class PublishedReference(NamedTuple):
     page: str = ""
     file: str = ""
     note: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of the file, as it is published; "" where that is not known."""
-        return self.file or Path(unquote(urlsplit(self.url).path)).name
 
     @property
     def place(self) -> str:
@@ -107,9 +100,8 @@ class PublishedStats:
             ReferenceError: when it is not in the file.
         """
         if name not in self.others:
-            raise ReferenceError(
-                f"{self.path} has no array {name!r} besides; it has: {', '.join(self.others) or 'none'}"
-            )
+            there = ", ".join(self.others) or "none"
+            raise ReferenceError(f"{self.path} has no array {name!r} besides; it has: {there}")
         try:
             return read_arrays(self.path, (name,))[name]
         except (OSError, ValueError) as error:
@@ -177,9 +169,8 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
     """(the arrays that moments are made from, the names of the others)."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            if file.read(2) == b"PK":
+            if file.peek(2)[:2] == b"PK":
                 raise ReferenceError("a zip file (an npz is one) that is cut off or damaged")
-            file.seek(0)
             content = _unpickled(file, path.stat().st_size)
         if metric not in content or not isinstance(content[metric], dict):
             raise ReferenceError(f"no statistics for {metric!r}; there are: {', '.join(map(str, list(content)[:8]))}")
@@ -197,9 +188,8 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
             raise ReferenceError("torch.save does not compress, this file does")
         if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
             raise ReferenceError("its records claim more bytes than it has")
-        data = archive.read(roots[0])
-        root = roots[0].removesuffix(".pkl")
-        tensor = _unpickled(io.BytesIO(data), len(data), cache(lambda key: archive.read(f"{root}/{key}")))
+        record = cache(lambda key: archive.read(f"{roots[0].removesuffix('.pkl')}/{key}"))
+        tensor = _unpickled(archive.open(roots[0]), archive.getinfo(roots[0]).file_size, record)
     return (_plain(tensor) if isinstance(tensor, dict) else {_FEATURES[0]: tensor.array}), ()
 
 

@@ -70,7 +70,7 @@ def features_distance(features: np.ndarray, reference: tuple[np.ndarray, np.ndar
 
 def _few(features: np.ndarray) -> bool:
     """Whether the covariance of features [n, d] has a rank so far below d that a factor of it is cheaper."""
-    return 2 * len(features) <= features.shape[1]
+    return 16 * len(features) <= features.shape[1]
 
 
 def extrapolate(features: np.ndarray, reference: Reference, *, seed: int = 0) -> Estimate:

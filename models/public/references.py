@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
@@ -29,9 +30,14 @@ def reference_named(name: str) -> PublishedReference:
     return entries[name]
 
 
+def _name(entry: PublishedReference) -> str:
+    """Of the file, as it is published; "" where that is not known."""
+    return entry.file or Path(unquote(urlsplit(entry.url).path)).name
+
+
 def made_by(file: Path) -> str:
     """The extractor of a file that has the name of a listed one, or Score-SDE's array; "" where nothing tells it."""
-    if listed := [entry.extractor for entry in published_references() if entry.name == file.name]:
+    if listed := [entry.extractor for entry in published_references() if _name(entry) == file.name]:
         return listed[0]
     try:
         with zipfile.ZipFile(file) as archive:
@@ -42,7 +48,7 @@ def made_by(file: Path) -> str:
 
 def place_of(entry: PublishedReference, home: Path) -> Path:
     """Where the file of an entry is kept, and where a person can put it by hand."""
-    return home / "references-published" / entry.id / (entry.name or "statistics.npz")
+    return home / "references-published" / entry.id / (_name(entry) or "statistics.npz")
 
 
 def reference_file(entry: PublishedReference, home: Path, console: Console | None = None, wait: float = 1.0) -> Path:
