@@ -21,7 +21,7 @@ def seen(name, weights=""):
 @pytest.fixture
 def published(tmp_path):
     rng, tables = np.random.default_rng(0), {"num_images": 8}
-    for metric, width in (("fid", 5), ("fd_dinov2", 3)):
+    for metric, width in (("fid", 2048), ("fd_dinov2", 3)):
         features = rng.normal(size=(8, width))
         tables[metric] = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
     (tmp_path / "img64.pkl").write_bytes(pickle.dumps(tables))
