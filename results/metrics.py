@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from fastsample.datasets.names import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd  # a third of the time that --help takes
 
 __all__ = [
     "DEFAULT",
