@@ -21,10 +21,21 @@ from fastsample.bench.cli.words import (
     split_words,
     weights_by_name,
 )  # fmt: skip
+from fastsample.results.metrics import DEFAULT, METRICS
 
 __all__ = ["app"]
 
 app = typer.Typer()
+
+# What `bench` and `sample` share of a protocol.
+_GUIDANCE = typer.Option(help=rf"{GUIDANCE} \[default: 0]")
+_CFG = typer.Option(help="The same as papers write it: S = 1 + weight.")
+_GUIDE, _INTERVAL = typer.Option(help=GUIDE), typer.Option(help=INTERVAL)
+_T_END = typer.Option(help="Time of the model's path to stop at, such as 1e-4.")
+_SIGMA_MIN = typer.Option(help="Noise-to-signal ratio to stop at instead.")
+_SIGMA_MAX = typer.Option(help="Noise-to-signal ratio to start at.")
+_THRESHOLD = typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
+_CHECKPOINT = typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
 
 
 @app.command(
@@ -59,10 +70,10 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
     precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
-    guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
-    cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
-    guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
-    guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
+    guidance: Annotated[float | None, _GUIDANCE] = None,
+    cfg: Annotated[float | None, _CFG] = None,
+    guide: Annotated[str | None, _GUIDE] = None,
+    guidance_interval: Annotated[str | None, _INTERVAL] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -72,15 +83,11 @@ def bench(
             help=r"Classes of conditional models: random, balanced, or such as 3 or 3,7 in turn. \[default: random]"
         ),
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
-    ] = None,
-    t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
-    sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
-    sigma_max: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to start at.")] = None,
-    threshold: Annotated[
-        str | None, typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
-    ] = None,
+    checkpoint: Annotated[Path | None, _CHECKPOINT] = None,
+    t_end: Annotated[float | None, _T_END] = None,
+    sigma_min: Annotated[float | None, _SIGMA_MIN] = None,
+    sigma_max: Annotated[float | None, _SIGMA_MAX] = None,
+    threshold: Annotated[str | None, _THRESHOLD] = None,
     uint8: Annotated[
         str | None, typer.Option(help=r"How images become uint8: round or floor. \[default: round]")
     ] = None,
@@ -100,10 +107,7 @@ def bench(
     ] = None,
     metrics: Annotated[
         Words,
-        typer.Option(
-            help=r"psnr, truncation, curvature, straightness, fd, fid, fd-inf, fid-inf, kid, is, precision, "
-            r"recall. \[default: psnr,fd,fid]"
-        ),
+        typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
@@ -153,23 +157,19 @@ def sample(
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    guidance: Annotated[float | None, typer.Option(help=rf"{GUIDANCE} \[default: 0]")] = None,
-    cfg: Annotated[float | None, typer.Option(help="The same as papers write it: S = 1 + weight.")] = None,
-    guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
-    guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
+    guidance: Annotated[float | None, _GUIDANCE] = None,
+    cfg: Annotated[float | None, _CFG] = None,
+    guide: Annotated[str | None, _GUIDE] = None,
+    guidance_interval: Annotated[str | None, _INTERVAL] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
-    t_end: Annotated[float | None, typer.Option(help=r"Time of the model's path to stop at, such as 1e-4.")] = None,
-    sigma_min: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to stop at instead.")] = None,
-    sigma_max: Annotated[float | None, typer.Option(help="Noise-to-signal ratio to start at.")] = None,
-    threshold: Annotated[
-        str | None, typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 0.995.")
-    ] = None,
+    t_end: Annotated[float | None, _T_END] = None,
+    sigma_min: Annotated[float | None, _SIGMA_MIN] = None,
+    sigma_max: Annotated[float | None, _SIGMA_MAX] = None,
+    threshold: Annotated[str | None, _THRESHOLD] = None,
     labels: Annotated[
         str, typer.Option(help="Classes of conditional models: random, balanced, or such as 3 or 3,7 in turn.")
     ] = "random",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
-    ] = None,
+    checkpoint: Annotated[Path | None, _CHECKPOINT] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
 ) -> None:
     """Draw samples and write them as one image grid."""
