@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from fastsample.bench.limits import TABLE_NFE
 from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.protocol import asked_of, check_guidance, guide_of, under
 from fastsample.bench.request import Request, RequestError
@@ -30,7 +31,7 @@ from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.spec import Spec
-from fastsample.solvers.table import trace
+from fastsample.solvers.table import Table, trace
 from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
@@ -63,11 +64,17 @@ class Cell:
     seed: int
     metrics: tuple[str, ...] = ()
     table: TableFile | None = None
+    compared: int = 0  # samples that are compared with reference solutions, the first so many; 0 for all
 
     @cached_property
-    def nfe(self) -> int:
-        """Evaluations that the plan makes, known before it runs; 0 for adaptive solvers."""
-        return 0 if self.plan.solver.adaptive else trace(self.plan, "x0").nfe
+    def rows(self) -> Table | None:
+        """Its coefficients in x0; None where it has none: adaptive, too long, or asking where x says x0 already."""
+        if self.plan.solver.adaptive or self.plan.nfe > TABLE_NFE:
+            return None
+        try:
+            return trace(self.plan, "x0")
+        except ZeroDivisionError:
+            return None
 
     @cached_property
     def unbent(self) -> str:
@@ -82,20 +89,38 @@ class Cell:
         """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
         return self.options if self.table else self.plan.solver.settings(self.options)
 
+    @cached_property
+    def group(self) -> str:
+        """Hash of what answers and of the noise that it starts from: cells of one group share evaluations."""
+        model, asked = self.model, self.protocol
+        facts = {
+            "version": version("fastsample"), "model": model.id, "checkpoint": model.sha256, "card": model.conditions,
+            "classifier": model.classifier, "guide": model.guide, "guidance": asked.guidance, "labels": asked.labels,
+            "precision": asked.precision, "seed": self.seed, **asked.altered,
+        }  # fmt: skip
+        return _hash(facts)
+
+    @cached_property
+    def sampling(self) -> str:
+        """Hash of all that determines sample i, whatever is measured and however many there are."""
+        facts = {
+            "group": self.group, "numerics": NUMERICS, "solver": self.plan.solver.name, "options": self.settings,
+            "times": list(self.plan.times), "nfe": self.plan.nfe, "table": self.table and self.table.sha256,
+        }  # fmt: skip
+        return _hash(facts)
+
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""
-        asked = self.protocol
-        facts = {
-            "version": version("fastsample"), "numerics": NUMERICS,
-            "model": self.model.id, "checkpoint": self.model.sha256,
-            "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
-            "nfe": self.plan.nfe, "guidance": asked.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol, **asked.altered,
-        }  # fmt: skip
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        facts = {"sampling": self.sampling, "samples": self.samples, "metrics": sorted(self.metrics)}
+        facts |= {"compared": self.compared} if 0 < self.compared < self.samples else {}
+        return _hash(facts | {"protocol": protocol})
 
     def __str__(self) -> str:
         return f"{self.model.id} {Spec(self.plan.solver.name, self.options)} {self.plan.grid} NFE {self.plan.nfe}"
+
+
+def _hash(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def plan_cells(
@@ -167,7 +192,8 @@ def plan_cells(
                 foreign = table is not None and not fits(table, model, request.guidance)
                 options = {"transfer": table.model} if table and foreign else dict(one.options)
                 for seed in range(wanted.seed, wanted.seed + wanted.seeds):
-                    cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table)
+                    compared = min(wanted.psnr_samples, wanted.samples)
+                    cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table, compared)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     for note in dict.fromkeys(notes):
         (console or Console(quiet=True)).print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)

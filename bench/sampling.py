@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.timing import TimedNetwork
+from fastsample.bench.tree import Tree
+from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import label_list, labels, normal, step_noise
 
@@ -71,6 +74,11 @@ class Sampler:
                 self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
         return self._networks[key]
 
+    def release(self, model: Model) -> None:
+        """Forget the networks of a model."""
+        for key in [key for key in self._networks if key[0] == model.id]:
+            del self._networks[key]
+
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
         classes = cell.model.num_classes
@@ -107,10 +115,12 @@ class Sampler:
         """
         denoiser = denoiser or self.denoiser(cell, indices)
         x = self.start(cell, indices)
-
-        def noise(step: int) -> torch.Tensor:
-            return step_noise(cell.seed, indices, cell.model.shape, step).to(x)
-
-        x = cell.plan(denoiser, x, noise)
+        noise = cache(lambda step: step_noise(cell.seed, indices, cell.model.shape, step).to(x))
+        if cell.rows:
+            ((_, found, _),) = Tree([cell.rows], x.dtype).walk(denoiser, x, noise, fatal=lambda _: True)
+            assert isinstance(found, torch.Tensor)
+            x = found
+        else:
+            x = cell.plan(denoiser, x, noise)
         finite("the network or the solver returned", x)
         return x, denoiser.evaluations(len(indices)), denoiser.calls(len(indices))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,9 +15,13 @@ from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.ledger import Purpose
+from fastsample.bench.local import in_process
+from fastsample.bench.plan import cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
-from fastsample.bench.run import CellError, Runner
+from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.bench.worker import Worker
 from fastsample.datasets.errors import told
 from fastsample.datasets.names import nearest
 from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
@@ -25,13 +29,20 @@ from fastsample.results.overview import overview, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["run_sweep"]
+__all__ = ["Prepared", "prepare", "run_sweep"]
 
 
-def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
-    """Compute and show the cells of a request; returns the messages of cells that failed.
+@dataclass
+class Prepared:
+    """A request ready to be computed: its cells, what measures them, and what failed already."""
 
-    A failure is of its cell: the others are computed.
+    cells: list[Cell]
+    worker: Worker
+    failures: list[str] = field(default_factory=list)
+
+
+def prepare(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> Prepared:
+    """Plan the cells of a request and open what measures them; what is left out is said on the console.
 
     Args:
         weights: files of the weights of extractors by name; of others they are looked for where they belong.
@@ -63,53 +74,97 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    failures: list[str] = []
-
-    def fail(what: str) -> None:
-        failures.append(what)
-        console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
-
+    ready = Prepared(cells, Worker(tools, list(measures.values()), images=request.keep == "images"))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
-            fail(f"{cell}: none of the metrics asked for says anything about it")
+            _fail(ready.failures, console, f"{cell}: none of the metrics asked for says anything about it")
     for skip in skipped:
         if skip.failed:
-            fail(f"{skip.what}: {skip.reason}")
+            _fail(ready.failures, console, f"{skip.what}: {skip.reason}")
         else:
             console.print(f"[yellow]skipped[/] {escape(f'{skip.what}: {skip.reason}')}", highlight=False)
-    store = Store(request.out)
-    rows: list[Row] = []
-    columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("images  {task.fields[rate]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(cell.samples for cell in cells), rate="")
+    return ready
 
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            speed = progress.tasks[task].finished_speed or progress.tasks[task].speed
-            progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
 
-        runner = Runner(store, tools, request.batch_size, list(measures.values()), advance)
-        for number, cell in enumerate(cells, 1):
-            progress.update(task, description=f"cell {number}/{len(cells)} {_short(cell)}")
-            try:
-                rows.append(runner.run(cell))
-            except CellError as error:
-                fail(told(error))
-            except Exception as error:  # of a user's solver, out of memory, a full disk, ...
-                fail(f"{cell}: {told(error)}")
-            except KeyboardInterrupt:
-                store.summarise()
-                raise
-    store.summarise()
+def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
+    """Compute and show the cells of a request; returns the messages of cells that failed.
+
+    A failure is of its cell: the others are computed. Raises as `prepare` does.
+    """
+    ready = prepare(request, console, weights)
+    runner = Runner(Store(request.out), ready.worker, request.batch_size, request.keep)
+    try:
+        rows = _computed(ready, runner, console)
+    finally:
+        runner.store.summarise()
     if rows:
         console.print(to_rich(overview(frame_of(rows))))
         for line in _footnotes(rows, request.out):
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
-    return failures
+    return ready.failures
+
+
+def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
+    """The rows of the cells, from the store or computed, with progress in evaluations."""
+    rows: dict[str, Row] = {}
+    missing: dict[str, set[Part]] = {}
+    failed: set[str] = set()
+    cells = {cell.sampling: cell for cell in ready.cells}
+
+    def fail(cell: Cell, error: Exception) -> None:
+        failed.add(cell.sampling)
+        if isinstance(error, FloatingPointError):  # it would be the same again
+            runner.drop(cell)
+        _fail(ready.failures, console, f"{cell}: {told(error)}; no row was written")
+
+    def commit(cell: Cell) -> None:
+        try:
+            rows[cell.sampling] = runner.commit(cell)
+        except Exception as error:  # of a metric, out of memory, a full disk, ...
+            fail(cell, error)
+
+    for cell in ready.cells:
+        if row := runner.finished(cell):
+            rows[cell.sampling] = row
+        elif parts := runner.missing(cell):
+            missing[cell.sampling] = {*parts}
+        else:
+            commit(cell)
+    jobs = jobs_of(missing, ready.cells)
+    columns = (
+        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("evaluations"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        cost = cost_of(jobs, cells, ready.worker)
+        task = progress.add_task("", total=cost.made + cost.references)
+
+        def tick(purpose: Purpose, evaluations: int) -> None:
+            progress.update(task, advance=evaluations, description=_STAGES[purpose])
+
+        ready.worker.tools.ledger.tick = tick
+        for job, key, found in in_process(ready.worker, cells, jobs, failed):
+            if isinstance(found, Exception):
+                fail(cells[key], found)
+                continue
+            try:
+                runner.add(cells[key], job.part, found)
+            except OSError as error:
+                fail(cells[key], error)
+                continue
+            missing[key].discard(job.part)
+            if not missing[key]:
+                progress.update(task, description=f"metrics of {cells[key].plan.solver.name} NFE {cells[key].plan.nfe}")
+                commit(cells[key])
+    return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
+
+
+_STAGES: dict[Purpose, str] = {"sampling": "samples", "references": "reference solutions"}
+
+
+def _fail(failures: list[str], console: Console, what: str) -> None:
+    failures.append(what)
+    console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
 
 
 def _available(
@@ -134,10 +189,6 @@ def _available(
             if why:
                 reasons.setdefault((of_what, why), []).append(text)
     return measures, reasons, notes
-
-
-def _short(cell: Cell) -> str:
-    return f"{cell.model.id} {cell.plan.solver.name} NFE {cell.plan.nfe}"
 
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:

@@ -88,8 +88,8 @@ def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarr
     """From the arrays of a row; None where they hold nothing of the metric, as for distances in rows of 0.1.0."""
     if not arrays:
         return None
-    if metric_of(metric).mean and metric in arrays:
-        return mean_of(arrays[metric])
+    if (known := metric_of(metric)).mean and known.kind in arrays and known.kind == metric.partition("@")[0]:
+        return mean_of(arrays[known.kind])
     if f"influence[{metric}]" in arrays:
         return Estimate(row[f"metrics.{metric}"], (arrays[f"influence[{metric}]"],))
     return None

@@ -45,7 +45,7 @@ def metrics_named(rows: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
     known = [str(name)[8:] for name in rows.dropna(axis=1, how="all") if str(name).startswith("metrics.")]
     main = [name for name in known if name not in metric_of(name).summaries]
     found: list[str] = []
-    for name in names or ([MAIN] if MAIN in main else main[:1]):
+    for name in names or ([MAIN] if any(metric_of(full).kind == MAIN for full in main) else main[:1]):
         matches = [name] if name in known else [full for full in main if metric_of(full).kind == name]
         if not matches:
             raise ValueError(f"no row has the metric {name!r}; there are {', '.join(main) or 'none'}")

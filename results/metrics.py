@@ -71,11 +71,13 @@ class Metric:
 
     def called(self, name: str) -> str:
         """What a sentence calls a full name of it."""
-        return self.title if name == self.kind and self.title else name
+        kind, at, count = name.partition("@")
+        return f"{self.title}{at}{count}" if kind == self.kind and self.title else name
 
     def head(self, name: str) -> str:
         """What the head of a table calls a full name of it: with its unit."""
-        return f"{self.called(name)} [{self.unit}]" if name == self.kind and self.unit else self.called(name)
+        own = name.partition("@")[0] == self.kind and self.unit
+        return f"{self.called(name)} [{self.unit}]" if own else self.called(name)
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class Asked:
     metric: Metric
     extractor: str = ""
 
-    def name(self, samples: int) -> str:
+    def name(self, samples: int, measured: int | None = None) -> str:
         """The full name under which the value is stored.
 
-        In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
+        With the number of samples, of metrics that need no features only where it is measured on the first so many. In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
         no distance is called `fid`.
         """
         if self.metric.needs != "features":
-            return self.metric.kind
+            return self.metric.kind if measured in (None, samples) else f"{self.metric.kind}@{measured}"
         if self.extractor == self.metric.extractor:
             return f"{self.metric.kind}@{samples}"
         return f"{self.metric.elsewhere or self.metric.kind}[{self.extractor}]@{samples}"
@@ -158,13 +160,13 @@ def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
         if "{" not in metric.sentence:
             said.append(metric.sentence)
             continue
-        needed = [f"metrics.{metric.kind}", f"metrics.{metric.bound}", "protocol.psnr reference"]
+        needed = [f"metrics.{metric.bound}", "protocol.psnr reference"]
         if not {*needed} <= {*rows}:
             continue
         one_each = rows.dropna(subset=needed).drop_duplicates("model")
         titles = one_each[needed[-1]].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
         for title, group in one_each.groupby(titles, sort=False):
-            bounds = ", ".join(f"{row[needed[1]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
+            bounds = ", ".join(f"{row[needed[0]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
             said.append(metric.sentence.format(reference=title, bounds=bounds))
     return [text for text in dict.fromkeys(said) if text]
 

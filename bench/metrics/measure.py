@@ -17,12 +17,14 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.ledger import Ledger
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network
 from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.sampling import Sampler
+from fastsample.bench.tree import Walk
 from fastsample.datasets.levels import to_uint8
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.recorder import Recorder
@@ -41,14 +43,16 @@ class Tools:
         weights: files of the weights of extractors by name; of others they are looked for where they belong.
         console: where the progress of downloads is shown.
         extractors: those that are open, by name.
+        ledger: of the network calls that are made with them.
     """
 
     sampler: Sampler
     weights: Mapping[str, Path] = field(default_factory=dict)
     console: Console | None = None
     extractors: dict[str, Extractor] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     _judges: dict[tuple[str, str], Extractor | str] = field(default_factory=dict)  # or why there is none
-    _solutions: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # the last batch
+    _solutions: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # of the last batch
     _walks: dict[tuple[object, ...], tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict)  # the last one
 
     def extractor(self, name: str) -> Extractor:
@@ -92,25 +96,31 @@ class Tools:
         """What the reference solutions of these samples are made with: denoiser and start, in its precision."""
         precision = {"precision": self.reference(cell).precision}
         exact = replace(cell, protocol=cell.protocol.model_copy(update=precision))
-        return self.sampler.denoiser(exact, list(indices)), self.sampler.start(exact, list(indices))
+        denoiser = self.ledger.counting(self.sampler.denoiser(exact, list(indices)), "references")
+        return denoiser, self.sampler.start(exact, list(indices))
 
     def solution(self, cell: Cell, indices: Sequence[int]) -> torch.Tensor:
         """The reference solutions of these samples at the end of the cell's plan, on the device.
 
+        What is not in the cache is solved in batches of as many samples, and at least of one file of the cache.
+
         Raises:
             FloatingPointError: for one that is not finite.
         """
-        reference, parts = self.reference(cell), []
-        for number in range(indices[0] // BATCH, indices[-1] // BATCH + 1):
-            if (reference.id, number) not in self._solutions:
-                solved = self.solved(cell, range(number * BATCH, (number + 1) * BATCH))
-                self._solutions = {(reference.id, number): reference.batch(number, *solved)}
+        reference = self.reference(cell)
+        numbers = range(indices[0] // BATCH, indices[-1] // BATCH + 1)
+        if any((reference.id, number) not in self._solutions for number in numbers):
+            at_once = max(1, len(indices) // BATCH)
+            found = reference.batches(numbers, lambda samples: self.solved(cell, samples), at_once)
+            self._solutions = {(reference.id, number): arrays for number, arrays in found.items()}
+        parts = []
+        for number in numbers:
             held = self._solutions[reference.id, number]
             rows = [index - number * BATCH for index in indices if index // BATCH == number]
             parts.append(solution_at(cell.plan.end, cell.plan.path, **{name: x[rows] for name, x in held.items()}))
-        found = torch.cat(parts).to(self.sampler.device)
-        finite("the reference solution holds", found)
-        return found
+        whole = torch.cat(parts).to(self.sampler.device)
+        finite("the reference solution holds", whole)
+        return whole
 
     def trajectory(self, cell: Cell, indices: Sequence[int]) -> tuple[np.ndarray, torch.Tensor]:
         """The trajectory of these samples' reference solutions, on the linear path; see `Reference.trajectory`."""
@@ -123,31 +133,43 @@ class Tools:
 
 @dataclass
 class Batch:
-    """Some samples of a cell, in the order of their numbers, and what measures ask of them."""
+    """Some samples of a cell, in the order of their numbers, and what measures ask of them.
+
+    Attributes:
+        x: the samples [n, ...], on the device.
+        walk: where the solver asked the model, if a measure needs it.
+    """
 
     cell: Cell
-    indices: list[int]
+    indices: Sequence[int]
     tools: Tools
-    x: torch.Tensor = field(init=False)  # the samples
-    evaluations: list[int] = field(init=False)  # of each
-    forwards: list[int] = field(init=False)  # network calls of each
-    recorder: Recorder | None = None
+    x: torch.Tensor = field(init=False)
+    walk: Walk | Recorder | None = None
     _features: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def sample(self, *, recorded: bool) -> None:
-        """Draw the samples, if asked for with a record of where the solver asks the model.
+        """Draw the samples alone, if asked for with a record of where the solver asks the model.
 
         Raises:
             FloatingPointError: for a sample that is not finite.
         """
-        sampler = self.tools.sampler
-        self.recorder = Recorder(sampler.denoiser(self.cell, self.indices)) if recorded else None
-        self.x, self.evaluations, self.forwards = sampler.sample(self.cell, self.indices, self.recorder)
+        indices, sampler = list(self.indices), self.tools.sampler
+        self.walk = Recorder(sampler.denoiser(self.cell, indices)) if recorded else None
+        self.x, *_ = sampler.sample(self.cell, indices, self.walk)
+
+    def head(self, most: int) -> Sequence[int]:
+        """Those of its samples that are among the first so many of the cell."""
+        return self.indices[: max(0, most - self.indices[0])]
+
+    @cached_property
+    def compared(self) -> Sequence[int]:
+        """Those of its samples that are compared with reference solutions."""
+        return self.head(self.cell.compared or self.cell.samples)
 
     @cached_property
     def solution(self) -> torch.Tensor:
-        """The reference solutions of the same noise."""
-        return self.tools.solution(self.cell, self.indices)
+        """The reference solutions of the same noise, of those that are compared."""
+        return self.tools.solution(self.cell, self.compared)
 
     @cached_property
     def images(self) -> torch.Tensor:
@@ -162,8 +184,9 @@ class Batch:
     @cached_property
     def states(self) -> tuple[np.ndarray, torch.Tensor]:
         """The trajectories of recorded samples; see `bench.metrics.trajectories.outer_states`."""
-        assert self.recorder
-        return outer_states(self.cell.plan, self.tools.sampler.start(self.cell, self.indices), self.recorder, self.x)
+        assert self.walk
+        start = self.tools.sampler.start(self.cell, list(self.indices))
+        return outer_states(self.cell.plan, start, self.walk, self.x)
 
     def features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) of an open extractor, float32."""
@@ -197,6 +220,8 @@ class Measure:
         tools: of the run.
     """
 
+    heavy = False  # arrays that only a request keeps after the row is written
+
     def __init__(self, asked: Asked, tools: Tools) -> None:
         self.asked, self.tools = asked, tools
 
@@ -216,12 +241,24 @@ class Measure:
         """The facts beside the cell's own that decide its numbers."""
         return {}
 
+    def arrays(self, cell: Cell) -> dict[str, int]:
+        """What `per_sample` gives: by name of how many samples of the cell, which are the first."""
+        return {self.asked.metric.kind: cell.samples}
+
+    def recorded(self, batch: Batch) -> bool:
+        """Whether it needs to know where the solver asked the model for these samples."""
+        return False
+
+    def probes(self, cell: Cell) -> int:
+        """Samples of the cell, the first, of which it walks the trajectories of the reference solutions."""
+        return 0
+
     def judge(self, cell: Cell) -> Summary:
-        """What does not come from the samples; the cost is no metric's."""
+        """What does not come from the samples, cached where it costs network calls; the cost is no metric's."""
         return Summary()
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Arrays [n, ...] of one batch."""
+        """Arrays [n, ...] of one batch, each of those of its samples that `arrays` has."""
         raise NotImplementedError
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:

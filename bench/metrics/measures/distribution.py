@@ -25,6 +25,7 @@ class _OfFeatures(Measure):
 
     compares = True  # with a reference set
     fewest = 0  # samples
+    heavy = True
 
     def __init__(self, asked: Asked, tools: Tools) -> None:
         super().__init__(asked, tools)
@@ -73,6 +74,9 @@ class _OfFeatures(Measure):
         if self.compares and (known := self.seen(cell).reference):
             facts[f"reference[{extractor.identity}]"] = known.told
         return facts
+
+    def arrays(self, cell: Cell) -> dict[str, int]:
+        return dict.fromkeys((f"features[{self.name}]", f"logits[{self.name}]"), cell.samples)
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         features, logits = batch.features(self.name)
