@@ -8,7 +8,6 @@ there and finite, and not before.
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,18 +95,21 @@ class Runner:
         try:
             return self._run(cell, key)
         except FloatingPointError as error:
-            shutil.rmtree(self.store.folder / "partial" / key, ignore_errors=True)
+            self.store.drop(key)
             raise CellError(f"{cell}: {error}; no row was written") from error
 
     def _run(self, cell: Cell, key: str) -> Row:
-        shards = self.store.shards(key)
-        for index in range(-(-cell.samples // SHARD)):
-            if index in shards:
-                self.progress(min(SHARD, cell.samples - index * SHARD))
-                continue
-            shards[index] = self._shard(cell, index)
-            self.store.add_shard(key, index, shards[index])
-        parts = [shards[index] for index in sorted(shards)]
+        known, parts = self.store.parts(key), []
+        for first in range(0, cell.samples, SHARD):
+            end = min(first + SHARD, cell.samples)
+            read = {name: known.read(first, end, name) for name in known.names(first, end)}
+            part = {name: array for name, array in read.items() if array is not None}
+            if {*_SUMS} <= {*part} and len(part) == len(read):
+                self.progress(end - first)
+            else:
+                part = self._shard(cell, first // SHARD)
+                self.store.add_part(key, first, end, part)
+            parts.append(part)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
         sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
         judged = _together([measure.judge(cell) for measure in self.of(cell)])
@@ -121,6 +123,7 @@ class Runner:
         solver, adaptive = cell.plan.solver, cell.plan.solver.adaptive
         row = Row(
             cell=key,
+            sampling=key,
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -156,7 +159,8 @@ class Runner:
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        self.store.finish(row, arrays | influences | judged.arrays)
+        values_of_each = {name: array for name, array in arrays.items() if array.ndim == 1}
+        self.store.finish(row, values_of_each | influences | judged.arrays)
         return row
 
     @torch.inference_mode()

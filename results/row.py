@@ -32,6 +32,8 @@ class Row(Protocol):
 
     Attributes:
         cell: identity, a hash of all that determines the numbers.
+        sampling: identity of the samples, a hash of what determines them, without their number and without metrics;
+            rows of older versions have none.
         model, checkpoint_sha256: the model and the hash of its weights ("" for analytic models).
         version: of this form; rows without it are of version 1.
         solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it; `sampler` is the
@@ -53,6 +55,7 @@ class Row(Protocol):
     """
 
     cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
+    sampling: str = Field("", pattern=r"^([^/\\\x00.][^/\\\x00]*)?$")  # names folders of it
     version: int = 1
     model: str
     checkpoint_sha256: str
