@@ -115,8 +115,13 @@ class Cell:
         facts |= {"compared": self.compared} if 0 < self.compared < self.samples else {}
         return _hash(facts | {"protocol": protocol})
 
+    @property
+    def sampler(self) -> str:
+        """The sentence of solver and options."""
+        return str(Spec(self.plan.solver.name, self.options))
+
     def __str__(self) -> str:
-        return f"{self.model.id} {Spec(self.plan.solver.name, self.options)} {self.plan.grid} NFE {self.plan.nfe}"
+        return f"{self.model.id} {self.sampler} {self.plan.grid} NFE {self.plan.nfe}"
 
 
 def _hash(facts: dict[str, Any]) -> str:

@@ -87,14 +87,15 @@ class Distillation:
             return self._sets[seed]
         count = self.train if seed == TRAIN_SEED else self.validation
         cell, reference, begin = self._cell(seed), self._reference(seed), time.perf_counter()
+
+        def solved(samples: Sequence[int]) -> tuple[Denoiser, torch.Tensor]:
+            return self.sampler.denoiser(cell, list(samples)), self.sampler.start(cell, list(samples))
+
         noises, solutions = [], []
         for low in range(0, count, BATCH):
             self.progress(f"pairs {low}/{count}")
-            index = list(range(low, low + BATCH))
-            noise = self.sampler.start(cell, index)
-            noises.append(noise)
-            solved = (self.sampler.denoiser(cell, index), noise)
-            solutions.append(reference.batch(low // BATCH, lambda _, solved=solved: solved)["x"].to(noise))
+            noises.append(self.sampler.start(cell, list(range(low, low + BATCH))))
+            solutions.append(reference.batch(low // BATCH, solved)["x"].to(noises[-1]))
         self.pairs_seconds += time.perf_counter() - begin
 
         def make(index: Sequence[int]) -> Denoiser:

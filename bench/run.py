@@ -17,13 +17,12 @@ import numpy as np
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Summary
-from fastsample.bench.worker import ROUNDING, SECONDS, Arrays, Worker
+from fastsample.bench.worker import COUNTS, ROUNDING, SECONDS, Arrays, Worker
 from fastsample.datasets.levels import UINT8_RULES
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.numerics import NUMERICS
-from fastsample.solvers.spec import Spec
 
 __all__ = ["Keep", "Part", "Runner"]
 
@@ -103,7 +102,7 @@ class Runner:
 
     def drop(self, cell: Cell) -> None:
         """Forget the unfinished parts of a cell that has no numbers."""
-        shutil.rmtree(self.store.folder / "partial" / cell.sampling, ignore_errors=True)
+        self.store.drop(cell.sampling)
 
     def commit(self, cell: Cell) -> Row:
         """The row of a cell whose parts are all there.
@@ -111,31 +110,11 @@ class Runner:
         Raises:
             FloatingPointError: where a metric is not finite.
         """
-        key = cell.identity(self.facts(cell))
-        if finished := self.store.finished(key):
-            self.progress(cell.samples)
-            return finished
-        try:
-            return self._run(cell, key)
-        except FloatingPointError as error:
-            self.store.drop(key)
-            raise CellError(f"{cell}: {error}; no row was written") from error
-
-    def _run(self, cell: Cell, key: str) -> Row:
-        known, parts = self.store.parts(key), []
-        for first in range(0, cell.samples, SHARD):
-            end = min(first + SHARD, cell.samples)
-            read = {name: known.read(first, end, name) for name in known.names(first, end)}
-            part = {name: array for name, array in read.items() if array is not None}
-            if {*_SUMS} <= {*part} and len(part) == len(read):
-                self.progress(end - first)
-            else:
-                part = self._shard(cell, first // SHARD)
-                self.store.add_part(key, first, end, part)
-            parts.append(part)
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
-        sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
-        judged = _together([measure.judge(cell) for measure in self.of(cell)])
+        arrays = self._whole(cell)
+        seconds, (evaluations, forwards) = self._spent(cell, arrays)
+        noted = self._noted(arrays)
+        measures = self.worker.of(cell)
+        judged = _together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
         summary = _together([measure.estimate(cell, arrays) for measure in measures])
         seconds["metrics"] += time.perf_counter() - begin
@@ -143,10 +122,10 @@ class Runner:
         errors = {name: estimate.standard_error for name, estimate in summary.estimates.items()}
         for name, value in [*values.items(), *((f"the standard error of {name}", e) for name, e in errors.items())]:
             finite(f"{name} is", np.array(value))
-        solver, adaptive, evaluations = cell.plan.solver, cell.plan.solver.adaptive, arrays["evaluations"]
+        solver, adaptive = cell.plan.solver, cell.plan.solver.adaptive
         row = Row(
-            cell=key,
-            sampling=key,
+            cell=cell.identity(self.facts(cell)),
+            sampling=cell.sampling,
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -154,37 +133,37 @@ class Runner:
             title=solver.title,
             options=cell.options,
             settings=cell.settings,
-            sampler=str(Spec(solver.name, cell.options)),
+            sampler=cell.sampler,
             grid=str(cell.plan.grid),
             own_grid=str(cell.plan.grid if cell.table else solver.default_grid(cell.model.path)),
             times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
-            nfe=round(evaluations.mean()),
-            nfe_mean=float(evaluations.mean()) if adaptive else None,
-            nfe_max=int(evaluations.max()) if adaptive else None,
-            forwards=round(arrays["forwards"].mean()),
-            classifier_calls=round(evaluations.mean()) if cell.model.classifier else 0,
+            nfe=round(evaluations),
+            nfe_mean=evaluations if adaptive else None,
+            nfe_max=int(arrays["evaluations"].max()) if adaptive else None,
+            forwards=round(forwards),
+            classifier_calls=round(evaluations) if cell.model.classifier else 0,
             samples=cell.samples,
             seed=cell.seed,
             device=self.worker.tools.sampler.device_name,
             metrics=values,
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
-            protocol=self.facts(cell) | judged.facts | self._noted(cell, arrays),
+            protocol=self.facts(cell) | judged.facts | noted,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        values_of_each = {name: array for name, array in arrays.items() if array.ndim == 1}
-        self.store.finish(row, values_of_each | influences | judged.arrays)
+        lines = {name: array for name, array in arrays.items() if array.ndim == 1}  # features have their own place
+        self.store.finish(row, lines | influences | summary.arrays, keep=bool(self.keep))
         return row
 
     def _whole(self, cell: Cell) -> Arrays:
         """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
         known, whole = self.store.parts(cell.sampling), Arrays()
-        lines = self.worker.names(cell, 0, cell.samples) | dict.fromkeys(("seconds", "batch"), cell.samples)
+        lines = self.worker.names(cell, 0, cell.samples) | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
         lines.pop("images", None)
         for name, most in lines.items():
             for first, end in self.parts(cell):
@@ -196,14 +175,32 @@ class Runner:
                     whole[name][first:last] = value
         return whole
 
-    def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
+    def _spent(self, cell: Cell, arrays: Arrays) -> tuple[dict[str, float], tuple[float, float]]:
+        """Seconds for all samples; evaluations and network calls of one in the mean. They are taken out of the arrays.
+
+        Of samples that were not drawn, since an earlier row or what is kept has all of them, it is as in that row.
+        """
+        counts = [arrays.pop(name, None) if cell.rows else arrays[name] for name in COUNTS]
+        taken = arrays.pop("seconds", None)
+        if taken is None or counts[0] is None or counts[1] is None:
+            earlier = self.store.earlier(cell.sampling)
+            assert earlier
+            scale = cell.samples / earlier.samples
+            spent = {name: scale * earlier.seconds[name] for name in SECONDS}
+            return spent, (earlier.nfe_mean or earlier.nfe, earlier.forwards)
+        computed = taken[taken.any(1)]
+        sums = computed.sum(0, dtype=np.float64) * cell.samples / max(1, len(computed))
+        mean = np.max if cell.rows else np.mean  # where all make as many
+        return dict(zip(SECONDS, sums.tolist(), strict=True)), (float(mean(counts[0])), float(mean(counts[1])))
+
+    def _noted(self, arrays: Arrays) -> dict[str, str]:
         """What a row tells of how it was computed, and what does not decide its numbers."""
         facts = {}
         if ROUNDING in arrays:
             off = arrays[ROUNDING]
             facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"
-        if "batch" in arrays and arrays["batch"].any():
-            least = arrays["batch"][arrays["batch"] > 0].min()
+        if (batch := arrays.pop("batch", None)) is not None:
+            least = batch[batch > 0].min()
             facts["batch"] = f"down to {least} from {self.batch_size} where memory did not suffice"
         return facts
 

@@ -12,11 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.ledger import Purpose
+from fastsample.bench.ledger import Ledger, Purpose
 from fastsample.bench.local import in_process
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.outlook import aliases, outlook
 from fastsample.bench.plan import cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
@@ -86,22 +87,41 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     return ready
 
 
-def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
+def run_sweep(
+    request: Request, console: Console, weights: Mapping[str, Path] | None = None, *, plan: bool = False
+) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
     A failure is of its cell: the others are computed. Raises as `prepare` does.
+
+    Args:
+        weights: as `prepare` takes them.
+        plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
     runner = Runner(Store(request.out), ready.worker, request.batch_size, request.keep)
+    if plan:
+        _foretold(ready, runner, console)
+        return ready.failures
     try:
         rows = _computed(ready, runner, console)
     finally:
         runner.store.summarise()
     if rows:
         console.print(to_rich(overview(frame_of(rows))))
-        for line in _footnotes(rows, request.out):
+        for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
+
+
+def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
+    missing = {cell.sampling: runner.missing(cell) for cell in ready.cells if not runner.finished(cell)}
+    cells = {cell.sampling: cell for cell in ready.cells}
+    if jobs := jobs_of(missing, ready.cells):
+        console.print(outlook(jobs, cells, ready.worker, runner.batch_size))
+    console.print(f"{len(ready.cells) - len(missing)} of {len(ready.cells)} cells are finished", highlight=False)
+    for line in aliases(ready.cells):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
@@ -189,6 +209,11 @@ def _available(
             if why:
                 reasons.setdefault((of_what, why), []).append(text)
     return measures, reasons, notes
+
+
+def _calls(ledger: Ledger) -> str:
+    calls = ledger.calls
+    return f"network calls: {calls['sampling']:,} for samples, {calls['references']:,} for reference solutions."
 
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:

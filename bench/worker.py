@@ -25,11 +25,12 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import step_noise
 from fastsample.models.recorder import Recorder
 
-__all__ = ["ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
+__all__ = ["COUNTS", "ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
 
 Arrays = dict[str, np.ndarray]
 ROUNDING = "float32"  # array of a part: PSNR in dB of samples in a shorter format from those in float32
 _PROBES, _SHORT = 64, ("tf32", "bf16", "fp16")
+COUNTS = ("evaluations", "forwards")  # arrays of a part; where the samples do not decide them, not needed
 SECONDS = ("network", "solver", "metrics")  # of the array `seconds` of a part, for each sample
 
 
@@ -59,11 +60,16 @@ class Worker:
 
     def names(self, cell: Cell, first: int, end: int) -> dict[str, int]:
         """The arrays of a part of a cell, samples first to end: by name of how many of them, which are the first."""
-        lines = {"evaluations": end, "forwards": end} | ({"images": end} if self.images else {})
+        lines = {} if cell.rows else dict.fromkeys(COUNTS, end)
+        lines |= {"images": end} if self.images else {}
         lines |= {ROUNDING: min(_PROBES, cell.samples)} if cell.protocol.precision in _SHORT else {}
         for measure in self.of(cell):
             lines |= measure.arrays(cell)
         return {name: min(end, most) - first for name, most in lines.items() if most > first}
+
+    def width(self, cell: Cell) -> int:
+        """Bytes of what is kept of a sample while the cell is unfinished, beside a few numbers."""
+        return max((measure.width(cell) for measure in self.of(cell)), default=0)
 
     @torch.inference_mode()
     def measure(self, cells: Sequence[Cell], first: int, end: int) -> Iterator[tuple[Cell, Arrays | Exception]]:
@@ -184,8 +190,8 @@ class Worker:
         seconds = found["seconds"].copy()
         seconds[:, 0] = forwards * network.per_sample() if network else 0.0
         seconds[:, 1] = self._solver[cell.sampling]
-        counts = {"evaluations": cell.rows.nfe, "forwards": forwards}
-        return {name: np.full(len(indices), count, np.int32) for name, count in counts.items()} | {"seconds": seconds}
+        counts = zip(COUNTS, (cell.rows.nfe, forwards), strict=True)
+        return {name: np.full(len(indices), count, np.int32) for name, count in counts} | {"seconds": seconds}
 
     def _alone(self, cell: Cell, indices: range) -> Arrays | Exception:
         """A cell without a table: its solver's steps depend on the samples, or are too many."""
@@ -206,8 +212,8 @@ class Worker:
         seconds = found["seconds"]
         seconds[:, 0] = np.array(forwards) * (network.per_sample() if network else 0.0)
         seconds[:, 1] = max(0.0, total - float(seconds[:, 0].sum())) / len(indices)
-        counts = {"evaluations": evaluations, "forwards": forwards}
-        return found | {name: np.array(count, np.int32) for name, count in counts.items()}
+        counts = zip(COUNTS, (evaluations, forwards), strict=True)
+        return found | {name: np.array(count, np.int32) for name, count in counts}
 
 
 def _joined(halves: list[Arrays | Exception]) -> Arrays | Exception:

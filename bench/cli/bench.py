@@ -48,6 +48,8 @@ fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,eul
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
 
+fastsample bench --config docs/search.toml --plan
+
 fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
 """
 )
@@ -69,7 +71,9 @@ def bench(
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help=r"float64, float32, tf32, bf16 or fp16. \[default: float32]")
+    ] = None,
     guidance: Annotated[float | None, _GUIDANCE] = None,
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
@@ -109,6 +113,14 @@ def bench(
         Words,
         typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]"),
     ] = None,
+    psnr_samples: Annotated[
+        int | None, typer.Option(help=r"Of them PSNR and truncation are of the first so many. \[default: 1024]")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="features or images: what stays in the store, for other metrics and more samples."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
     ] = None,
@@ -134,10 +146,10 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
     )  # fmt: skip
     try:
-        failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights))
+        failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights), plan=plan)
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None

@@ -220,8 +220,6 @@ class Measure:
         tools: of the run.
     """
 
-    heavy = False  # arrays that only a request keeps after the row is written
-
     def __init__(self, asked: Asked, tools: Tools) -> None:
         self.asked, self.tools = asked, tools
 
@@ -244,6 +242,10 @@ class Measure:
     def arrays(self, cell: Cell) -> dict[str, int]:
         """What `per_sample` gives: by name of how many samples of the cell, which are the first."""
         return {self.asked.metric.kind: cell.samples}
+
+    def width(self, cell: Cell) -> int:
+        """Bytes of what it keeps of a sample while the cell is unfinished."""
+        return 0
 
     def recorded(self, batch: Batch) -> bool:
         """Whether it needs to know where the solver asked the model for these samples."""

@@ -25,7 +25,6 @@ class _OfFeatures(Measure):
 
     compares = True  # with a reference set
     fewest = 0  # samples
-    heavy = True
 
     def __init__(self, asked: Asked, tools: Tools) -> None:
         super().__init__(asked, tools)
@@ -77,6 +76,10 @@ class _OfFeatures(Measure):
 
     def arrays(self, cell: Cell) -> dict[str, int]:
         return dict.fromkeys((f"features[{self.name}]", f"logits[{self.name}]"), cell.samples)
+
+    def width(self, cell: Cell) -> int:
+        known = self.seen(cell).reference if self.compares else None
+        return 4 * len(known.mu) if known else 0
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         features, logits = batch.features(self.name)

@@ -1,0 +1,79 @@
+"""What a sweep will cost, told before it begins: `bench --plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from rich.table import Table
+
+from fastsample.bench.cells import Cell
+from fastsample.bench.plan import Job, cost_of
+from fastsample.bench.tree import Tree
+from fastsample.bench.worker import Worker
+
+__all__ = ["aliases", "outlook", "seconds_of_a_call"]
+
+_PROBES = 3  # network calls that are timed, after one that warms it up
+_LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
+
+
+def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker, batch_size: int) -> Table:
+    """A line for each model: its cells that are to be computed, calls, references, bytes and seconds.
+
+    Its counts are those of the ledger when the sweep has run; adaptive solvers, whose evaluations nobody knows before,
+    are left out of them. The seconds are those of the network on this device, from a probe of a few calls.
+    """
+    columns = ("model", "cells", "calls needed", "made", "of references", "store [MB]", "meanwhile [MB]", "seconds")
+    table = Table(*columns, title="What is to be computed")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for model in dict.fromkeys(cells[key].model.id for job in jobs for key in job.cells):
+        own = [job for job in jobs if cells[job.cells[0]].model.id == model]
+        wanted = {key: cells[key] for job in own for key in job.cells}
+        some = next(iter(wanted.values()))
+        seconds, cost = seconds_of_a_call(worker, some, batch_size), cost_of(own, cells, worker)
+        forwards = _forwards(worker, some)
+        kept = sum(_ROW + _LINE * cell.samples * len(cell.metrics) for cell in wanted.values())
+        meanwhile = sum(cell.samples * worker.width(cell) for cell in wanted.values())
+        total = (cost.made + cost.references) * forwards
+        table.add_row(
+            model, f"{len(wanted)}", *(f"{n * forwards:,}" for n in (cost.needed, cost.made, cost.references)),
+            f"{kept / 1e6:,.1f}", f"{meanwhile / 1e6:,.1f}", f"{total * seconds:,.0f}",
+        )  # fmt: skip
+    return table
+
+
+def seconds_of_a_call(worker: Worker, cell: Cell, batch_size: int) -> float:
+    """Of the cell's network for one sample, on the device and in batches; 0 for exact models."""
+    sampler, indices = worker.tools.sampler, list(range(batch_size))
+    if (network := sampler.network(cell)) is None:
+        return 0.0
+    with torch.inference_mode():
+        denoiser, x = sampler.denoiser(cell, indices), sampler.start(cell, indices)
+        for _ in range(1 + _PROBES):
+            denoiser.velocity(x, cell.model.path.t_noise)
+    return network.per_sample()
+
+
+def _forwards(worker: Worker, cell: Cell) -> int:
+    """Network calls of an evaluation, the most that there are: guidance may act on a part of the way alone."""
+    denoiser = worker.tools.sampler.denoiser(cell, [0])
+    return max(denoiser.forwards(float(t)) for t in (cell.rows.times if cell.rows else [cell.model.path.t_noise]))
+
+
+def aliases(cells: Sequence[Cell]) -> list[str]:
+    """Which cells are one solver under several names: a sentence for each."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.rows:
+            groups.setdefault(cell.group, []).append(cell)
+    found = []
+    for several in groups.values():
+        tree = Tree([cell.rows for cell in several if cell.rows], torch.float32)
+        for leaf in tree.leaves:
+            names = [f"{several[place].sampler} {several[place].plan.grid}" for place in leaf.cells]
+            if len(names) > 1:
+                first = several[leaf.cells[0]]
+                found.append(f"{' and '.join(names)} are one sampler at NFE {first.plan.nfe} on {first.model.id}")
+    return list(dict.fromkeys(found))
