@@ -116,6 +116,11 @@ class Cell:
         return _hash(facts | {"protocol": protocol})
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its state."""
+        return torch.float64 if self.protocol.precision == "float64" else torch.float32
+
+    @property
     def sampler(self) -> str:
         """The sentence of solver and options."""
         return str(Spec(self.plan.solver.name, self.options))

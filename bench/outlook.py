@@ -70,7 +70,7 @@ def aliases(cells: Sequence[Cell]) -> list[str]:
             groups.setdefault(cell.group, []).append(cell)
     found = []
     for several in groups.values():
-        tree = Tree([cell.rows for cell in several if cell.rows], torch.float32)
+        tree = Tree([cell.rows for cell in several if cell.rows], torch.float32)  # as equal as rounding lets them be
         for leaf in tree.leaves:
             names = [f"{several[place].sampler} {several[place].plan.grid}" for place in leaf.cells]
             if len(names) > 1:

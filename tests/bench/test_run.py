@@ -364,8 +364,9 @@ def test_recording_a_trajectory_changes_no_sample(tmp_path):
 
 def test_what_is_foretold_is_what_is_made(tmp_path, monkeypatch):
     asked = request(
-        tmp_path, model=("gmm2d", "gmm2d-flow"), samples=20, psnr_samples=9, metrics=("psnr", "truncation", "curvature"),
-        solver=("scire", "ddim", "euler", "dpmpp-2m"), nfe=(4, 6, 8), seeds=2,
+        tmp_path, model=("gmm2d", "gmm2d-flow"), samples=20, psnr_samples=9,
+        metrics=("psnr", "truncation", "curvature"), solver=("scire", "ddim", "euler", "dpmpp-2m"), nfe=(4, 6, 8),
+        seeds=2,
     )  # fmt: skip
     screen = Console(file=io.StringIO(), width=200)
     assert run_sweep(asked, screen, plan=True) == []
