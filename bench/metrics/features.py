@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastsample.bench.metrics.extractor_weights import PUBLISHED, weights_file
+from fastsample.bench.metrics.extractor_weights import published, weights_file
 from fastsample.bench.metrics.extractors import (
     EMBEDDED,
     INCEPTION,
@@ -134,7 +134,7 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
             told = f"{error.filename} cannot be read ({error.strerror})"
         if weights:
             raise ValueError(told) from error
-        again = f"; remove it and fetch it again, {PUBLISHED[name].url}" if file else ""
+        again = f"; remove it and fetch it again, {published()[name].url}" if file else ""
         raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
     return Extractor(name, network, device, unpublished(name, file) if file else "")
 

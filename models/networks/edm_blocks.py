@@ -54,7 +54,7 @@ class Conv(nn.Module):
         if kernel:
             nn.init.xavier_uniform_(self.weight, gain)
         row = torch.tensor(taps, dtype=torch.float32)
-        taps_2d = row.outer(row)[None, None] / row.sum() ** 2 if up or down else None
+        taps_2d = (row[:, None] * row)[None, None] / row.sum() ** 2 if up or down else None
         self.register_buffer("resample_filter", taps_2d, persistent=stored_filter)
 
     def _fir(self, x: Tensor, pad: int) -> Tensor:
