@@ -78,11 +78,16 @@ class Extractor:
         """
         return replace(self, reference=reference.moments(self), opened=reference.images)
 
+    @property
+    def arithmetic(self) -> torch.device | None:
+        """The device where it has float64 and is faster than numpy; None for numpy."""
+        return self.device if self.device.type == "cuda" else None
+
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
         assert self.reference
-        return self.reference.mu, symmetric_root(self.reference.sigma)
+        return self.reference.mu, symmetric_root(self.reference.sigma, self.arithmetic)
 
     @cached_property
     def real_images(self) -> Images:
