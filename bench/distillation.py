@@ -27,6 +27,7 @@ from fastsample.datasets.files import json_bytes, read_facts, write_atomically
 from fastsample.datasets.home import data_home, keep, unwritable
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
+from fastsample.models.precision import matmul
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr
 from fastsample.solvers.learned.kinds import kind_named
@@ -81,6 +82,7 @@ class Distillation:
         plan = get("euler").plan(self.model.path, 1)  # any: the cell says what its noise and denoiser are
         return Cell(self.model, plan, {}, self._protocol, self.train, seed)
 
+    @matmul("float32")
     def pairs(self, seed: int) -> Pairs:
         """The pairs of a seed, from the cache or solved now."""
         if seed in self._sets:
@@ -107,6 +109,7 @@ class Distillation:
         self._sets[seed] = Pairs(torch.cat(noises)[:count], torch.cat(solutions)[:count], make, peak)
         return self._sets[seed]
 
+    @matmul("float32")
     def run(
         self,
         kind: str,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.checkpoints import ClassifierMetadata, save_checkpoint
 from fastsample.models.networks.registry import build_network
+from fastsample.models.precision import matmul
 from fastsample.models.training.process import autocast_for
 from fastsample.models.training.state import kept_rng
 
@@ -54,6 +55,7 @@ CLASSIFIERS = {
 _NO_OPTIMISER_FIELDS = {"title", "dataset", "network", "network_args"}
 
 
+@matmul("float32")
 def train_classifier(
     name: str, recipe: ClassifierRecipe, train: ImageDataset, test: ImageDataset, out: str | Path, device: str = "cpu"
 ) -> ClassifierMetadata:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fastsample.models.precision import matmul
 from fastsample.models.training.couplings import TrainingData
 from fastsample.models.training.losses import Batch
 from fastsample.models.training.process import agreed, autocast_for, process_group, progress_bar, stop_requests
@@ -43,6 +44,7 @@ class TrainingRun:
     finished: bool
 
 
+@matmul("float32")
 def train(
     recipe: Recipe,
     data: TrainingData,
