@@ -28,6 +28,7 @@ __all__ = [
     "extractor_of",
     "metric_of",
     "parse_metric",
+    "registered",
     "sentences",
 ]
 
@@ -121,11 +122,15 @@ def metric_of(name: str) -> Metric:
 
     A name that nothing here measures, of a store from elsewhere, has the facts that most metrics have.
     """
+    return registered(name) or Metric(re.split(r"[\[@]", name)[0], "a metric that is not known here")
+
+
+def registered(name: str) -> Metric | None:
+    """The facts of a full name or a kind, if something here measures it."""
     kind = re.split(r"[\[@]", name)[0]
     if kind in METRICS:
         return METRICS[kind]
-    of = (metric for metric in METRICS.values() if kind in metric.summaries)
-    return next(of, None) or Metric(kind, "a metric that is not known here")
+    return next((metric for metric in METRICS.values() if kind in metric.summaries), None)
 
 
 def extractor_of(name: str) -> str:
