@@ -18,7 +18,7 @@ _PROBES = 3  # network calls that are timed, after one that warms it up
 _LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
 
 
-def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker, batch_size: int) -> Table:
+def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> Table:
     """A line for each model: its cells that are to be computed, calls, references, bytes and seconds.
 
     Its counts are those of the ledger when the sweep has run; adaptive solvers, whose evaluations nobody knows before,
@@ -32,7 +32,7 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker, batc
         own = [job for job in jobs if cells[job.cells[0]].model.id == model]
         wanted = {key: cells[key] for job in own for key in job.cells}
         some = next(iter(wanted.values()))
-        seconds, cost = seconds_of_a_call(worker, some, batch_size), cost_of(own, cells, worker)
+        seconds, cost = seconds_of_a_call(worker, some), cost_of(own, cells, worker)
         forwards = _forwards(worker, some)
         kept = sum(_ROW + _LINE * cell.samples * len(cell.metrics) for cell in wanted.values())
         meanwhile = sum(cell.samples * worker.width(cell) for cell in wanted.values())
@@ -44,9 +44,9 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker, batc
     return table
 
 
-def seconds_of_a_call(worker: Worker, cell: Cell, batch_size: int) -> float:
+def seconds_of_a_call(worker: Worker, cell: Cell) -> float:
     """Of the cell's network for one sample, on the device and in batches; 0 for exact models."""
-    sampler, indices = worker.tools.sampler, list(range(batch_size))
+    sampler, indices = worker.tools.sampler, list(range(worker.batch(cell)))
     if (network := sampler.network(cell)) is None:
         return 0.0
     with torch.inference_mode():

@@ -37,13 +37,11 @@ class Runner:
     Args:
         store: where parts and rows go.
         worker: whose measures they are; it computes nothing here but what is cached of their judges.
-        batch_size: samples of a part.
         keep: arrays that stay beside the rows, for other metrics and more samples.
     """
 
     store: Store
     worker: Worker
-    batch_size: int
     keep: Keep = ""
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -83,7 +81,7 @@ class Runner:
 
     def parts(self, cell: Cell) -> list[Part]:
         """The parts of a cell."""
-        size = self.batch_size
+        size = self.worker.batch(cell)
         return [(first, min(first + size, cell.samples)) for first in range(0, cell.samples, size)]
 
     def missing(self, cell: Cell) -> list[Part]:
@@ -112,7 +110,7 @@ class Runner:
         """
         arrays = self._whole(cell)
         seconds, (evaluations, forwards) = self._spent(cell, arrays)
-        noted = self._noted(arrays)
+        noted = self._noted(cell, arrays)
         measures = self.worker.of(cell)
         judged = _together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
@@ -193,15 +191,15 @@ class Runner:
         mean = np.max if cell.rows else np.mean  # where all make as many
         return dict(zip(SECONDS, sums.tolist(), strict=True)), (float(mean(counts[0])), float(mean(counts[1])))
 
-    def _noted(self, arrays: Arrays) -> dict[str, str]:
+    def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
         """What a row tells of how it was computed, and what does not decide its numbers."""
-        facts = {}
+        facts = {"batch": f"{self.worker.batch(cell)} samples"}
         if ROUNDING in arrays:
             off = arrays[ROUNDING]
             facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"
         if (batch := arrays.pop("batch", None)) is not None:
             least = batch[batch > 0].min()
-            facts["batch"] = f"down to {least} from {self.batch_size} where memory did not suffice"
+            facts["batch"] += f", down to {least} where memory did not suffice"
         return facts
 
 

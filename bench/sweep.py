@@ -75,7 +75,8 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    ready = Prepared(cells, Worker(tools, list(measures.values()), images=request.keep == "images"))
+    images = request.keep == "images"
+    ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
             _fail(ready.failures, console, f"{cell}: none of the metrics asked for says anything about it")
@@ -99,7 +100,7 @@ def run_sweep(
         plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
-    runner = Runner(Store(request.out), ready.worker, request.batch_size, request.keep)
+    runner = Runner(Store(request.out), ready.worker, request.keep)
     if plan:
         _foretold(ready, runner, console)
         return ready.failures
@@ -118,7 +119,7 @@ def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
     missing = {cell.sampling: runner.missing(cell) for cell in ready.cells if not runner.finished(cell)}
     cells = {cell.sampling: cell for cell in ready.cells}
     if jobs := jobs_of(missing, ready.cells):
-        console.print(outlook(jobs, cells, ready.worker, runner.batch_size))
+        console.print(outlook(jobs, cells, ready.worker))
     console.print(f"{len(ready.cells) - len(missing)} of {len(ready.cells)} cells are finished", highlight=False)
     for line in aliases(ready.cells):
         console.print(line, highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite, psnr_values
 from fastsample.bench.metrics.measure import Batch, Measure, Tools
-from fastsample.bench.timing import arithmetic, waited
+from fastsample.bench.timing import arithmetic, fitting, waited
 from fastsample.bench.tree import Tree, Walk
 from fastsample.datasets.levels import to_uint8
 from fastsample.models.denoiser import Denoiser
@@ -29,6 +29,8 @@ __all__ = ["COUNTS", "ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
 
 Arrays = dict[str, np.ndarray]
 ROUNDING = "float32"  # array of a part: PSNR in dB of samples in a shorter format from those in float32
+BATCH = 64  # samples of a network call on a CPU
+_FEW = 8  # samples on which the memory of a network call is measured
 _PROBES, _SHORT = 64, ("tf32", "bf16", "fp16")
 COUNTS = ("evaluations", "forwards")  # arrays of a part; where the samples do not decide them, not needed
 SECONDS = ("network", "solver", "metrics")  # of the array `seconds` of a part, for each sample
@@ -47,16 +49,31 @@ class Worker:
         tools: of the measures, with the sampler.
         measures: a cell has those of them that say something about it.
         images: also give the images of samples.
+        batch_size: samples of a part; None for the usual number on a CPU, and for what fits on a GPU.
     """
 
     tools: Tools
     measures: list[Measure]
     images: bool = False
+    batch_size: int | None = None
+    _batch: dict[tuple[str, str], int] = field(default_factory=dict)  # by model and precision
     _solver: dict[str, float] = field(default_factory=dict)  # seconds of its arithmetic for a sample, by sampling
 
     def of(self, cell: Cell) -> list[Measure]:
         """The measures that say something about a cell."""
         return [measure for measure in self.measures if not measure.why_not(cell)[1]]
+
+    def batch(self, cell: Cell) -> int:
+        """Samples of a part of a cell, all of one network call."""
+        sampler, key = self.tools.sampler, (cell.model.id, cell.protocol.precision)
+        if self.batch_size or sampler.device.type != "cuda":
+            return self.batch_size or BATCH
+        if key not in self._batch:
+            with torch.inference_mode():
+                self._batch[key] = fitting(
+                    sampler.denoiser(cell, list(range(_FEW))), sampler.start(cell, list(range(_FEW)))
+                )
+        return self._batch[key]
 
     def names(self, cell: Cell, first: int, end: int) -> dict[str, int]:
         """The arrays of a part of a cell, samples first to end: by name of how many of them, which are the first."""

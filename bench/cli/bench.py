@@ -67,7 +67,9 @@ def bench(
         typer.Option(help="Samples, uint8 rule, interval, threshold, reference as a paper has them: `list protocols`."),
     ] = None,
     samples: Annotated[int | None, typer.Option(help=r"Images per cell. \[default: 256]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=r"Images per network call. \[default: 64]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,

@@ -74,7 +74,7 @@ def facts(cell, tools, tmp_path):
         measures = [MEASURES[asked.metric.kind](asked, tools) for asked in map(_asked, ("psnr", "fd"))]
         for measure in measures:
             measure.open()
-        return Runner(None, Worker(tools, measures), 1).facts(replace(cell, model=model, protocol=protocol))
+        return Runner(None, Worker(tools, measures)).facts(replace(cell, model=model, protocol=protocol))
 
     return told
 

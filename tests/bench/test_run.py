@@ -191,9 +191,9 @@ def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch):
     halved = request(tmp_path, samples=40, batch_size=20, precision="float64", out=tmp_path / "halved")
     assert run_sweep(halved, quiet) == []
     for one, other in zip(rows(asked), rows(halved), strict=True):
-        assert one.cell == other.cell
+        assert (one.cell, one.protocol["batch"]) == (other.cell, "40 samples")
         assert other.metrics == pytest.approx(one.metrics, rel=1e-9)
-        assert other.protocol["batch"] == "down to 10 from 20 where memory did not suffice"
+        assert other.protocol["batch"] == "20 samples, down to 10 where memory did not suffice"
 
 
 def test_stochastic_solvers_depend_on_the_seed_alone(tmp_path):
