@@ -1,4 +1,4 @@
-"""What a sweep will cost, told before it begins: `bench --plan`."""
+"""What a sweep will cost, told before it begins (`bench --plan`), and how long samplers take (`time`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from rich.table import Table
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.plan import Job, cost_of
+from fastsample.bench.timing import arithmetic
 from fastsample.bench.tree import Tree
 from fastsample.bench.worker import Worker
 
-__all__ = ["aliases", "outlook", "seconds_of_a_call"]
+__all__ = ["aliases", "outlook", "timings"]
 
 _PROBES = 3  # network calls that are timed, after one that warms it up
 _LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
@@ -32,7 +33,7 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
         own = [job for job in jobs if cells[job.cells[0]].model.id == model]
         wanted = {key: cells[key] for job in own for key in job.cells}
         some = next(iter(wanted.values()))
-        seconds, cost = seconds_of_a_call(worker, some), cost_of(own, cells, worker)
+        seconds, cost = _seconds(worker, some), cost_of(own, cells, worker)
         forwards = _forwards(worker, some)
         kept = sum(_ROW + _LINE * cell.samples * len(cell.metrics) for cell in wanted.values())
         meanwhile = sum(cell.samples * worker.width(cell) for cell in wanted.values())
@@ -44,7 +45,36 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
     return table
 
 
-def seconds_of_a_call(worker: Worker, cell: Cell) -> float:
+def timings(cells: Sequence[Cell], worker: Worker) -> Table:
+    """A line for each cell: how long one of its images takes when it is sampled alone, in batches.
+
+    The network's time is that of a warm call, the solver's that of its arithmetic without the network; adaptive
+    solvers, whose evaluations nobody knows before, are left out.
+    """
+    columns = ("model", "solver", "NFE", "batch", "network [ms/image]", "solver [ms/image]", "images/s", "overhead")
+    table = Table(*columns, title=f"On {worker.tools.sampler.device_name}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    calls: dict[str, float] = {}
+    for cell in cells:
+        if not cell.rows:
+            continue
+        if cell.group not in calls:
+            calls[cell.group] = _seconds(worker, cell)
+        size = worker.batch(cell)
+        with torch.inference_mode():
+            x = worker.tools.sampler.start(cell, list(range(size)))
+            solver = arithmetic(cell.rows, cell.model.path, x)
+        denoiser = worker.tools.sampler.denoiser(cell, [0])
+        network = calls[cell.group] * sum(denoiser.forwards(float(t)) for t in cell.rows.times)
+        table.add_row(
+            cell.model.id, cell.sampler, f"{cell.rows.nfe}", f"{size}", f"{1e3 * network:.3g}", f"{1e3 * solver:.3g}",
+            f"{1 / (network + solver):.4g}", f"{100 * solver / network:.1f} %" if network else "-",
+        )  # fmt: skip
+    return table
+
+
+def _seconds(worker: Worker, cell: Cell) -> float:
     """Of the cell's network for one sample, on the device and in batches; 0 for exact models."""
     sampler, indices = worker.tools.sampler, list(range(worker.batch(cell)))
     if (network := sampler.network(cell)) is None:

@@ -30,7 +30,7 @@ from fastsample.results.overview import overview, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["Prepared", "prepare", "run_sweep"]
+__all__ = ["Prepared", "prepare", "run_sweep", "timed"]
 
 
 @dataclass
@@ -113,6 +113,13 @@ def run_sweep(
         for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
+
+
+def timed(request: Request, console: Console) -> tuple[list[Cell], Worker]:
+    """The cells of a request and a worker that measures nothing of their samples; raises as `prepare` does."""
+    device = choose_device(request.device)
+    check_precision(request.precision, device)
+    return plan_cells(request, (), console)[0], Worker(Tools(Sampler(device)), [], batch_size=request.batch_size)
 
 
 def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:

@@ -161,6 +161,30 @@ def bench(
         raise typer.Exit(1)
 
 
+@app.command(name="time", epilog="Example: fastsample time --solver ddim,scire,unipc --nfe 10 --device cuda")
+def time_(
+    model: Annotated[Words, typer.Option(help=r"Model ids. \[default: cifar10-tiny-vp]")] = None,
+    solver: Annotated[Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")] = None,
+    nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64, float32, tf32, bf16 or fp16.")] = "float32",
+    guidance: Annotated[float | None, _GUIDANCE] = None,
+) -> None:
+    """Measure how long an image takes: the network's calls and the solver's arithmetic, each by itself."""
+    from fastsample.bench.outlook import timings
+    from fastsample.bench.request import read_request
+    from fastsample.bench.sweep import timed
+
+    request = read_request(
+        None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
+        device=device, precision=precision, guidance=guidance,
+    )  # fmt: skip
+    console.print(timings(*timed(request, console)))
+
+
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
