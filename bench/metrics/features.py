@@ -81,7 +81,7 @@ class Extractor:
     @property
     def arithmetic(self) -> torch.device | None:
         """The device where it has float64 and is faster than numpy; None for numpy."""
-        return self.device if self.device.type == "cuda" else None
+        return self.device if str(self.device).startswith("cuda") else None
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:

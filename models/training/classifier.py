@@ -93,7 +93,7 @@ def _trained(
         start = time.monotonic()
         for epoch in range(recipe.epochs):
             network.train()
-            total = 0.0
+            losses = []
             for index in torch.randperm(len(train), device=device)[: steps * recipe.batch].split(recipe.batch):
                 with autocast:
                     _, logits = network(_augmented(images[index], recipe.cutout))
@@ -103,7 +103,8 @@ def _trained(
                 optimizer.step()
                 cycle.step()
                 average.update_parameters(network)
-                total += loss.item()
+                losses.append(loss.detach())
+            total = sum(torch.stack(losses).tolist())  # once: a look at a number waits for the device
             correct = accuracy(average.module, test)
             log.writerow([epoch + 1, total / steps, correct, round(time.monotonic() - start, 1)])
             file.flush()

@@ -3,41 +3,21 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+SCRIPT = Path(__file__).parents[1] / "first_call.py"
 # What takes a second and more: torch's compiler with its algebra, torchvision, and torch-fidelity, which imports both.
 HEAVY = ["torch_fidelity", "torchvision", "torch._dynamo", "sympy", "matplotlib", "diffusers"]
 
-CODE = """
-import importlib.abc, json, os, sys
-watched = json.loads(sys.argv.pop(1))
-
-def tell(*_):
-    print(json.dumps([name for name in watched if name in sys.modules]), flush=True)
-    os._exit(0)
-
-class Hook(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, *_):
-        if name == "fastsample.bench.sweep":
-            from torch.nn.modules.module import register_module_forward_pre_hook
-            register_module_forward_pre_hook(tell)
-
-sys.meta_path.insert(0, Hook())
-from fastsample.bench.cli.app import main
-try:
-    main()
-finally:
-    tell()
-"""
-
 
 def imported(watched, *words):
-    """Those of the watched modules that a fresh process has imported at the end, or when a network is first called."""
-    command = [sys.executable, "-c", CODE, json.dumps(watched), *map(str, words)]
+    """(Watched modules that a fresh process has imported at its first network call or its end, its output)."""
+    command = [sys.executable, SCRIPT, json.dumps(watched), *map(str, words)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.splitlines()[-1]), ended.stdout
+    return json.loads(ended.stdout.splitlines()[-1])["imported"], ended.stdout
 
 
 @pytest.mark.parametrize("words", [("--help",), ("list", "solvers"), ("list", "solvers", "--long"), ("list", "grids")],
