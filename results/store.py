@@ -20,6 +20,7 @@ parts of another form in `partial`, which `fastsample store prune` removes.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Collection, Mapping
@@ -188,7 +189,8 @@ class Store:
         return [cell for cell, held in self._sampling.items() if held == sampling]
 
     def _parts(self, name: str, sampling: str) -> list[Path]:
-        return sorted((self.folder / name / sampling).glob("[0-9]*-[0-9]*.npz"))
+        files = (self.folder / name / sampling).glob("*.npz")
+        return sorted(file for file in files if re.fullmatch(r"\d+-\d+", file.stem))
 
     def add_part(self, sampling: str, first: int, end: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a finished part, samples [first, end), until its cell is finished; with what is kept of it already."""
@@ -217,7 +219,7 @@ class Store:
                 with suppress(FileNotFoundError):  # another process was faster
                     file.replace(kept)
 
-    def finish(self, row: Row, arrays: Mapping[str, np.ndarray], *, keep: bool = False) -> None:
+    def finish(self, row: Row, arrays: Mapping[str, np.ndarray], keep: bool = False) -> None:
         """Commit a cell: its arrays, then its row, then the summaries if they are due.
 
         Args:

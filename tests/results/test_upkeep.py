@@ -1,6 +1,7 @@
 """Several stores as one, and what a store can do without."""
 
 import hashlib
+import json
 import shutil
 import zipfile
 
@@ -130,6 +131,17 @@ def test_a_kept_part_has_what_either_store_kept_of_it(tmp_path):
     assert names == {"psnr", "features[one]", "features[other]"}
     again = command("merge", tmp_path / "one", tmp_path / "other", "-o", tmp_path / "new")
     assert again.out.startswith("0 rows and 0 kept parts")
+
+
+def test_a_row_of_an_older_version_is_that_of_today(tmp_path):
+    for name, sampling, more in (("old", "", {"features[net]": NOISE[:, None]}), ("new", "some", {})):
+        Store(tmp_path / name).finish(row_of(sampling=sampling, samples=40), {"psnr": NOISE} | more)
+    file = tmp_path / "old" / "rows" / "abc.json"
+    facts = json.loads(file.read_bytes())
+    file.write_text(json.dumps({name: value for name, value in facts.items() if name not in ("sampling", "checksum")}))
+    assert command("merge", tmp_path / "old", tmp_path / "new", "-o", tmp_path / "new").out.startswith("0 rows")
+    assert command("merge", tmp_path / "old", tmp_path / "new", "-o", tmp_path / "third").out.startswith("1 rows")
+    assert content(tmp_path / "third") == content(tmp_path / "old")
 
 
 def test_what_a_store_can_do_without_is_said_and_goes(two, tmp_path):
