@@ -67,7 +67,7 @@ class Runner:
             "noise": "philox(seed, i) on the host",
             "uint8": UINT8_RULES[asked.uint8],
             "resize": "none",
-            "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
+            "tf32": "on" if asked.precision == "tf32" else "off",
             "distance": "eigvalsh of the symmetric product, float64",
             "labels": _LABELS.get(asked.labels, f"classes {asked.labels} in turn") if model.num_classes else "",
             "weights": model.weights,

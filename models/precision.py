@@ -1,14 +1,30 @@
-"""How matrix products and convolutions in float32 are computed on a GPU: in float32, or in TF32's 10 bits."""
+"""In what precision a network computes, over a state, times and preconditioning in float32 (float64 for float64).
+
+float32   matrix products and convolutions in float32, whatever the process has set
+tf32      these in TF32's 10 bits, on GPUs that have it
+bf16      these under autocast in bfloat16, with weights that were cast once
+fp16      the same in float16
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
+import torch
+from torch import nn
 from torch.backends import cuda, cudnn
 
-__all__ = ["matmul"]
+__all__ = ["HALF", "computing", "halved", "matmul", "whole_dtype"]
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def whole_dtype(precision: str) -> torch.dtype:
+    """The dtype of state, times and preconditioning."""
+    return torch.float64 if precision == "float64" else torch.float32
 
 
 @contextmanager
@@ -24,3 +40,38 @@ def matmul(precision: Literal["float32", "tf32"]) -> Iterator[None]:
         yield
     finally:
         cuda.matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def computing(precision: str | None, device: torch.device) -> Iterator[None]:
+    """A network's call in that precision; None is that of its weights, without TF32."""
+    half = HALF.get(precision or "")
+    cast = torch.autocast(device.type, half) if half else nullcontext()
+    with matmul("tf32" if precision == "tf32" else "float32"), cast:
+        yield
+
+
+def halved(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with the weights of its convolutions and matrix products in half precision, for calls under autocast.
+
+    Autocast casts a frozen weight at each call, but takes one of its own dtype as it is. Norms, embeddings, positions
+    and buffers stay as they are, shared with the network. A module whose weights are not multiplied with as they are
+    has a `settle(dtype)`.
+    """
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    copied = copy.deepcopy(network, shared)
+    for module in copied.modules():
+        if hasattr(module, "settle"):
+            module.settle(dtype)  # type: ignore[operator]
+        elif _multiplies(module):
+            for name, value in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(value.to(dtype), requires_grad=False))
+    return copied
+
+
+def _multiplies(module: nn.Module) -> bool:
+    """Whether its own parameters are a matrix or a kernel, with a bias."""
+    own = module.named_parameters(recurse=False)
+    return not isinstance(module, nn.Embedding | nn.EmbeddingBag) and any(
+        value.ndim > 1 and (name.endswith("weight") or name == "W") for name, value in own
+    )

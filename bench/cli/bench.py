@@ -69,7 +69,9 @@ def bench(
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help=r"float64, float32, tf32, bf16 or fp16. \[default: float32]")
+    ] = None,
     guidance: Annotated[float | None, _GUIDANCE] = None,
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,

@@ -30,6 +30,7 @@ from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
 from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
+from fastsample.models.precision import matmul
 from fastsample.models.public.file_kinds import wrong_file
 from fastsample.models.public.readers import read_weights
 
@@ -225,6 +226,7 @@ def compute_reference(
 
 
 @torch.no_grad()
+@matmul("float32")
 def moments_of(
     dataset: Images,
     extractor: str,
