@@ -7,11 +7,12 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics.extractors import EMBEDDED
+from fastsample.bench.metrics.extractors import EMBEDDED, moments_of
 from fastsample.bench.metrics.features import open_extractor
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.precision import matmul
 from fastsample.results.comparable import incomparable, what_decides
 from fastsample.results.protocol import Protocol
@@ -22,6 +23,7 @@ from ..command import command
 from ..measuring import Tools
 from ..models.test_precision import Casts
 from ..rows import row_of
+from .test_public import autoencoder, dit, write_card
 
 CPU = torch.device("cpu")
 KINDS = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -51,8 +53,20 @@ def test_tf32_is_set_by_the_precision_alone(precision, allowed, seen, checkpoint
 
 
 def test_features_are_never_in_tf32(seen):
+    images = ImageDataset("toy", "train", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2))
+    extractor = open_extractor(EMBEDDED, CPU)
     with matmul("tf32"):
-        open_extractor(EMBEDDED, CPU)(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        extractor(images.images)
+        once = len(seen)
+        moments_of(images, EMBEDDED, extractor.network, "")
+    assert len(seen) > once > 0
+    assert set(seen) == {(False, False)}
+
+
+def test_latents_are_never_decoded_in_tf32(seen, tmp_path, server):
+    cell = planned(f"{write_card(tmp_path, server, dit, autoencoder)}#dit", "float32")
+    with torch.inference_mode(), matmul("tf32"):
+        Sampler(CPU).images(cell, torch.zeros(1, *cell.model.shape))
     assert set(seen) == {(False, False)}
 
 
@@ -80,7 +94,7 @@ def test_older_rows_are_comparable_where_they_mean_the_same():
 
 
 def test_tf32_is_refused_where_there_is_none(tmp_path, monkeypatch):
-    ended = command("bench", "--precision", "tf32", "--device", "cpu", "--out", tmp_path / "store")
+    ended = command("bench", "--precision", "tf32", "--samples", 2, "--nfe", 1, "--device", "cpu", "--out", tmp_path / "store")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "tf32 is not available on cpu: it is of NVIDIA GPUs from Ampere on" in ended.err
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
@@ -128,15 +142,15 @@ def test_half_precision_of_the_embedded_networks(model):
     sampler = Sampler(CPU)
     with torch.inference_mode():
         x = sampler.start(whole, [0, 1])
-        expected = [sampler.denoiser(whole, [0, 1]).x0(x, 0.7)]
+        expected = [sampler.denoiser(whole, [0, 1]).x0(x, 0.7123)]
         assert sampler.start(cell, [0, 1]).dtype == torch.float32
         denoiser = sampler.denoiser(cell, [0, 1])
         with Casts(denoiser.network) as casts:
-            half = denoiser.x0(x, 0.7)
+            half = denoiser.x0(x, 0.7123)
         plain = sampler.denoiser(whole, [0, 1])
         plain.precision = "bf16"
-        assert torch.equal(half, plain.x0(x, 0.7))
-        expected.append(sampler.denoiser(whole, [0, 1]).x0(x, 0.7))
+        assert torch.equal(half, plain.x0(x, 0.7123))
+        expected.append(sampler.denoiser(whole, [0, 1]).x0(x, 0.7123))
     assert casts.found == []
     assert half.dtype == torch.float32
     assert torch.equal(*expected)
