@@ -13,7 +13,7 @@ from fastsample.bench.timing import TimedNetwork
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import label_list, labels, normal, step_noise
-from fastsample.models.precision import HALF, halved, matmul, whole_dtype
+from fastsample.models.precision import half_dtype, halved, matmul, whole_dtype
 
 __all__ = ["Sampler", "check_precision", "choose_device"]
 
@@ -48,10 +48,11 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise ValueError for a precision that the device does not compute in."""
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         raise ValueError(f"tf32 is not available on {device}: it is of NVIDIA GPUs from Ampere on")
-    dtype = HALF.get(precision, whole_dtype(precision))
+    half = half_dtype(precision)
+    dtype = half or whole_dtype(precision)
     try:
         torch.zeros(1, dtype=dtype, device=device)
-        with warnings.catch_warnings(action="error"), torch.autocast(device.type, dtype, precision in HALF):
+        with warnings.catch_warnings(action="error"), torch.autocast(device.type, dtype, half is not None):
             pass  # where it does not cast, autocast warns and is left off
     except (RuntimeError, TypeError, UserWarning) as error:
         raise ValueError(f"{precision} is not available on {device}: {error}") from None
@@ -80,7 +81,7 @@ class Sampler:
         with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
             network.to(self.device, whole_dtype(precision))  # also where it is there: another cell may have moved it
             if key not in self._networks:
-                half = HALF.get(precision)
+                half = half_dtype(precision)
                 self._networks[key] = TimedNetwork(halved(network, half) if half else network)
         return self._networks[key]
 

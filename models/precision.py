@@ -11,19 +11,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import nn
-from torch.backends import cuda, cudnn
+if TYPE_CHECKING:
+    import torch  # as in `models.denoiser`
+    from torch import nn
 
-__all__ = ["HALF", "computing", "halved", "matmul", "whole_dtype"]
+__all__ = ["computing", "half_dtype", "halved", "matmul", "whole_dtype"]
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+def half_dtype(precision: str | None) -> torch.dtype | None:
+    """The dtype of the products of bf16 and fp16; None for the others."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision or "")
 
 
 def whole_dtype(precision: str) -> torch.dtype:
     """The dtype of state, times and preconditioning."""
+    import torch
+
     return torch.float64 if precision == "float64" else torch.float32
 
 
@@ -34,6 +41,8 @@ def matmul(precision: Literal["float32", "tf32"]) -> Iterator[None]:
     PyTorch leaves TF32 on for convolutions, and with it a difference of two outputs is noise below 1e-3 of their size.
     It is a setting of the process, so of all its threads.
     """
+    from torch.backends import cuda, cudnn
+
     before = cuda.matmul.allow_tf32, cudnn.allow_tf32
     cuda.matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
     try:
@@ -45,7 +54,9 @@ def matmul(precision: Literal["float32", "tf32"]) -> Iterator[None]:
 @contextmanager
 def computing(precision: str | None, device: torch.device) -> Iterator[None]:
     """A network's call in that precision; None is that of its weights, without TF32."""
-    half = HALF.get(precision or "")
+    import torch
+
+    half = half_dtype(precision)
     cast = torch.autocast(device.type, half) if half else nullcontext()
     with matmul("tf32" if precision == "tf32" else "float32"), cast:
         yield
@@ -58,6 +69,8 @@ def halved(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     and buffers stay as they are, shared with the network. A module whose weights are not multiplied with as they are
     has a `settle(dtype)`.
     """
+    from torch import nn
+
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, shared)
     for module in copied.modules():
@@ -71,6 +84,8 @@ def halved(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _multiplies(module: nn.Module) -> bool:
     """Whether its own parameters are a matrix or a kernel, with a bias."""
+    from torch import nn
+
     own = module.named_parameters(recurse=False)
     return not isinstance(module, nn.Embedding | nn.EmbeddingBag) and any(
         value.ndim > 1 and (name.endswith("weight") or name == "W") for name, value in own

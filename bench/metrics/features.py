@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastsample.bench.metrics.extractor_weights import PUBLISHED, weights_file
+from fastsample.bench.metrics.extractor_weights import published, weights_file
 from fastsample.bench.metrics.extractors import (
     EMBEDDED,
     INCEPTION,
@@ -79,11 +79,16 @@ class Extractor:
         """
         return replace(self, reference=reference.moments(self), opened=reference.images)
 
+    @property
+    def arithmetic(self) -> torch.device | None:
+        """The device where it has float64 and is faster than numpy; None for numpy."""
+        return self.device if self.device.type == "cuda" else None
+
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
         assert self.reference
-        return self.reference.mu, symmetric_root(self.reference.sigma)
+        return self.reference.mu, symmetric_root(self.reference.sigma, self.arithmetic)
 
     @cached_property
     def real_images(self) -> Images:
@@ -136,7 +141,7 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
             told = f"{error.filename} cannot be read ({error.strerror})"
         if weights:
             raise ValueError(told) from error
-        again = f"; remove it and fetch it again, {PUBLISHED[name].url}" if file else ""
+        again = f"; remove it and fetch it again, {published()[name].url}" if file else ""
         raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
     return Extractor(name, network, device, unpublished(name, file) if file else "")
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.edm_precond import edm_coefficients
 
 __all__ = ["EDM2_PARTS", "EDM2Precond"]
@@ -136,7 +137,7 @@ class _Block(nn.Module):
             # Channels of qkv run as (head, channel, {q, k, v}); SDPA wants [batch, heads, tokens, channels].
             qkv = self.attn_qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))
             q, k, v = _normalized(qkv, 2).permute(3, 0, 1, 4, 2)
-            a = F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
+            a = attend(q, k, v).mT.reshape(x.shape)
             x = _mp_sum(x, self.attn_proj(a), self.attn_balance)
         return x if self.clip_act is None else x.clip(-self.clip_act, self.clip_act)
 

@@ -9,6 +9,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.metrics.extractors import EMBEDDED, moments_of
 from fastsample.bench.metrics.features import open_extractor
+from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
@@ -94,12 +95,23 @@ def test_older_rows_are_comparable_where_they_mean_the_same():
 
 
 def test_tf32_is_refused_where_there_is_none(tmp_path, monkeypatch):
-    ended = command("bench", "--precision", "tf32", "--samples", 2, "--nfe", 1, "--device", "cpu", "--out", tmp_path / "store")
+    words = ["--samples", 2, "--nfe", 1, "--device", "cpu", "--out", tmp_path / "store"]
+    ended = command("bench", "--precision", "tf32", *words)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "tf32 is not available on cpu: it is of NVIDIA GPUs from Ampere on" in ended.err
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with pytest.raises(ValueError, match="tf32 is not available on cuda:1"):
         check_precision("tf32", torch.device("cuda:1"))
+
+
+def test_a_row_in_tf32_is_not_repeated_where_there_is_none(tmp_path, coarse, monkeypatch):
+    words = ["--model", "gmm2d", "--samples", 2, "--nfe", 2, "--metrics", "psnr", "--out", tmp_path]
+    assert command("bench", *words).code == 0
+    replay = Replay(Store(tmp_path), "cpu")
+    (row,) = replay.store.rows()
+    monkeypatch.setattr(replay.store, "row", lambda _: row.model_copy(update={"precision": "tf32"}))
+    with pytest.raises(ValueError, match="tf32 is not available on cpu"):
+        replay.cell(row.cell)
 
 
 def test_tf32_is_refused_for_a_model_without_a_network(tmp_path):

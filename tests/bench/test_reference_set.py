@@ -8,7 +8,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import extractors
+from fastsample.bench.metrics.extractor_weights import INCEPTION, published
 from fastsample.bench.metrics.extractors import extractor_named
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
@@ -21,7 +21,6 @@ from fastsample.results.store import Store
 
 from ..command import command
 
-INCEPTION = "inception-v3-compat"
 IMAGES = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CARD = """
 [my-flow]
@@ -57,7 +56,8 @@ def features_of(images, weights):
 @pytest.fixture
 def faces(inception_weights, server, listed, tmp_path, monkeypatch):
     """A model of faces, whose reference is on a server; the weights of Inception count as the published ones."""
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
+    as_if = published()[INCEPTION]._replace(sha256=sha256_of(inception_weights))
+    monkeypatch.setitem(published(), INCEPTION, as_if)
     entry = PublishedReference(
         "faces8", "faces", "?", INCEPTION, "npz mu sigma", 8, f"http://127.0.0.1:{server.server_address[1]}/faces8.npz"
     )

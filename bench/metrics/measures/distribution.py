@@ -98,8 +98,8 @@ class Distance(_OfFeatures):
     fewest = 2
 
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
-        moments = judge.moments
-        return Estimate(features_distance(features, moments), (influence(features, moments),))
+        given = features, judge.moments, judge.arithmetic
+        return Estimate(features_distance(*given), (influence(*given),))
 
 
 @measures("fd-inf", "fid-inf")
@@ -112,7 +112,7 @@ class Extrapolated(_OfFeatures):
             raise MetricUnavailable(reason)
 
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
-        return extrapolate(features, judge.moments)
+        return extrapolate(features, judge.moments, device=judge.arithmetic)
 
 
 @measures("is")
