@@ -76,7 +76,7 @@ class Distillation:
 
     @property
     def _protocol(self) -> Protocol:
-        return Protocol(precision="float64" if self.model.network is None else "float32", guidance=self.guidance)
+        return Protocol(precision="float64" if self.model.exact else "float32", guidance=self.guidance)
 
     def _cell(self, seed: int) -> Cell:
         plan = get("euler").plan(self.model.path, 1)  # any: the cell says what its noise and denoiser are

@@ -53,13 +53,12 @@ class Runner:
 
     def _told(self, cell: Cell) -> dict[str, str]:
         model, table, asked = cell.model, cell.table, cell.protocol
-        products = "TF32" if asked.precision == "tf32" else "float32"
         facts = {
             "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host",
             "uint8": UINT8_RULES[asked.uint8],
             "resize": "none",
-            "tf32": f"matmul {products == 'TF32'}, cudnn {products == 'TF32'}",
+            "tf32": "on" if asked.precision == "tf32" else "off",
             "distance": "eigvalsh of the symmetric product, float64",
             "labels": _LABELS.get(asked.labels, f"classes {asked.labels} in turn") if model.num_classes else "",
             "weights": model.weights,

@@ -18,13 +18,13 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from fastsample.models.convention import Convention
 from fastsample.models.path import Path
+from fastsample.models.precision import computing
 
 if TYPE_CHECKING:
     import torch  # a second of CPU time, which a list of solvers is not to take: so it stands in functions below
@@ -223,9 +223,9 @@ class NetworkDenoiser(Denoiser):
         classifier_scale: classifier guidance scale s, for networks that return eps and have a classifier: called as
             network(x, times, labels, s sigma), they return eps - s sigma grad log p(labels | x, t) (arXiv 2105.05233,
             algorithm 2); 0 for none.
-        autocast: dtype for torch.autocast, or None to run in the network's own dtype.
+        precision: of `models.precision`, with a network that is prepared for it; None for that of its weights.
 
-    The state keeps its dtype: x is cast to the network's dtype for the call and the result back.
+    The state keeps its dtype: x is cast to float32 for the call, float64 for a network in float64, and the result back.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class NetworkDenoiser(Denoiser):
         null_labels: torch.Tensor | None = None,
         guided_channels: int = 0,
         classifier_scale: float = 0.0,
-        autocast: torch.dtype | None = None,
+        precision: str | None = None,
     ) -> None:
         import torch
 
@@ -248,18 +248,16 @@ class NetworkDenoiser(Denoiser):
         if classifier_scale and (labels is None or guidance or convention.prediction != "eps"):
             raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
         self.network, self.convention, self.guided_channels = network, convention, guided_channels
-        self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
+        self.labels, self.null_labels, self.guidance, self.precision = labels, null_labels, guidance, precision
         self.classifier_scale, self.classifier_calls = classifier_scale, 1 if classifier_scale else 0
-        self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        # Half-precision weights are of products alone, which autocast feeds; what goes in and comes out is wider.
+        self._dtype = torch.promote_types(next((p.dtype for p in network.parameters()), torch.float32), torch.float32)
 
     def forwards(self, t: float) -> int:
         return 2 if self.guidance else 1
 
     def _call(self, x: torch.Tensor, times: torch.Tensor, given: list[Any]) -> torch.Tensor:
-        import torch
-
-        context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
-        with context:
+        with computing(self.precision, x.device):
             out = self.network(x.to(self._dtype), times, *given)
         return out.to(x.dtype)
 

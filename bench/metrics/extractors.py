@@ -30,6 +30,7 @@ from fastsample.bench.metrics.extractor_weights import (
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
+from fastsample.models.precision import matmul
 from fastsample.models.public.readers import read_weights
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def compute_reference(
 
 
 @torch.no_grad()
+@matmul("float32")
 def moments_of(
     dataset: Images,
     extractor: str,

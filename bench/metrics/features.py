@@ -26,6 +26,7 @@ from fastsample.bench.metrics.extractors import (
 from fastsample.bench.metrics.frechet import symmetric_root
 from fastsample.bench.metrics.reference import Known, MetricUnavailable, ReferenceSet, of_data
 from fastsample.datasets.image_set import Images
+from fastsample.models.precision import matmul
 
 __all__ = ["EMBEDDED", "INCEPTION", "Extractor", "MetricUnavailable", "data_of_exact", "open_extractor", "open_network"]
 
@@ -104,6 +105,7 @@ class Extractor:
         return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
 
     @torch.inference_mode()
+    @matmul("float32")
     def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) in float32 of uint8 images."""
         found = [part.float().cpu().numpy() for part in self.network(images.to(self.device))]

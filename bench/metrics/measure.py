@@ -67,7 +67,7 @@ class Tools:
         Raises:
             MetricUnavailable: if there is none.
         """
-        if cell.model.network is None and not cell.protocol.reference:
+        if cell.model.exact and not cell.protocol.reference:
             return of_data(data_of_exact(name))
         return reference_set(cell.protocol.reference, cell.model, self.console)
 

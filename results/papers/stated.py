@@ -146,7 +146,7 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
         found.append(Delta("statistics", told.statistics, here, False))
     if told.least:
         found.append(Delta("runs", "least of three", "one", False))
-    if (precision := _told(row, "precision")) in ("bf16", "fp16"):
+    if (precision := _told(row, "precision")) in ("tf32", "bf16", "fp16"):
         found.append(Delta("precision", "not stated", precision, False))
     return found
 

@@ -46,7 +46,7 @@ def solved(name, indices, steps=640):
     return denoiser, x, denoiser.x0(x, model.path.t_data)
 
 
-MODEL = replace(open_model("cifar10-tiny-flow"), num_classes=10, network=None)
+MODEL = replace(open_model("cifar10-tiny-flow"), num_classes=10, held=None)
 FACTS = dict(model=MODEL, seed=0, device="cpu")
 
 
