@@ -5,6 +5,7 @@ torch-fidelity fetches what it does not find, and opens it as a file that may ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,29 @@ from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
 from torch_fidelity.feature_extractor_clip import MODEL_URLS
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
 
-__all__ = ["EDM2", "INCEPTION", "PUBLISHED", "WeightsFile", "weights_file"]
+from fastsample.results.metrics import CMMD, INCEPTION, LPIPS, SPATIAL
 
-INCEPTION = "inception-v3-compat"
+__all__ = [
+    "CMMD",
+    "EDM2",
+    "INCEPTION",
+    "LPIPS",
+    "PUBLISHED",
+    "SHARED",
+    "SPATIAL",
+    "TRUNK",
+    "WeightsFile",
+    "files_of",
+    "given_file",
+    "weights_file",
+]
+
 EDM2 = "dinov2-edm2"
+
+TRUNK = "vgg16"  # the extractor on whose file LPIPS stands
+
+# Extractors that see with the weights of another, otherwise.
+SHARED = {SPATIAL: INCEPTION, EDM2: "dinov2-vit-l-14", CMMD: "clip-vit-l-14-336px"}
 
 
 class WeightsFile(NamedTuple):
@@ -46,6 +66,11 @@ PUBLISHED = {
     "vgg16": WeightsFile(
         "vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"
     ),
+    LPIPS: WeightsFile(
+        "weights-vgg16-lpips.pth",
+        f"{_RELEASE}weights-vgg16-lpips.pth",
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    ),
     **{
         name: WeightsFile(f"{name}-{facts['hash']}.pt", MODEL_URLS[name], facts["hash"])
         for name, facts in CLIP.items()
@@ -59,7 +84,17 @@ PUBLISHED = {
         for name, hub in DINOV2.items()
     },
 }  # fmt: skip
-PUBLISHED[EDM2] = PUBLISHED["dinov2-vit-l-14"]
+PUBLISHED |= {name: PUBLISHED[other] for name, other in SHARED.items()}
+
+
+def files_of(name: str) -> tuple[str, ...]:
+    """The names under which the files of an extractor, or of LPIPS, can be given."""
+    return (name, TRUNK) if name == LPIPS else (name, SHARED.get(name, name))
+
+
+def given_file(name: str, given: Mapping[str, Path]) -> Path | None:
+    """The file that is given for an extractor, by its name or by that of the one whose weights it shares."""
+    return given.get(name) or given.get(SHARED.get(name, name))
 
 
 def weights_file(name: str, given: Path | None = None) -> Path | None:
@@ -76,7 +111,7 @@ def weights_file(name: str, given: Path | None = None) -> Path | None:
     file = given or Path(torch.hub.get_dir()) / "checkpoints" / published.name
     if file.exists():
         return file
-    if name == INCEPTION:
+    if INCEPTION in files_of(name):
         raise FileNotFoundError(
             f"the Inception-v3 weights are not at {file}; put torch-fidelity's {published.name} there or give "
             "--inception-weights FILE"

@@ -24,7 +24,8 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from fastsample.bench.metrics.clip_and_dinov2 import READ_HERE
-from fastsample.bench.metrics.extractor_weights import INCEPTION, PUBLISHED, weights_file
+from fastsample.bench.metrics.extractor_weights import INCEPTION, PUBLISHED, SPATIAL, weights_file
+from fastsample.bench.metrics.inception_spatial import SpatialInceptionExtractor
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
@@ -168,7 +169,7 @@ def unpublished(name: str, file: Path) -> str:
     Only a distance in the features of the published weights is a FID.
     """
     known = {name: file.sha256 for name, file in PUBLISHED.items()}
-    known |= {EFFICIENTNET: _EFFICIENTNET_SHA256, INCEPTION: _INCEPTION_SHA256}
+    known |= {EFFICIENTNET: _EFFICIENTNET_SHA256, INCEPTION: _INCEPTION_SHA256, SPATIAL: _INCEPTION_SHA256}
     sha256, published = sha256_of(file), known.get(name)
     return "" if published and sha256.startswith(published) else sha256[:8]
 
@@ -187,7 +188,7 @@ def extractor_named(
     layer_for(name, "fid")
     kind, file = FEATURE_EXTRACTORS_REGISTRY[name], weights_file(name, weights)
     source: str | io.BytesIO | None = None if file is None else str(file)
-    if kind in (FeatureExtractorInceptionV3, FeatureExtractorVGG16):
+    if kind in (FeatureExtractorInceptionV3, SpatialInceptionExtractor, FeatureExtractorVGG16):
         # torch-fidelity loads what it is given with all its code, so it is given what was read and written here.
         source = io.BytesIO()
         torch.save(read_weights(str(file), "state-dict").tensors, source)

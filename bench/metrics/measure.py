@@ -18,6 +18,7 @@ from rich.console import Console
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
+from fastsample.bench.metrics.extractor_weights import given_file
 from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network
 from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
@@ -54,7 +55,7 @@ class Tools:
     def extractor(self, name: str) -> Extractor:
         """The extractor of that name; see `open_network` for what it raises."""
         if name not in self.extractors:
-            self.extractors[name] = open_network(name, self.sampler.device, self.weights.get(name))
+            self.extractors[name] = open_network(name, self.sampler.device, given_file(name, self.weights))
         return self.extractors[name]
 
     def reference_of(self, name: str, cell: Cell) -> ReferenceSet:
@@ -226,8 +227,8 @@ class Measure:
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
         """The values, from the arrays of all samples; by default the mean of that with the metric's name."""
-        kind = self.asked.metric.kind
-        return Summary({kind: float(arrays[kind].mean())}, {kind: mean_of(arrays[kind])})
+        name = self.asked.name(cell.samples)
+        return Summary({name: float(arrays[name].mean())}, {name: mean_of(arrays[name])})
 
 
 MEASURES: dict[str, type[Measure]] = {}

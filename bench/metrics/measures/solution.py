@@ -1,17 +1,26 @@
-"""Metrics against the reference solution of the same noise: `psnr` and `truncation`."""
+"""Metrics against the reference solution of the same noise: `psnr`, `lpips` and `truncation`."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
-from fastsample.bench.metrics.measure import Batch, Measure, Summary, measures
+from fastsample.bench.metrics.extractor_weights import LPIPS
+from fastsample.bench.metrics.extractors import EMBEDDED, refusal
+from fastsample.bench.metrics.lpips import lpips_of, lpips_on_vgg16
+from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
+from fastsample.bench.metrics.reference import MetricUnavailable
 from fastsample.bench.metrics.solution import BATCH, PROBES
 from fastsample.bench.metrics.trajectories import distances
 from fastsample.results.comparable import FINGERPRINT
+from fastsample.results.metrics import Asked
 from fastsample.results.statistics import mean_of, root_of_mean
+
+_LEAST_SIDE = 16  # pixels of an image for LPIPS
 
 
 class _AgainstSolution(Measure):
@@ -41,6 +50,45 @@ class PSNR(_AgainstSolution):
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
         return Summary(summarise_psnr(arrays["psnr"]), {"psnr": mean_of(arrays["psnr"])})
+
+
+@measures("lpips")
+class PerceptualDistance(_AgainstSolution):
+    """Mean over samples of LPIPS, or of its form in the maps of the embedded classifier."""
+
+    def __init__(self, asked: Asked, tools: Tools) -> None:
+        super().__init__(asked, tools)
+        self.name = asked.extractor  # without the digits of other weights
+        if self.name not in (LPIPS, EMBEDDED):
+            raise ValueError(f"lpips is on VGG-16, or lpips[{EMBEDDED}] in its form, and not on {self.name}")
+
+    def why_not(self, cell: Cell) -> tuple[str, str]:
+        model, shape = cell.model.id, cell.model.image_shape
+        if len(shape) != 3 or shape[0] != 3:
+            return model, f"its samples are no colour images: their shape is {shape}"
+        if self.name == LPIPS and min(shape[1:]) < _LEAST_SIDE:
+            return model, f"LPIPS halves images four times, and these are of {shape[2]}x{shape[1]}"
+        return (model, reason) if (reason := refusal(self.name, shape)) else ("", "")
+
+    def open(self) -> str:
+        if self.name == EMBEDDED:
+            self.seen = lpips_of(self.tools.extractor(EMBEDDED))
+        else:
+            try:
+                self.seen = lpips_on_vgg16(self.tools.weights, self.tools.sampler.device)
+            except MetricUnavailable as error:
+                raise MetricUnavailable(f"{error} lpips[{EMBEDDED}], its form alone, needs no file.") from None
+        self.asked = replace(self.asked, extractor=self.seen.identity)
+        told = f"{self.name}: the weights are not the published files; distances in them are"
+        return f"{told} lpips[{self.seen.identity}]" if self.seen.identity != self.name else ""
+
+    def protocol(self, cell: Cell) -> dict[str, str]:
+        facts = {"lpips": "images clamped to [-1, 1], at their own size, no rounding"}
+        return super().protocol(cell) | facts | {f"extractor[{self.seen.identity}]": self.seen.sha256}
+
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        pair = (images.float().clamp(-1, 1) for images in (batch.images, batch.solution_images))
+        return {self.asked.name(batch.cell.samples): self.seen.distance(*pair).double().cpu().numpy()}
 
 
 @measures("truncation")
