@@ -17,6 +17,7 @@ from fastsample.models.checkpoints import load_model
 from fastsample.models.training.perceptual import FeatureDistance
 from fastsample.results.comparable import what_decides
 from fastsample.results.metrics import parse_metric
+from fastsample.results.papers.stated import kind_of
 from fastsample.results.store import Store
 
 from ...command import command
@@ -112,6 +113,7 @@ def test_its_form_on_the_embedded_classifier_has_a_name_of_its_own(coarse, tmp_p
         values = FeatureDistance(load_model("cifar10-resnet")[0])(*pair())
     assert row.metrics["lpips[cifar10-resnet]"] == pytest.approx(values.mean().item(), rel=1e-6)
     assert "lpips" not in row.metrics
+    assert [kind_of(name) for name in ("lpips", "lpips[cifar10-resnet]")] == ["lpips", "lpips[cifar10-resnet]"]
     assert "fd[cifar10-resnet]@4" in row.metrics
     assert row.protocol["extractor[cifar10-resnet]"] == Tools(Sampler(CPU)).extractor("cifar10-resnet").sha256
     assert "lpips[network] is its form without its learned weights" in ended.out
