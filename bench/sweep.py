@@ -14,6 +14,7 @@ import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.ledger import Ledger, Purpose
 from fastsample.bench.local import in_process
+from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
@@ -55,13 +56,13 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     check_precision(request.precision, device)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
-        if asked.extractor and asked.extractor not in known_extractors():
+        if asked.metric.needs == "features" and asked.extractor not in known_extractors():
             raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    for name in {*(weights or ())} - {asked.extractor for asked in wanted.values()}:
-        kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
+    for name in {*(weights or ())} - {name for asked in wanted.values() for name in files_of(asked.extractor)}:
+        kinds = " and ".join(kind for kind, metric in METRICS.items() if INCEPTION in files_of(metric.extractor))
         if name == INCEPTION:
-            raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
+            raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")
         raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
     tools = Tools(Sampler(device), weights or {}, console)
     measures, reasons, notes = _available(planned, wanted, tools)

@@ -5,6 +5,7 @@ torch-fidelity fetches what it does not find, and opens it as a file that may ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,15 +15,37 @@ import torch
 
 from fastsample.datasets.home import sha256_of
 from fastsample.models.public.file_kinds import wrong_file
+from fastsample.results.metrics import CMMD, INCEPTION, LPIPS, SPATIAL
 
-__all__ = ["EDM2", "EFFICIENTNET", "EFFICIENTNET_SHA256", "EMBEDDED", "INCEPTION", "WeightsFile",
-           "efficientnet_weights", "published", "refusal", "weights_file"]  # fmt: skip
+__all__ = [
+    "CMMD",
+    "EDM2",
+    "EFFICIENTNET",
+    "EFFICIENTNET_SHA256",
+    "EMBEDDED",
+    "INCEPTION",
+    "LPIPS",
+    "SHARED",
+    "SPATIAL",
+    "TRUNK",
+    "WeightsFile",
+    "efficientnet_weights",
+    "files_of",
+    "given_file",
+    "published",
+    "refusal",
+    "weights_file",
+]
 
 EMBEDDED = "cifar10-resnet"
 EFFICIENTNET = "efficientnet-lite0"
-INCEPTION = "inception-v3-compat"
 EDM2 = "dinov2-edm2"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+TRUNK = "vgg16"  # the extractor on whose file LPIPS stands
+
+# Extractors that see with the weights of another, otherwise.
+SHARED = {SPATIAL: INCEPTION, EDM2: "dinov2-vit-l-14", CMMD: "clip-vit-l-14-336px"}
 
 
 class WeightsFile(NamedTuple):
@@ -59,6 +82,11 @@ def published() -> dict[str, WeightsFile]:
         "vgg16": WeightsFile(
             "vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"
         ),
+        LPIPS: WeightsFile(
+            "weights-vgg16-lpips.pth",
+            f"{_RELEASE}weights-vgg16-lpips.pth",
+            "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        ),
         **{
             name: WeightsFile(f"{name}-{facts['hash']}.pt", MODEL_URLS[name], facts["hash"])
             for name, facts in MODEL_METADATA.items()
@@ -72,7 +100,7 @@ def published() -> dict[str, WeightsFile]:
             for name, hub in DINOV2.items()
         },
     }  # fmt: skip
-    return files | {EDM2: files["dinov2-vit-l-14"]}
+    return files | {name: files[other] for name, other in SHARED.items()}
 
 
 def refusal(extractor: str, image_shape: tuple[int, ...]) -> str:
@@ -103,6 +131,16 @@ def efficientnet_weights() -> Path:
     return path
 
 
+def files_of(name: str) -> tuple[str, ...]:
+    """The names under which the files of an extractor, or of LPIPS, can be given."""
+    return (name, TRUNK) if name == LPIPS else (name, SHARED.get(name, name))
+
+
+def given_file(name: str, given: Mapping[str, Path]) -> Path | None:
+    """The file that is given for an extractor, by its name or by that of the one whose weights it shares."""
+    return given.get(name) or given.get(SHARED.get(name, name))
+
+
 def weights_file(name: str, given: Path | None = None) -> Path | None:
     """The file of an extractor's weights: the one that is given, else the published one in torch's hub cache.
 
@@ -117,7 +155,7 @@ def weights_file(name: str, given: Path | None = None) -> Path | None:
     file = given or Path(torch.hub.get_dir()) / "checkpoints" / known.name
     if file.exists():
         return file
-    if name == INCEPTION:
+    if INCEPTION in files_of(name):
         raise FileNotFoundError(
             f"the Inception-v3 weights are not at {file}; put torch-fidelity's {known.name} there or give "
             "--inception-weights FILE"

@@ -86,7 +86,7 @@ def extractor_named(
 
     kind, file = _registry().REGISTRY[name], weights_file(name, weights)
     source: str | io.BytesIO | None = None if file is None else str(file)
-    if kind in (FeatureExtractorInceptionV3, FeatureExtractorVGG16):
+    if kind in (FeatureExtractorInceptionV3, _registry().SpatialInceptionExtractor, FeatureExtractorVGG16):
         # torch-fidelity loads what it is given with all its code, so it is given what was read and written here.
         source = io.BytesIO()
         torch.save(read_weights(str(file), "state-dict").tensors, source)

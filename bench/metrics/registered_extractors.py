@@ -15,11 +15,12 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from fastsample.bench.metrics.clip_and_dinov2 import READ_HERE
 from fastsample.bench.metrics.extractor_weights import EFFICIENTNET, EMBEDDED, efficientnet_weights, refusal
+from fastsample.bench.metrics.inception_spatial import SpatialInceptionExtractor
 from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
 from fastsample.models.public.readers import read_weights
 
-__all__ = ["READ_HERE", "REGISTRY", "CifarResNetExtractor", "EfficientNetLite0Extractor"]
+__all__ = ["READ_HERE", "REGISTRY", "CifarResNetExtractor", "EfficientNetLite0Extractor", "SpatialInceptionExtractor"]
 
 
 class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]

@@ -195,7 +195,7 @@ def nfe_words(number: Mapping[Any, Any]) -> str:
 def kind_of(metric: str) -> str:
     """What papers call a full name: its kind, with the extractor where that is not the one of papers."""
     facts = metric_of(metric)
-    return facts.kind if facts.needs != "features" or extractor_of(metric) == INCEPTION else metric.partition("@")[0]
+    return facts.kind if extractor_of(metric) in ("", INCEPTION) else metric.partition("@")[0]
 
 
 def _rule(row: Mapping[Any, Any]) -> str:
