@@ -44,6 +44,7 @@ class Runner:
     worker: Worker
     keep: Keep = ""
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    _made: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def facts(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers: the protocol of its row."""
@@ -85,17 +86,26 @@ class Runner:
 
     def missing(self, cell: Cell) -> list[Part]:
         """The parts of a cell of which the store has not all arrays."""
-        known = self.store.parts(cell.sampling)
+        known, made = self.store.parts(cell.sampling), self.made(cell)
         return [
             (first, end)
             for first, end in self.parts(cell)
             for lines in (self.worker.names(cell, first, end),)
-            if any(name not in known.names(first, first + count) for name, count in lines.items())
+            if any(made.get(name, name) not in known.names(first, first + count) for name, count in lines.items())
         ]
+
+    def made(self, cell: Cell) -> dict[str, str]:
+        """What the store calls the arrays of measures: by name, with a hash of what decides them."""
+        if cell.sampling not in self._made:
+            images = {"images": f"images|{cell.protocol.uint8}"}
+            made = {name: f"{name}|{how}" for name, how in self.worker.made(cell).items()}
+            self._made[cell.sampling] = images | made
+        return self._made[cell.sampling]
 
     def add(self, cell: Cell, part: Part, arrays: Arrays) -> None:
         """Keep a part that was measured."""
-        self.store.add_part(cell.sampling, *part, arrays)
+        made = self.made(cell)
+        self.store.add_part(cell.sampling, *part, {made.get(name, name): array for name, array in arrays.items()})
 
     def drop(self, cell: Cell) -> None:
         """Forget the unfinished parts of a cell that has no numbers."""
@@ -123,6 +133,7 @@ class Runner:
         row = Row(
             cell=cell.identity(self.facts(cell)),
             sampling=cell.sampling,
+            made={name: how for name, how in self.worker.made(cell).items() if arrays[name].ndim == 1},
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -159,13 +170,13 @@ class Runner:
 
     def _whole(self, cell: Cell) -> Arrays:
         """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
-        known, whole = self.store.parts(cell.sampling), Arrays()
+        known, made, whole = self.store.parts(cell.sampling), self.made(cell), Arrays()
         lines = self.worker.names(cell, 0, cell.samples) | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
         lines.pop("images", None)
         for name, most in lines.items():
             for first, end in self.parts(cell):
                 last = min(end, most)
-                value = known.read(first, last, name) if first < last else None
+                value = known.read(first, last, made.get(name, name)) if first < last else None
                 if value is not None:
                     if name not in whole:
                         whole[name] = np.zeros((most, *value.shape[1:]), value.dtype)

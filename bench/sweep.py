@@ -19,7 +19,7 @@ from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.outlook import aliases, outlook
-from fastsample.bench.plan import cost_of, jobs_of
+from fastsample.bench.plan import Job, cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
@@ -152,6 +152,13 @@ def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
         except Exception as error:  # of a metric, out of memory, a full disk, ...
             fail(cell, error)
 
+    def commit_finished(job: Job) -> None:
+        """Write the rows of cells that had their last part in a job, in the order of the request."""
+        for key in job.cells:
+            if key not in failed and not missing[key]:
+                progress.update(task, description=f"metrics of {cells[key].plan.solver.name} NFE {cells[key].plan.nfe}")
+                commit(cells[key])
+
     for cell in ready.cells:
         if row := runner.finished(cell):
             rows[cell.sampling] = row
@@ -172,19 +179,21 @@ def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
             progress.update(task, advance=evaluations, description=_STAGES[purpose])
 
         ready.worker.tools.ledger.tick = tick
+        last = None
         for job, key, found in in_process(ready.worker, cells, jobs, failed):
+            if last and job != last:
+                commit_finished(last)
+            last = job
             if isinstance(found, Exception):
                 fail(cells[key], found)
                 continue
             try:
                 runner.add(cells[key], job.part, found)
+                missing[key].discard(job.part)
             except OSError as error:
                 fail(cells[key], error)
-                continue
-            missing[key].discard(job.part)
-            if not missing[key]:
-                progress.update(task, description=f"metrics of {cells[key].plan.solver.name} NFE {cells[key].plan.nfe}")
-                commit(cells[key])
+        if last:
+            commit_finished(last)
     return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
 
 

@@ -6,6 +6,7 @@ for a cell does not depend on the cells beside it.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,14 @@ class Worker:
         for measure in self.of(cell):
             lines |= measure.arrays(cell)
         return {name: min(end, most) - first for name, most in lines.items() if most > first}
+
+    def made(self, cell: Cell) -> dict[str, str]:
+        """A hash of what decides the arrays of measures beside the samples, by name."""
+        return {
+            name: hashlib.sha256(repr(sorted(measure.made(cell).items())).encode()).hexdigest()[:8]
+            for measure in self.of(cell)
+            for name in measure.arrays(cell)
+        }
 
     def width(self, cell: Cell) -> int:
         """Bytes of what is kept of a sample while the cell is unfinished, beside a few numbers."""

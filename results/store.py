@@ -63,7 +63,9 @@ class Store:
     def __init__(self, folder: Path | str, *, create: bool = True) -> None:
         self.folder, self._due = Path(folder), 0.0
         self._told: set[str] = set()
-        self._sampling: dict[str, str] = {}  # of rows that were read, by cell
+        self._sampling: dict[
+            str, tuple[str, dict[str, str]]
+        ] = {}  # of rows that were read, by cell; with what was made
         if not create:
             if not (self.folder / "rows").is_dir():
                 raise StoreError(
@@ -170,11 +172,15 @@ class Store:
         return read_arrays(self._arrays(cell), then, names) or {}
 
     def parts(self, sampling: str) -> Parts:
-        """What there is of samples of one identity: unfinished parts, kept ones, and values in finished rows."""
+        """What there is of samples of one identity: unfinished parts, kept ones, and values in finished rows.
+
+        Arrays of rows are called NAME|HASH there, with the hash of what decides them; who adds parts names them so too.
+        """
         if not sampling:
             return Parts([])
         files = [file for name in ("partial", "kept") for file in self._parts(name, sampling)]
-        return Parts([*map(Source.part, files), *(Source.row(self._arrays(cell)) for cell in self._cells(sampling))])
+        rows = (Source.row(self._arrays(cell), self._sampling[cell][1]) for cell in self._cells(sampling))
+        return Parts([*map(Source.part, files), *rows])
 
     def earlier(self, sampling: str) -> Row | None:
         """A finished row of samples of one identity, whatever was measured of however many of them."""
@@ -185,8 +191,10 @@ class Store:
         for row in (self.folder / "rows").glob("*.json"):
             if row.stem not in self._sampling:
                 with suppress(OSError, DamagedFileError):  # who shows or computes rows tells
-                    self._sampling[row.stem] = read_row(row).sampling
-        return [cell for cell, held in self._sampling.items() if held == sampling]
+                    read = read_row(row)
+                    made = {name: f"{name}|{how}" for name, how in read.made.items()}
+                    self._sampling[row.stem] = read.sampling, made
+        return [cell for cell, (held, _) in self._sampling.items() if held == sampling]
 
     def _parts(self, name: str, sampling: str) -> list[Path]:
         files = (self.folder / name / sampling).glob("*.npz")

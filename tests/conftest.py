@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from fastsample.bench import distillation
 from fastsample.bench.cli import app as cli
 from fastsample.bench.metrics import measure
 from fastsample.bench.metrics import solution as reference
@@ -102,7 +103,7 @@ def listed():
 def coarse(monkeypatch):
     """Reference solutions of few steps and few samples."""
     monkeypatch.setattr(reference, "NFE", 8)
-    for module in (reference, measure):
+    for module in (reference, measure, distillation):
         monkeypatch.setattr(module, "BATCH", 8)
     for module in (reference, solution):
         monkeypatch.setattr(module, "PROBES", 2)

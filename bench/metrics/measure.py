@@ -244,6 +244,10 @@ class Measure:
         """What `per_sample` gives: by name of how many samples of the cell, which are the first."""
         return {self.array: cell.samples}
 
+    def made(self, cell: Cell) -> dict[str, str]:
+        """What decides its arrays, beside the samples."""
+        return self.protocol(cell) | {"uint8": cell.protocol.uint8}
+
     def width(self, cell: Cell) -> int:
         """Bytes of what it keeps of a sample while the cell is unfinished."""
         return 0

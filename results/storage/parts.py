@@ -31,6 +31,7 @@ class Source:
     first: int
     end: int
     lines: Mapping[str, int | None]
+    names: Mapping[str, str] = field(default_factory=dict)  # in the file, where they are others
 
     @classmethod
     def part(cls, file: Path) -> Source:
@@ -40,10 +41,14 @@ class Source:
         return cls(file, int(first), int(end), {name: shape[0] if shape else None for name, shape in shapes})
 
     @classmethod
-    def row(cls, file: Path) -> Source:
-        """The arrays of a finished row, of which those [n] are values of its first samples."""
-        lines = {name: shape[0] for name, shape in _shapes(file).items() if len(shape) == 1}
-        return cls(file, 0, max(lines.values(), default=0), lines)
+    def row(cls, file: Path, made: Mapping[str, str]) -> Source:
+        """The arrays of a finished row, of which those [n] are values of its first samples.
+
+        Args:
+            made: the name in parts of those that are meant, by their name in the file.
+        """
+        lines = {made[name]: shape[0] for name, shape in _shapes(file).items() if len(shape) == 1 and name in made}
+        return cls(file, 0, max(lines.values(), default=0), lines, {name: own for own, name in made.items()})
 
 
 @dataclass
@@ -88,7 +93,8 @@ class Parts:
         return pieces
 
     def _lines(self, name: str, source: Source, low: int, high: int) -> np.ndarray | None:
-        array = (read_arrays(source.file, names=(name,)) or {}).get(name)
+        own = source.names.get(name, name)
+        array = (read_arrays(source.file, names=(own,)) or {}).get(own)
         if array is None:  # damaged, or dropped by a process that finished its cell
             self._damaged.add(source.file)
             return None

@@ -79,7 +79,7 @@ def test_bench_computes_what_it_cannot_keep_once_and_says_it_once(bench, below_a
         f"{data_home()} cannot be written (Not a directory): what is computed is not kept there"
     ]
     made = len(calls)
-    assert calls.count(8) == 3  # the batches of 24 samples, for both cells and their fingerprints
+    assert sum(count for count in calls if count >= 8) == 24  # of both cells and their fingerprints
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
     assert bench("with")[1] == without
     assert len(calls) == 2 * made

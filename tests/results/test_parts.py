@@ -20,11 +20,11 @@ FEATURES = np.arange(1024.0, dtype=np.float32).reshape(512, 2)
 
 
 def part(first, end):
-    return {"psnr": VALUES[first:end], "features[net]": FEATURES[first:end], "calls": np.array(10.0 * (end - first))}
+    return {"psnr|0": VALUES[first:end], "features[net]": FEATURES[first:end], "calls": np.array(10.0 * (end - first))}
 
 
 def row(cell="abc", samples=256, sampling="some", **changes):
-    return row_of(cell, samples=samples, sampling=sampling, **changes)
+    return row_of(cell, samples=samples, sampling=sampling, made={"psnr": "0"}, **changes)
 
 
 def test_more_samples_take_the_first_from_a_finished_row_and_from_parts_of_any_size(tmp_path):
@@ -33,11 +33,11 @@ def test_more_samples_take_the_first_from_a_finished_row_and_from_parts_of_any_s
     store.add_part("some", 256, 320, part(256, 320))
     store.add_part("some", 300, 384, part(300, 384))
     parts = Store(tmp_path).parts("some")
-    assert parts.names(0, 256) == parts.names(0, 384) == parts.names(250, 260) == {"psnr"}
-    assert parts.names(256, 384) == {"psnr", "features[net]"}
-    assert parts.names(256, 320) == {"psnr", "features[net]", "calls"}  # a number is of one part as it is
+    assert parts.names(0, 256) == parts.names(0, 384) == parts.names(250, 260) == {"psnr|0"}
+    assert parts.names(256, 384) == {"psnr|0", "features[net]"}
+    assert parts.names(256, 320) == {"psnr|0", "features[net]", "calls"}  # a number is of one part as it is
     assert parts.names(256, 385) == parts.names(0, 0) == parts.names(400, 500) == set()
-    np.testing.assert_array_equal(parts.read(3, 384, "psnr"), VALUES[3:384])
+    np.testing.assert_array_equal(parts.read(3, 384, "psnr|0"), VALUES[3:384])
     np.testing.assert_array_equal(parts.read(310, 384, "features[net]"), FEATURES[310:384])
     assert parts.read(300, 384, "calls") == 840
     assert parts.read(0, 257, "features[net]") is None
@@ -46,11 +46,11 @@ def test_more_samples_take_the_first_from_a_finished_row_and_from_parts_of_any_s
 
 def test_an_array_of_the_first_samples_alone_is_known_up_to_them(tmp_path):
     store = Store(tmp_path)
-    store.add_part("some", 0, 256, part(0, 256) | {"psnr": VALUES[:100]})
+    store.add_part("some", 0, 256, part(0, 256) | {"psnr|0": VALUES[:100]})
     parts = store.parts("some")
-    assert "psnr" in parts.names(0, 100)
-    assert "psnr" not in parts.names(0, 101)
-    assert parts.read(0, 256, "psnr") is None
+    assert "psnr|0" in parts.names(0, 100)
+    assert "psnr|0" not in parts.names(0, 101)
+    assert parts.read(0, 256, "psnr|0") is None
 
 
 def test_what_older_versions_wrote_tells_nothing_of_samples(tmp_path):
@@ -69,8 +69,8 @@ def test_names_are_known_without_reading_and_one_array_is_read_without_the_other
     parts = store.parts("some")
     assert len(parts.names(0, 256)) == 3
     assert read == []
-    parts.read(0, 256, "psnr")
-    assert read == ["psnr"]
+    parts.read(0, 256, "psnr|0")
+    assert read == ["psnr|0"]
 
 
 def test_what_is_kept_of_a_part_is_added_to(tmp_path):
@@ -98,8 +98,8 @@ def test_a_damaged_part_is_named_once_and_another_that_has_the_same_samples_is_r
     content[content.index(FEATURES[:4].tobytes()) + 9] ^= 1
     file.write_bytes(content)
     parts = store.parts("some")
-    np.testing.assert_array_equal(parts.read(0, 256, "psnr"), VALUES[:256])
-    assert parts.names(0, 256) == {"psnr"}
+    np.testing.assert_array_equal(parts.read(0, 256, "psnr|0"), VALUES[:256])
+    assert parts.names(0, 256) == {"psnr|0"}
     assert parts.read(0, 256, "features[net]") is None
     assert capsys.readouterr().err.count(str(file)) == 1
 
@@ -137,9 +137,9 @@ def test_every_file_operation_of_a_finish_may_be_the_last(tmp_path, monkeypatch)
         done = reader.finished("abc")
         assert done in (None, row(samples=512))
         known = reader.parts("some")
-        np.testing.assert_array_equal(known.read(0, 512, "psnr"), VALUES)
+        np.testing.assert_array_equal(known.read(0, 512, "psnr|0"), VALUES)
         if not done or count % 2:
-            assert {"psnr", "features[net]", "calls"} <= known.names(256, 512)
+            assert {"psnr|0", "features[net]", "calls"} <= known.names(256, 512)
         reader.finish(row(samples=512), {"psnr": VALUES}, keep=count % 2 == 1)
         assert reader.rows() == [row(samples=512)]
         assert not list((reader.folder / "partial").iterdir())

@@ -80,6 +80,9 @@ class _OfFeatures(Measure):
     def arrays(self, cell: Cell) -> dict[str, int]:
         return dict.fromkeys((f"features[{self.name}]", f"logits[{self.name}]"), cell.samples)
 
+    def made(self, cell: Cell) -> dict[str, str]:
+        return {"extractor": self.tools.extractor(self.name).sha256, "uint8": cell.protocol.uint8}
+
     def width(self, cell: Cell) -> int:
         known = self.seen(cell).reference if self.compares else None
         return 4 * len(known.mu) if known else 0
