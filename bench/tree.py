@@ -128,32 +128,50 @@ class Tree:
             recorded: also give the evaluations that led to each result.
             fatal: which exceptions end the walk.
         """
-        stack = torch.empty(self._depth + 1, x.numel(), dtype=self.dtype, device=x.device)
-        stack[0] = x.reshape(-1)
-
-        def point(row: _Row) -> torch.Tensor:
-            coefficients = torch.from_numpy(row.row).to(x.device)
-            value = torch.mv(stack[: len(row.row)].t(), coefficients)
-            for k in np.flatnonzero(row.noise):
-                value.add_(noise(int(k)).reshape(-1), alpha=float(row.noise[k]))
-            return value.view_as(x)
-
-        def below(node: _Node, walk: Walk) -> Iterator[_Found]:
-            try:
-                here = point(node)
-                stack[node.depth + 1] = denoiser.x0(here, node.t).reshape(-1)
-            except Exception as error:
-                if fatal(error):
-                    raise
-                yield from ((leaf, error, None) for leaf in node.below())
-                return
-            if recorded:
-                known = not node.depth and denoiser.path.alpha(node.t) > 0
-                walk = Walk([*walk.points, (node.t, here)], stack[1].view_as(x).clone() if known else walk.first)
-            for leaf in node.leaves.values():
-                yield leaf, point(leaf), walk if recorded else None
-            for child in node.nodes.values():
-                yield from below(child, walk)
-
+        walker = _Walker(denoiser, x, noise, recorded, fatal, self._depth)
         for root in self._roots.values():
-            yield from below(root, Walk([], None))
+            yield from walker.below(root, Walk([], None))
+
+
+class _Walker:
+    """A walk: x and the answers on the way to where it is. It refers to nothing that refers to it, so that what it
+    holds of a device is let go of at once."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        x: torch.Tensor,
+        noise: Callable[[int], torch.Tensor],
+        recorded: bool,
+        fatal: Callable[[Exception], bool],
+        depth: int,
+    ) -> None:
+        self.denoiser, self.x, self.noise, self.recorded, self.fatal = denoiser, x, noise, recorded, fatal
+        self.stack = torch.empty(depth + 1, x.numel(), dtype=x.dtype, device=x.device)
+        self.stack[0] = x.reshape(-1)
+
+    def point(self, row: _Row) -> torch.Tensor:
+        """The combination of a row."""
+        coefficients = torch.from_numpy(row.row).to(self.x.device)
+        value = torch.mv(self.stack[: len(row.row)].t(), coefficients)
+        for k in np.flatnonzero(row.noise):
+            value.add_(self.noise(int(k)).reshape(-1), alpha=float(row.noise[k]))
+        return value.view_as(self.x)
+
+    def below(self, node: _Node, walk: Walk) -> Iterator[_Found]:
+        """The leaves behind a node."""
+        try:
+            here = self.point(node)
+            self.stack[node.depth + 1] = self.denoiser.x0(here, node.t).reshape(-1)
+        except Exception as error:
+            if self.fatal(error):
+                raise
+            yield from ((leaf, error, None) for leaf in node.below())
+            return
+        if self.recorded:
+            known = not node.depth and self.denoiser.path.alpha(node.t) > 0
+            walk = Walk([*walk.points, (node.t, here)], self.stack[1].view_as(here).clone() if known else walk.first)
+        for leaf in node.leaves.values():
+            yield leaf, self.point(leaf), walk if self.recorded else None
+        for child in node.nodes.values():
+            yield from self.below(child, walk)

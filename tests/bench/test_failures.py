@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells
-from fastsample.bench.metrics import measure
+from fastsample.bench.metrics import tools
 from fastsample.bench.metrics.features import EMBEDDED, open_network
 from fastsample.bench.metrics.measure import Summary
 from fastsample.bench.metrics.measures.distribution import Distance
@@ -143,7 +143,7 @@ def test_what_is_not_finite_after_sampling_leaves_no_row(metric, stage, tmp_path
         nan = Summary({f"fd[{EMBEDDED}]@4": float("nan")})
         monkeypatch.setattr(Distance, "estimate", lambda *_: nan)
     else:
-        monkeypatch.setattr(measure, "open_network", nan_extractor(["features", "logits"].index(metric)))
+        monkeypatch.setattr(tools, "open_network", nan_extractor(["features", "logits"].index(metric)))
     asked = Request(model="gmm-image", solver="euler", nfe=1, samples=4, metrics=("fd",), out=tmp_path / "s")
     (failure,) = run_sweep(asked, Console(file=io.StringIO()))
     assert failure == f"gmm-image euler uniform NFE 1: {stage}; no row was written"

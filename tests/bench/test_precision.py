@@ -13,6 +13,7 @@ from fastsample.bench.replay import Replay
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
+from fastsample.bench.worker import Worker
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.precision import matmul
 from fastsample.results.comparable import incomparable, what_decides
@@ -72,7 +73,7 @@ def test_latents_are_never_decoded_in_tf32(seen, tmp_path, server):
 
 
 def test_a_precision_is_told_by_its_row(tmp_path, checkpoint):
-    runner = Runner(Store(tmp_path), Tools(Sampler(CPU)), 4, [])
+    runner = Runner(Store(tmp_path), Worker(Tools(Sampler(CPU)), []))
     cells = {name: planned(checkpoint("own"), name) for name in ("float64", "float32", "tf32", "bf16", "fp16")}
     assert len({cell.identity({}) for cell in cells.values()}) == 5
     for allowed in ("tf32", "float32"):

@@ -132,7 +132,9 @@ def test_a_row_keeps_standard_errors_and_influences(run):
 def test_influences_are_those_of_the_features_and_an_older_store_has_none(run, tmp_path, monkeypatch):
     monkeypatch.setattr(bias, "_FEWEST", 3)
     row = run.rows()[0]
-    arrays, features = run.per_sample(row.cell), run.parts(row.sampling).read(0, 600, f"features[{EMBEDDED}]")
+    arrays, parts = run.per_sample(row.cell), run.parts(row.sampling)
+    (name,) = (name for name in parts.names(0, 600) if name.startswith(f"features[{EMBEDDED}]"))
+    features = parts.read(0, 600, name)
     stats = shipped_reference(f"cifar10-jpeg-train@{EMBEDDED}")
     reference = stats.mu, symmetric_root(stats.sigma)
     name = f"fd[{EMBEDDED}]@600"

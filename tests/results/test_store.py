@@ -223,8 +223,9 @@ def test_a_killed_writer_leaves_a_clean_store(tmp_path):
         from fastsample.results.store import Store
         store = Store({str(tmp_path)!r})
         for i in range(100000):
-            store.add_part(f"s{{i:06}}", 0, 20000, {{"x": np.zeros(20000)}})
-            store.finish(row_of(f"c{{i:06}}", sampling=f"s{{i:06}}"), {{"x": np.zeros(20000)}}, keep=i % 2)
+            store.add_part(f"s{{i:06}}", 0, 20000, {{"x|0": np.zeros(20000)}})
+            row = row_of(f"c{{i:06}}", sampling=f"s{{i:06}}", made={{"x": "0"}})
+            store.finish(row, {{"x": np.zeros(20000)}}, keep=i % 2)
     """)
     process = subprocess.Popen([sys.executable, "-c", script])
     while len(list((tmp_path / "rows").glob("*.json")) if (tmp_path / "rows").exists() else []) < 4:
@@ -237,7 +238,7 @@ def test_a_killed_writer_leaves_a_clean_store(tmp_path):
     assert len(rows) >= 4
     for one in rows:
         assert store.per_sample(one.cell)["x"].shape == (20000,)
-        assert store.parts(one.sampling).read(0, 20000, "x").shape == (20000,)
+        assert store.parts(one.sampling).read(0, 20000, "x|0").shape == (20000,)
     pd.read_parquet(tmp_path / "rows.parquet")
 
 

@@ -19,7 +19,8 @@ NOISE = 3 * np.random.default_rng(0).standard_normal(40)
 def add(folder, solver, shift=0.0, **changes):
     """A row whose samples have 30 dB and more."""
     store, psnr = Store(folder), 30 + shift + NOISE
-    facts = dict(solver=solver, samples=40, sampling=f"of-{solver}", metrics={"psnr": float(psnr.mean())})
+    facts = dict(solver=solver, samples=40, sampling=f"of-{solver}", made={"psnr": "0"})
+    facts["metrics"] = {"psnr": float(psnr.mean())}
     store.add_part(f"of-{solver}", 0, 40, {"features[net]": NOISE[:, None] + shift})
     store.finish(row_of(**{"cell": solver} | facts | changes), {"psnr": psnr}, keep=True)
 
@@ -55,7 +56,7 @@ def test_stores_become_one(out, two, tmp_path):
     assert content(other) == before[1]
     assert {row.solver for row in Store(target, create=False).rows()} == {"heun", "euler", "ddim"}
     assert (target / "rows.csv").read_text().count("\n") == 4
-    assert Store(target, create=False).parts("of-ddim").names(0, 40) == {"features[net]", "psnr"}
+    assert Store(target, create=False).parts("of-ddim").names(0, 40) == {"features[net]", "psnr|0"}
     whole = content(target)
     again = command("merge", other, one, "-o", target)
     assert again.out.startswith("0 rows and 0 kept parts")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fastsample.bench import cells
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import integrator, measure
+from fastsample.bench.metrics import integrator
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import integrate
@@ -95,7 +95,7 @@ def test_another_integrator_has_another_cache(monkeypatch, tmp_path):
 
 
 def test_every_sample_has_its_own_reference(monkeypatch, tmp_path):
-    for module in (measure, reference):
+    for module in (tools, reference):
         monkeypatch.setattr(module, "BATCH", 4)
     store = bench(tmp_path / "store", batch_size=3)
     denoiser, x, _ = solved("gmm2d", range(20))

@@ -8,8 +8,8 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import extractors
-from fastsample.bench.metrics.extractors import extractor_named
+from fastsample.bench.metrics import extractor_weights, extractors
+from fastsample.bench.metrics.extractors import INCEPTION, extractor_named
 from fastsample.bench.metrics.features import open_network
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
@@ -45,7 +45,9 @@ def distance(x, y):
 @pytest.fixture
 def bench(inception_weights, checkpoint, monkeypatch, tmp_path):
     """A function that runs `bench` on a model of 8x8 images; the weights of Inception count as the published ones."""
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
+    files = extractor_weights.published()
+    mine = {name: files[name]._replace(sha256=sha256_of(inception_weights)) for name in (INCEPTION, SPATIAL)}
+    monkeypatch.setattr(extractors, "published", lambda: files | mine)
     model = checkpoint("small")
     np.savez(tmp_path / "real.npz", arr_0=REAL.permute(0, 2, 3, 1).numpy())
 
