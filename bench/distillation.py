@@ -93,7 +93,8 @@ class Distillation:
             index = list(range(low, low + BATCH))
             noise = self.sampler.start(cell, index)
             noises.append(noise)
-            solutions.append(reference.batch(low // BATCH, self.sampler.denoiser(cell, index), noise)["x"].to(noise))
+            solved = (self.sampler.denoiser(cell, index), noise)
+            solutions.append(reference.batch(low // BATCH, lambda _, solved=solved: solved)["x"].to(noise))
         self.pairs_seconds += time.perf_counter() - begin
 
         def make(index: Sequence[int]) -> Denoiser:

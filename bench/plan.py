@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Job:
         return "-".join([self.group, *map(str, self.part), *(self.cells if self.alone else ())])
 
 
-def jobs_of(missing: Mapping[str, Sequence[Part]], cells: Iterable[Cell]) -> list[Job]:
+def jobs_of(missing: Mapping[str, Collection[Part]], cells: Iterable[Cell]) -> list[Job]:
     """The jobs of cells of which parts are missing: group by group in the order of the cells, part by part."""
     groups: dict[str, dict[Part, list[str]]] = {}
     for cell in cells:

@@ -6,7 +6,6 @@ A part of a cell is a batch of its samples. A row is written when all its number
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -112,10 +111,31 @@ class Runner:
         Raises:
             FloatingPointError: where a metric is not finite.
         """
-        arrays = self._whole(cell)
-        seconds = dict(zip(SECONDS, arrays.pop("seconds").sum(0, dtype=np.float64).tolist(), strict=True))
-        measures = self.worker.of(cell)
-        judged = _together([measure.judge(cell) for measure in measures])
+        key = cell.identity(self.facts(cell))
+        if finished := self.store.finished(key):
+            self.progress(cell.samples)
+            return finished
+        try:
+            return self._run(cell, key)
+        except FloatingPointError as error:
+            self.store.drop(key)
+            raise CellError(f"{cell}: {error}; no row was written") from error
+
+    def _run(self, cell: Cell, key: str) -> Row:
+        known, parts = self.store.parts(key), []
+        for first in range(0, cell.samples, SHARD):
+            end = min(first + SHARD, cell.samples)
+            read = {name: known.read(first, end, name) for name in known.names(first, end)}
+            part = {name: array for name, array in read.items() if array is not None}
+            if {*_SUMS} <= {*part} and len(part) == len(read):
+                self.progress(end - first)
+            else:
+                part = self._shard(cell, first // SHARD)
+                self.store.add_part(key, first, end, part)
+            parts.append(part)
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
+        sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
+        judged = _together([measure.judge(cell) for measure in self.of(cell)])
         begin = time.perf_counter()
         summary = _together([measure.estimate(cell, arrays) for measure in measures])
         seconds["metrics"] += time.perf_counter() - begin
@@ -125,8 +145,8 @@ class Runner:
             finite(f"{name} is", np.array(value))
         solver, adaptive, evaluations = cell.plan.solver, cell.plan.solver.adaptive, arrays["evaluations"]
         row = Row(
-            cell=cell.identity(self.facts(cell)),
-            sampling=cell.sampling,
+            cell=key,
+            sampling=key,
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -157,9 +177,8 @@ class Runner:
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        heavy = {name for measure in measures if measure.heavy for name in measure.arrays(cell)} | {"images", "batch"}
-        light = {name: value for name, value in arrays.items() if name not in heavy}
-        self.store.finish(row, light | influences | summary.arrays, keep=bool(self.keep))
+        values_of_each = {name: array for name, array in arrays.items() if array.ndim == 1}
+        self.store.finish(row, values_of_each | influences | judged.arrays)
         return row
 
     def _whole(self, cell: Cell) -> Arrays:

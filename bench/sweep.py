@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
+from fastsample.bench.ledger import Purpose
+from fastsample.bench.local import in_process
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
-from fastsample.bench.ledger import Purpose
-from fastsample.bench.local import in_process
 from fastsample.bench.plan import cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner

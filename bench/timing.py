@@ -1,4 +1,4 @@
-"""How long a sampler takes when it runs alone: measured apart, so that shared calls and several workers leave it as it is.
+"""How long a sampler takes when it runs alone, measured apart: shared calls and several workers leave it as it is.
 
 The time of a sample is that of its network calls, each as long as the calls of this run take when they are warm, and
 that of the arithmetic around them, measured without the network.

@@ -69,6 +69,9 @@ class Walk:
     first: torch.Tensor | None
 
 
+_Found = tuple[Leaf, torch.Tensor | Exception, Walk | None]
+
+
 class Tree:
     """The tables of samplers of one model, started from the same noise.
 
@@ -115,10 +118,8 @@ class Tree:
         *,
         recorded: bool = False,
         fatal: Callable[[Exception], bool] = lambda _: False,
-    ) -> Iterator[tuple[Leaf, torch.Tensor | Exception, Walk | None]]:
+    ) -> Iterator[_Found]:
         """Each leaf with its result [batch, ...] on the model's path, or with what was raised on the way to it.
-
-        A result is valid until the next one is asked for.
 
         Args:
             denoiser: of the batch.
@@ -137,22 +138,22 @@ class Tree:
                 value.add_(noise(int(k)).reshape(-1), alpha=float(row.noise[k]))
             return value.view_as(x)
 
-        def below(node: _Node, points: list[tuple[float, torch.Tensor]]) -> Iterator[tuple[Leaf, object, list[object]]]:
+        def below(node: _Node, walk: Walk) -> Iterator[_Found]:
             try:
                 here = point(node)
                 stack[node.depth + 1] = denoiser.x0(here, node.t).reshape(-1)
             except Exception as error:
                 if fatal(error):
                     raise
-                yield from ((leaf, error, []) for leaf in node.below())
+                yield from ((leaf, error, None) for leaf in node.below())
                 return
-            points = [*points, (node.t, here)] if recorded else points
+            if recorded:
+                first = stack[1].view_as(x).clone() if not node.depth and denoiser.path.alpha(node.t) > 0 else walk.first
+                walk = Walk([*walk.points, (node.t, here)], first)
             for leaf in node.leaves.values():
-                yield leaf, point(leaf), points
+                yield leaf, point(leaf), walk if recorded else None
             for child in node.nodes.values():
-                yield from below(child, points)
+                yield from below(child, walk)
 
         for root in self._roots.values():
-            for leaf, found, points in below(root, []):
-                first = stack[1].view_as(x).clone() if points and denoiser.path.alpha(root.t) > 0 else None
-                yield leaf, found, Walk(points, first) if recorded else None
+            yield from below(root, Walk([], None))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ class Worker:
         return any(measure.recorded(Batch(cell, indices, self.tools)) for measure in self.of(cell))
 
     def _denoiser(self, cell: Cell, indices: Sequence[int]) -> Denoiser:
-        products = "tf32" if cell.protocol.precision == "tf32" else "float32"
+        products: Literal["float32", "tf32"] = "tf32" if cell.protocol.precision == "tf32" else "float32"
         return self.tools.ledger.counting(self.tools.sampler.denoiser(cell, list(indices)), "sampling", products)
 
     def _of(self, cell: Cell, indices: range, x: torch.Tensor, walk: Walk | Recorder | None) -> Arrays | Exception:

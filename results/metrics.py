@@ -90,7 +90,8 @@ class Asked:
     def name(self, samples: int, measured: int | None = None) -> str:
         """The full name under which the value is stored.
 
-        With the number of samples, of metrics that need no features only where it is measured on the first so many. In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
+        With the number of samples; of metrics that need no features only where it is measured on the first so many.
+        In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
         no distance is called `fid`.
         """
         if self.metric.needs != "features":

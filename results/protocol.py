@@ -39,7 +39,7 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
+    precision: Literal["float64", "float32", "tf32", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
     guide: str = ""
     guidance_low: float | None = Field(default=None, ge=0)

@@ -43,7 +43,7 @@ from fastsample.datasets.files import (
 from fastsample.results.escaping import csv_text
 from fastsample.results.row import Row, frame_of, read_row
 from fastsample.results.storage.claims import claimed
-from fastsample.results.storage.parts import Parts, Source
+from fastsample.results.storage.parts import Parts, Source, add_arrays
 
 __all__ = ["Store", "StoreError"]
 
@@ -185,7 +185,7 @@ class Store:
 
     def add_part(self, sampling: str, first: int, end: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a finished part, samples [first, end), until its cell is finished; with what is kept of it already."""
-        _add(self.folder / "partial" / sampling / f"{first}-{end}.npz", arrays)
+        add_arrays(self.folder / "partial" / sampling / f"{first}-{end}.npz", arrays)
 
     def drop(self, sampling: str, until: Path | None = None) -> None:
         """Remove the unfinished parts of samples, all or those that are not newer than a file."""
@@ -203,7 +203,7 @@ class Store:
         for file in self._parts("partial", sampling):
             kept = self.folder / "kept" / sampling / file.name
             if kept.exists():
-                _add(kept, read_arrays(file) or {})
+                add_arrays(kept, read_arrays(file) or {})
                 file.unlink(missing_ok=True)
             else:
                 kept.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ arrays with a line for each sample, and of numbers about the whole part, such as
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
@@ -14,9 +15,9 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from fastsample.datasets.files import read_arrays
+from fastsample.datasets.files import read_arrays, write_arrays
 
-__all__ = ["Parts", "Source"]
+__all__ = ["Parts", "Source", "add_arrays"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ class Parts:
             self._damaged.add(source.file)
             return None
         return array if source.lines[name] is None else array[low - source.first : high - source.first]
+
+
+def add_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to a part, beside those that are in it already."""
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was removed by a process that has finished a cell
+            return write_arrays(file, {**(read_arrays(file) or {}), **arrays})
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

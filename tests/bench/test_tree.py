@@ -1,4 +1,4 @@
-"""Samplers that share evaluations give what each of them gives alone, bit for bit, and make the calls that are foreseen."""
+"""Samplers that share evaluations give what each of them gives alone, bit for bit."""
 
 import itertools
 from pathlib import Path
@@ -29,7 +29,7 @@ def shared(cells, indices, denoiser=None):
     tree, found = Tree([cell.rows for cell in cells], x.dtype), {}
     walked = tree.walk(denoiser, x, lambda k: step_noise(some.seed, indices, some.model.shape, k).to(x))
     for leaf, result, _ in walked:
-        found |= {place: result for place in leaf.cells}
+        found |= dict.fromkeys(leaf.cells, result)
     return [found[place] for place in range(len(cells))], denoiser.nfe
 
 
@@ -65,9 +65,9 @@ def test_shared_equals_unshared_for_thirty_solvers(model):
 
 def test_a_played_table_is_its_solver():
     """In float64 to rounding, on every path."""
+    sampler, indices = Sampler(torch.device("cpu")), [0, 1, 2]
     for model in ("gmm2d", "gmm2d-flow"):
         cells = cells_of(model, (*PLAIN, "ddpm"), (6, 9), precision="float64")
-        sampler, indices = Sampler(torch.device("cpu")), [0, 1, 2]
         for cell, result in zip(cells, shared(cells, indices)[0], strict=True):
             noise = lambda k: step_noise(0, indices, (2,), k).double()  # noqa: E731
             direct = cell.plan(sampler.denoiser(cell, indices), sampler.start(cell, indices), noise)
