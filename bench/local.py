@@ -24,13 +24,13 @@ __all__ = ["InProcess", "Processes", "results_of"]
 
 
 def results_of(worker: Worker, cells: Mapping[str, Cell], job: Job) -> Iterator[Result]:
-    """What a job says of each of its cells, as it comes; the networks of other models are released first.
+    """What a job says of each of its cells, as it comes.
 
     Args:
         cells: by their `sampling`.
     """
     left = {key: cells[key] for key in job.cells}
-    worker.tools.sampler.only(next(iter(left.values())).model)
+    worker.turn_to(cells[job.cells[0]].model)
     try:
         for cell, found in worker.measure([*left.values()], *job.part):
             del left[cell.sampling]

@@ -6,6 +6,7 @@ A part of a cell is a batch of its samples. A row is written when all its number
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,21 +41,25 @@ class Runner:
         worker: whose measures they are; it computes nothing here but what is cached of their judges.
         batch_size: samples of a part.
         keep: arrays that stay beside the rows, for other metrics and more samples.
+        devices: on which other workers have measured, in words.
     """
 
     store: Store
     worker: Worker
     batch_size: int
     keep: Keep = ""
+    devices: list[str] = field(default_factory=list)
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def facts(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers: the protocol of its row."""
         if cell.sampling not in self._facts:
-            self._facts[cell.sampling] = self._told(cell)
+            self._facts[cell.sampling] = self.facts_of(cell, self.worker)
         return self._facts[cell.sampling]
 
-    def _told(self, cell: Cell) -> dict[str, str]:
+    @staticmethod
+    def facts_of(cell: Cell, worker: Worker) -> dict[str, str]:
+        """The same, as a worker measures the cell."""
         model, table, asked = cell.model, cell.table, cell.protocol
         products = "TF32" if asked.precision == "tf32" else "float32"
         facts = {
@@ -74,7 +79,7 @@ class Runner:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
-        for measure in self.worker.of(cell):
+        for measure in worker.of(cell):
             facts |= measure.protocol(cell)
         return {name: text for name, text in facts.items() if text}
 
@@ -97,6 +102,11 @@ class Runner:
             if any(name not in known.names(first, first + count) for name, count in lines.items())
         ]
 
+    def there(self, cell: Cell, part: Part) -> bool:
+        """Whether the store has a part by now, or the row, of another process: looked at where there is a file."""
+        file = self.store.folder / "partial" / cell.sampling / f"{part[0]}-{part[1]}.npz"
+        return (file.exists() and part not in self.missing(cell)) or self.finished(cell) is not None
+
     def add(self, cell: Cell, part: Part, arrays: Arrays) -> None:
         """Keep a part that was measured."""
         self.store.add_part(cell.sampling, *part, arrays)
@@ -105,37 +115,27 @@ class Runner:
         """Forget the unfinished parts of a cell that has no numbers."""
         shutil.rmtree(self.store.folder / "partial" / cell.sampling, ignore_errors=True)
 
-    def commit(self, cell: Cell) -> Row:
-        """The row of a cell whose parts are all there.
+    def settle(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are there: of another process by now, or committed while no other does it."""
+        while True:
+            with self.store.claim(cell.sampling) as mine:
+                if mine:
+                    return self.finished(cell) or self.commit(cell)
+            time.sleep(0.1)
+
+    def commit(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are all there; None where one is not, or not any more.
+
+        Another process that has finished a row of the same samples has removed them, or one is damaged.
 
         Raises:
             FloatingPointError: where a metric is not finite.
         """
-        key = cell.identity(self.facts(cell))
-        if finished := self.store.finished(key):
-            self.progress(cell.samples)
-            return finished
-        try:
-            return self._run(cell, key)
-        except FloatingPointError as error:
-            self.store.drop(key)
-            raise CellError(f"{cell}: {error}; no row was written") from error
-
-    def _run(self, cell: Cell, key: str) -> Row:
-        known, parts = self.store.parts(key), []
-        for first in range(0, cell.samples, SHARD):
-            end = min(first + SHARD, cell.samples)
-            read = {name: known.read(first, end, name) for name in known.names(first, end)}
-            part = {name: array for name, array in read.items() if array is not None}
-            if {*_SUMS} <= {*part} and len(part) == len(read):
-                self.progress(end - first)
-            else:
-                part = self._shard(cell, first // SHARD)
-                self.store.add_part(key, first, end, part)
-            parts.append(part)
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
-        sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
-        judged = _together([measure.judge(cell) for measure in self.of(cell)])
+        if (arrays := self._whole(cell)) is None:
+            return None
+        seconds = dict(zip(SECONDS, arrays.pop("seconds").sum(0, dtype=np.float64).tolist(), strict=True))
+        measures = self.worker.of(cell)
+        judged = _together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
         summary = _together([measure.estimate(cell, arrays) for measure in measures])
         seconds["metrics"] += time.perf_counter() - begin
@@ -145,8 +145,8 @@ class Runner:
             finite(f"{name} is", np.array(value))
         solver, adaptive, evaluations = cell.plan.solver, cell.plan.solver.adaptive, arrays["evaluations"]
         row = Row(
-            cell=key,
-            sampling=key,
+            cell=cell.identity(self.facts(cell)),
+            sampling=cell.sampling,
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -166,7 +166,7 @@ class Runner:
             classifier_calls=round(evaluations.mean()) if cell.model.classifier else 0,
             samples=cell.samples,
             seed=cell.seed,
-            device=self.worker.tools.sampler.device_name,
+            device=" and ".join(self.devices) or self.worker.tools.sampler.device_name,
             metrics=values,
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
@@ -177,19 +177,24 @@ class Runner:
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        values_of_each = {name: array for name, array in arrays.items() if array.ndim == 1}
-        self.store.finish(row, values_of_each | influences | judged.arrays)
+        heavy = {name for measure in measures if measure.heavy for name in measure.arrays(cell)} | {"images", "batch"}
+        light = {name: value for name, value in arrays.items() if name not in heavy}
+        self.store.finish(row, light | influences | summary.arrays, keep=bool(self.keep))
         return row
 
-    def _whole(self, cell: Cell) -> Arrays:
+    def _whole(self, cell: Cell) -> Arrays | None:
         """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
         known, whole = self.store.parts(cell.sampling), Arrays()
-        lines = self.worker.names(cell, 0, cell.samples) | dict.fromkeys(("seconds", "batch"), cell.samples)
+        needed = self.worker.names(cell, 0, cell.samples)
+        lines = needed | dict.fromkeys(("seconds", "batch"), cell.samples)
         lines.pop("images", None)
         for name, most in lines.items():
             for first, end in self.parts(cell):
                 last = min(end, most)
-                value = known.read(first, last, name) if first < last else None
+                if first >= last:
+                    continue
+                if (value := known.read(first, last, name)) is None and name in needed:
+                    return None
                 if value is not None:
                     if name not in whole:
                         whole[name] = np.zeros((most, *value.shape[1:]), value.dtype)

@@ -74,9 +74,9 @@ class Sampler:
                 self._networks[key] = TimedNetwork(cell.model.network.to(self.device, dtype))
         return self._networks[key]
 
-    def only(self, model: Model) -> None:
-        """Forget the networks of all other models."""
-        for key in [key for key in self._networks if key[0] != model.id]:
+    def release(self, model: Model) -> None:
+        """Forget the networks of a model."""
+        for key in [key for key in self._networks if key[0] == model.id]:
             del self._networks[key]
 
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.ledger import Purpose
-from fastsample.bench.local import in_process
+from fastsample.bench.jobs.dispatch import Crew, Dispatch
+from fastsample.bench.jobs.messages import Failure, Order, order_of
+from fastsample.bench.local import InProcess
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
@@ -22,7 +24,6 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
-from fastsample.datasets.errors import told
 from fastsample.datasets.names import nearest
 from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
 from fastsample.results.overview import overview, to_rich
@@ -86,15 +87,28 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     return ready
 
 
-def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
+def run_sweep(
+    request: Request,
+    console: Console,
+    weights: Mapping[str, Path] | None = None,
+    hire: Callable[[Order], Crew] | None = None,
+) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
     A failure is of its cell: the others are computed. Raises as `prepare` does.
+
+    Args:
+        hire: starts workers; without it this process is the only one.
     """
     ready = prepare(request, console, weights)
     runner = Runner(Store(request.out), ready.worker, request.batch_size, request.keep)
+
+    def crew() -> Crew:
+        return hire(order_of(request, weights or {}, runner, ready.cells)) if hire else InProcess(ready.worker, cells)
+
+    cells = {cell.sampling: cell for cell in ready.cells}
     try:
-        rows = _computed(ready, runner, console)
+        rows = _computed(ready, runner, console, crew)
     finally:
         runner.store.summarise()
     if rows:
@@ -104,24 +118,28 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
     return ready.failures
 
 
-def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
+def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew]) -> list[Row]:
     """The rows of the cells, from the store or computed, with progress in evaluations."""
     rows: dict[str, Row] = {}
     missing: dict[str, set[Part]] = {}
     failed: set[str] = set()
     cells = {cell.sampling: cell for cell in ready.cells}
 
-    def fail(cell: Cell, error: Exception) -> None:
+    def fail(cell: Cell, failure: Failure) -> None:
         failed.add(cell.sampling)
-        if isinstance(error, FloatingPointError):  # it would be the same again
+        if failure.lasting:
             runner.drop(cell)
-        _fail(ready.failures, console, f"{cell}: {told(error)}; no row was written")
+        _fail(ready.failures, console, f"{cell}: {failure.reason}; no row was written")
 
     def commit(cell: Cell) -> None:
+        """The row of a cell, or its parts among those that are missing again."""
         try:
-            rows[cell.sampling] = runner.commit(cell)
+            if row := runner.settle(cell):
+                rows[cell.sampling] = row
+            else:
+                missing[cell.sampling] = {*(runner.missing(cell) or runner.parts(cell))}
         except Exception as error:  # of a metric, out of memory, a full disk, ...
-            fail(cell, error)
+            fail(cell, Failure.of(error))
 
     for cell in ready.cells:
         if row := runner.finished(cell):
@@ -143,19 +161,30 @@ def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
             progress.update(task, advance=evaluations, description=_STAGES[purpose])
 
         ready.worker.tools.ledger.tick = tick
-        for job, key, found in in_process(ready.worker, cells, jobs, failed):
-            if isinstance(found, Exception):
-                fail(cells[key], found)
+        there = lambda key, part: runner.there(cells[key], part)  # noqa: E731
+        note = lambda line: console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)  # noqa: E731
+        ledger, claim = ready.worker.tools.ledger, runner.store.claim
+        dispatch = Dispatch(crew, jobs, failed, claim, there, ledger, note)
+        runner.devices = dispatch.devices
+        for job, key, found in dispatch:
+            cell = cells[key]
+            if key in failed:
+                continue
+            if isinstance(found, Failure):
+                fail(cell, found)
                 continue
             try:
-                runner.add(cells[key], job.part, found)
+                if found is not None:
+                    runner.add(cell, job.part, found)
             except OSError as error:
-                fail(cells[key], error)
+                fail(cell, Failure.of(error))
                 continue
             missing[key].discard(job.part)
             if not missing[key]:
-                progress.update(task, description=f"metrics of {cells[key].plan.solver.name} NFE {cells[key].plan.nfe}")
-                commit(cells[key])
+                progress.update(task, description=f"metrics of {cell.plan.solver.name} NFE {cell.plan.nfe}")
+                commit(cell)
+                if missing[key]:
+                    dispatch.jobs += jobs_of({key: missing[key]}, [cell])
     return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
 
 
