@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -45,22 +47,26 @@ class InProcess:
 
     def __init__(self, worker: Worker, cells: Mapping[str, Cell]) -> None:
         self.count, self.worker, self.cells = 1, worker, cells
-        self._going: Iterator[Message] = iter([Ready(worker.tools.sampler.device_name)])
+        self._going: Iterator[Message] | None = iter([Ready(worker.tools.sampler.device_name)])
 
     def give(self, number: int, job: Job) -> None:
-        self._going = results_of(self.worker, self.cells, job)
+        self._going = chain(results_of(self.worker, self.cells, job), [Done()])
 
     def heard(self, seconds: float | None) -> Iterator[tuple[int, Message]]:
-        yield 0, next(self._going, Done())
+        for message in self._going:
+            yield 0, message
+        time.sleep(seconds or 0)
 
     def again(self, number: int) -> None:
-        raise NotImplementedError
+        raise AssertionError("this process is here")
 
     def close(self) -> None:
         pass
 
 
-_START = "import sys; sys.path[:] = sys.argv[2:]; from fastsample.bench.jobs.station import serve; serve(int(sys.argv[1]))"
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]; from fastsample.bench.jobs.station import serve; serve(int(sys.argv[1]))"
+)
 
 
 class Processes:

@@ -6,6 +6,7 @@ another meanwhile.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -38,22 +39,21 @@ class OnRay:
     def __init__(self, order: Order, address: str, count: int | None) -> None:
         kind = choose_device(order.request.device).type
         self.order = replace(order, request=order.request.model_copy(update={"device": kind}))
+        self._all: dict[int, tuple[Any, Any]] = {}  # the actor, and the stream of what it says
         self._mine = not ray.is_initialized()
         if self._mine:
             try:
-                ray.init(None if address == "auto" else address, log_to_driver=False, logging_level="ERROR")
+                ray.init(None if address == "auto" else address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:
                 raise RequestError(f"no Ray cluster at {address}: {error}") from None
         gpu = kind == "cuda"
         there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
         if not (count or there):
             self.close()
-            raise RequestError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'}: give --device, or --workers to wait")
+            raise RequestError(f"the Ray cluster has no {'GPU' if gpu else 'CPU'}; --workers N waits for N of them")
         self.count = count or there
-        self._actor = ray.remote(Station).options(
-            num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_restarts=0, max_task_retries=0
-        )
-        self._all: dict[int, tuple[Any, Any]] = {}  # the actor, and the stream of what it says
+        device = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1}
+        self._station: Any = ray.remote(Station).options(**device, max_restarts=0, max_task_retries=0)
         for number in range(self.count):
             self.again(number)
 
@@ -62,11 +62,12 @@ class OnRay:
         self._all[number] = actor, actor.do.options(num_returns="streaming").remote(job)
 
     def heard(self, seconds: float | None) -> Iterator[tuple[int, Message]]:
-        numbers = {stream: number for number, (_, stream) in self._all.items() if stream is not None}
+        numbers: dict[Any, int] = {stream: number for number, (_, stream) in self._all.items() if stream is not None}
         for stream in ray.wait([*numbers], num_returns=1, timeout=seconds)[0]:
             number = numbers[stream]
             try:
-                yield number, ray.get(next(stream))
+                message: Message = ray.get(next(stream))
+                yield number, message
             except StopIteration:
                 self._all[number] = self._all[number][0], None
             except ray.exceptions.RayError as error:
@@ -75,7 +76,7 @@ class OnRay:
     def again(self, number: int) -> None:
         if number in self._all:
             ray.kill(self._all[number][0])
-        actor = self._actor.remote(self.order)
+        actor = self._station.remote(self.order)
         self._all[number] = actor, actor.open.options(num_returns="streaming").remote()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Cost", "Job", "cost_of", "jobs_of"]
 
 @dataclass(frozen=True)
 class Job:
-    """Samples first to end of some cells of one group, which are named by their `sampling`; `alone` apart from others."""
+    """Samples first to end of some cells of one group, named by their `sampling`; `alone`: taken from a larger one."""
 
     group: str
     part: Part

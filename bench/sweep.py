@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
-from fastsample.bench.ledger import Purpose
 from fastsample.bench.jobs.dispatch import Crew, Dispatch
 from fastsample.bench.jobs.messages import Failure, Order, order_of
+from fastsample.bench.ledger import Purpose
 from fastsample.bench.local import InProcess
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable

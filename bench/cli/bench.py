@@ -70,7 +70,7 @@ fastsample bench --config sweep.toml --device cuda --out results-paper
 fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --workers 4
 
 fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
-"""
+""",
 )
 def bench(
     model: Annotated[
@@ -145,7 +145,9 @@ def bench(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(help="Workers on a Ray cluster: its address, or nothing for the one at hand.", metavar="[ADDRESS]"),
+        typer.Option(
+            help="Workers on a Ray cluster: its address, or nothing for the one at hand.", metavar="[ADDRESS]"
+        ),
     ] = None,
 ) -> None:
     """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.

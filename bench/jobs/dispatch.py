@@ -118,7 +118,8 @@ class Dispatch:
             claim.close()
         if self.jobs and not self._at and not self._waiting:
             self._waiting = True
-            self.note(f"{len(self.jobs)} jobs are at work in another process on this store; they are waited for")
+            what = "1 job is" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs are"
+            self.note(f"{what} at work in another process on this store, which is waited for")
         return False, found
 
     def _take(self, number: int, message: Message) -> Iterator[Result]:
