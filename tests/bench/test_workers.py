@@ -18,7 +18,7 @@ from fastsample.bench.sweep import run_sweep
 from .working import Sweep, alive, children, numbers, until
 
 SWEEP = (
-    "--model", "gmm2d,cifar10-tiny-flow", "--solver", "euler,heun", "--nfe", "4,6", "--metrics", "psnr,fd,logged",
+    "--model", "gmm2d,cifar10-tiny-flow", "--solver", "euler,heun", "--nfe", "4", "--metrics", "psnr,fd,logged",
     "--samples", "40", "--batch-size", "8", "--reference-steps", "20",
 )  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_workers_end_with_the_numbers_of_one_process(sweep, alone, tmp_path):
 def test_a_killed_worker_changes_no_number(seed, sweep, alone, tmp_path):
     draws, before = random.Random(seed), sweep.measured.total()
     with sweep.start(tmp_path / "store", "--workers", 2, SLOW="0.02") as driver:
-        kill_at = before + draws.randrange(1, 35)
+        kill_at = before + draws.randrange(1, 16)
         assert until(lambda: sweep.measured.total() >= kill_at)
         os.kill(draws.choice(children(driver.pid)), signal.SIGKILL)
         out, err = driver.communicate(timeout=300)
@@ -61,14 +61,14 @@ def test_a_killed_worker_changes_no_number(seed, sweep, alone, tmp_path):
 
 
 def test_a_cell_that_ends_its_worker_fails_alone(sweep, alone, tmp_path):
-    fatal = "gmm2d heun nsr NFE 6"
+    fatal = "gmm2d heun nsr NFE 4"
     told = sweep.run(tmp_path / "store", "--workers", 2, code=1, FATAL=fatal)
     failed = [line for line in told.splitlines() if line.startswith("failed:")]
     assert failed == [f"failed: {fatal}: 3 workers were lost at it: ended with exit code 3; no row was written"]
     found = numbers(tmp_path / "store")
-    assert found == {cell: found for cell, found in alone.items() if (found[0]["solver"], found[0]["nfe_asked"],
-                     found[0]["model"]) != ("heun", 6, "gmm2d")}  # fmt: skip
-    assert len(found) == 7
+    assert found.items() <= alone.items()
+    assert {(row["model"], row["solver"]) for row, _ in found.values()}.isdisjoint({("gmm2d", "heun")})
+    assert len(found) == 3
 
 
 def jobs(before, after):
@@ -123,7 +123,7 @@ def test_a_command_computes_what_another_leaves(sweep, alone, tmp_path):
         assert until(lambda: sweep.measured)
         os.kill(other.pid, signal.SIGSTOP)
         with sweep.start(tmp_path / "store") as command:
-            assert until(lambda: sweep.measured.total() == 1 + 9 * 4)
+            assert until(lambda: sweep.measured.total() == 1 + 9 * 2)
             time.sleep(1)
             assert command.poll() is None
             other.kill()
@@ -158,7 +158,7 @@ def another(**changes):
     ("changes", "reason"),
     [
         ({"version": "0.0.9"}, "the sweep is of 0.0.9 with"),
-        ({"numerics": 0}, "the sweep is of .* with numerics 0: install that one"),
+        ({"numerics": 0}, "the sweep is of .* with 0: install that one"),
         ({"identities": {"another": "cell"}}, "a checkpoint, card or table differs"),
     ],
 )
