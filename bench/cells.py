@@ -24,6 +24,7 @@ from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, model_names, open_model
 from fastsample.models.noise import label_list
+from fastsample.models.precision import whole_dtype
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
@@ -115,8 +116,18 @@ class Cell:
         facts |= {"compared": self.compared} if 0 < self.compared < self.samples else {}
         return _hash(facts | {"protocol": protocol})
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its state."""
+        return whole_dtype(self.protocol.precision)
+
+    @property
+    def sampler(self) -> str:
+        """The sentence of solver and options."""
+        return str(Spec(self.plan.solver.name, self.options))
+
     def __str__(self) -> str:
-        return f"{self.model.id} {Spec(self.plan.solver.name, self.options)} {self.plan.grid} NFE {self.plan.nfe}"
+        return f"{self.model.id} {self.sampler} {self.plan.grid} NFE {self.plan.nfe}"
 
 
 def _hash(facts: dict[str, Any]) -> str:
@@ -161,25 +172,16 @@ def plan_cells(
     guide, notes = guide_of(request, console), list[str]()
     for name in request.model:
         try:
-            model = open_model(
-                name, home=data_home(), console=console, checkpoint=request.checkpoint,
-                classifier_scale=request.classifier_scale,
-            )  # fmt: skip
-            asked: dict[tuple[str, int], Request] = {}
-            opened: dict[Protocol, Model] = {}
-            for key in product([spec.name for spec in specs], request.nfe):
-                asked[key], said = asked_of(request, model, *key)
-                notes += said
-                if (protocol := asked[key].asked) not in opened:
-                    opened[protocol] = _ready(model, asked[key], guide)
+            asked, opened = _opened(name, request, specs, guide, console)
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
             continue
+        notes += [note for _, said in asked.values() for note in said]
         for spec in specs:
             takes = spec.gridded and not spec.grid and request.grid
             for one, nfe in product([spec.on(grid) for grid in grids] if takes else [spec], request.nfe):
-                wanted = asked[spec.name, nfe]
+                wanted, _ = asked[spec.name, nfe]
                 model = opened[wanted.asked]
                 protocol = wanted.asked.model_copy(update={"guide": guide.id if guide else ""})
                 try:
@@ -201,6 +203,31 @@ def plan_cells(
         assert first is not None
         raise RequestError(str(first)) if isinstance(first, BudgetError) else first
     return list(cells.values()), skipped
+
+
+def _opened(
+    name: str, request: Request, specs: list[Spec], guide: Model | None, console: Console | None
+) -> tuple[dict[tuple[str, int], tuple[Request, list[str]]], dict[Protocol, Model]]:
+    """What `asked_of` says of a model for each solver and NFE, and the model under each protocol of these.
+
+    Of several models none stays open: each is opened again at its first cell.
+    """
+    asked: dict[tuple[str, int], tuple[Request, list[str]]] = {}
+    opened: dict[Protocol, Model] = {}
+    model = open_model(
+        name, home=data_home(), console=console, checkpoint=request.checkpoint,
+        classifier_scale=request.classifier_scale,
+    )  # fmt: skip
+    try:
+        for key in product([spec.name for spec in specs], request.nfe):
+            asked[key] = asked_of(request, model, *key)
+            if (protocol := asked[key][0].asked) not in opened:
+                opened[protocol] = _ready(model, asked[key][0], guide)
+    finally:
+        if len(request.model) > 1:
+            for one in (model, *opened.values()):
+                one.release()
+    return asked, opened
 
 
 def _ready(model: Model, request: Request, guide: Model | None) -> Model:
@@ -236,5 +263,5 @@ def _check_options(model: Model, request: Request) -> None:
         label_list(request.labels, model.num_classes)
     except ValueError as error:
         raise RequestError(f"--labels {request.labels} is not for {model.id}: {error}") from None
-    if request.precision in ("bf16", "fp16") and model.network is None:
+    if model.exact and request.precision not in ("float32", "float64"):
         raise RequestError(f"{model.id} is exact and has no network to run in {request.precision}")

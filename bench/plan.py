@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.solution import PROBES, Reference
 from fastsample.bench.run import Part
@@ -68,7 +66,7 @@ def cost_of(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> C
         several = [cells[key] for key in job.cells]
         if job.cells not in trees:
             tables = [cell.rows for cell in several if cell.rows]
-            trees[job.cells] = sum(table.nfe for table in tables), len(Tree(tables, torch.float32).times)
+            trees[job.cells] = sum(table.nfe for table in tables), len(Tree(tables, several[0].dtype).times)
         count = job.part[1] - job.part[0]
         needed, made = trees[job.cells]
         walks = dict[str, int]()

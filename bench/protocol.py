@@ -43,7 +43,7 @@ def asked_of(request: Request, model: Model, solver: str, nfe: int) -> tuple[Req
         if given.get(name, value) != value
     ]
     unknown = [name for name in ("samples", "uint8", "reference") if name not in {*fields, *given}]
-    if "reference" in unknown and (model.network is None or model.reference in preset.references):
+    if "reference" in unknown and (model.exact or model.reference in preset.references):
         unknown.remove("reference")  # the exact models have none
     if unknown:
         notes.append(f"{', '.join(unknown)}: not known for {model.id}; what holds without a protocol stands")

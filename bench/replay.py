@@ -12,7 +12,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.measure import Batch, Tools
 from fastsample.bench.metrics.solution import solution_at
 from fastsample.bench.protocol import under
-from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
 from fastsample.models.public.cards import Card, cards
@@ -49,10 +49,12 @@ class Replay:
         """The cell of a finished row, to be sampled.
 
         Raises:
-            ValueError: if it cannot be repeated here: its model is not here or another one by now, or its solver or
-                grid gives other times. Nothing is downloaded, and no word of the row is taken for a file.
+            ValueError: if it cannot be repeated here: its model is not here or another one by now, its solver or grid
+                gives other times, or the device does not compute in its precision. Nothing is downloaded, and no word
+                of the row is taken for a file.
         """
         row = self.store.row(cell)
+        check_precision(row.precision, self.sampler.device)
         model = self._model(row)
         if row.learned:
             table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)

@@ -37,7 +37,8 @@ class Request(Protocol):
         samples: images per cell.
         psnr_samples: of them PSNR and truncation are measured on the first so many: a reference solution costs ten
             times what the sample of a cell does.
-        batch_size: images per network call; changes nothing but speed, and the last bits.
+        batch_size: images per network call, None for 64 on a CPU and what fits on a GPU; changes nothing but speed, and
+            the last bits.
         seed: of the noise.
         seeds: how often each cell is repeated, with seeds seed, seed + 1, ..., all of them below `SEEDS`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
@@ -55,7 +56,7 @@ class Request(Protocol):
     grid: tuple[str, ...] = ()
     samples: int = Field(256, ge=2, le=1_000_000)  # their features are in memory at once
     psnr_samples: int = Field(1024, ge=2, le=1_000_000)
-    batch_size: int = Field(64, ge=1, le=MOST_BATCH)
+    batch_size: int | None = Field(None, ge=1, le=MOST_BATCH)
     seed: int = Field(0, ge=0, lt=SEEDS)
     seeds: int = Field(1, ge=1, le=1000)
     device: str = "auto"

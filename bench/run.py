@@ -6,7 +6,6 @@ A part of a cell is a batch of its samples. A row is written when all its number
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,13 +17,12 @@ import numpy as np
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Summary
-from fastsample.bench.worker import ROUNDING, SECONDS, Arrays, Worker
+from fastsample.bench.worker import COUNTS, ROUNDING, SECONDS, Arrays, Worker
 from fastsample.datasets.levels import UINT8_RULES
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.numerics import NUMERICS
-from fastsample.solvers.spec import Spec
 
 __all__ = ["Keep", "Part", "Runner"]
 
@@ -39,14 +37,12 @@ class Runner:
     Args:
         store: where parts and rows go.
         worker: whose measures they are; it computes nothing here but what is cached of their judges.
-        batch_size: samples of a part.
         keep: arrays that stay beside the rows, for other metrics and more samples.
         devices: on which other workers have measured, in words.
     """
 
     store: Store
     worker: Worker
-    batch_size: int
     keep: Keep = ""
     devices: list[str] = field(default_factory=list)
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -61,13 +57,12 @@ class Runner:
     def facts_of(cell: Cell, worker: Worker) -> dict[str, str]:
         """The same, as a worker measures the cell."""
         model, table, asked = cell.model, cell.table, cell.protocol
-        products = "TF32" if asked.precision == "tf32" else "float32"
         facts = {
             "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host",
             "uint8": UINT8_RULES[asked.uint8],
             "resize": "none",
-            "tf32": f"matmul {products == 'TF32'}, cudnn {products == 'TF32'}",
+            "tf32": "on" if asked.precision == "tf32" else "off",
             "distance": "eigvalsh of the symmetric product, float64",
             "labels": _LABELS.get(asked.labels, f"classes {asked.labels} in turn") if model.num_classes else "",
             "weights": model.weights,
@@ -89,7 +84,7 @@ class Runner:
 
     def parts(self, cell: Cell) -> list[Part]:
         """The parts of a cell."""
-        size = self.batch_size
+        size = self.worker.batch(cell)
         return [(first, min(first + size, cell.samples)) for first in range(0, cell.samples, size)]
 
     def missing(self, cell: Cell) -> list[Part]:
@@ -113,7 +108,7 @@ class Runner:
 
     def drop(self, cell: Cell) -> None:
         """Forget the unfinished parts of a cell that has no numbers."""
-        shutil.rmtree(self.store.folder / "partial" / cell.sampling, ignore_errors=True)
+        self.store.drop(cell.sampling)
 
     def settle(self, cell: Cell) -> Row | None:
         """The row of a cell whose parts are there: of another process by now, or committed while no other does it."""
@@ -133,7 +128,8 @@ class Runner:
         """
         if (arrays := self._whole(cell)) is None:
             return None
-        seconds = dict(zip(SECONDS, arrays.pop("seconds").sum(0, dtype=np.float64).tolist(), strict=True))
+        seconds, (evaluations, forwards) = self._spent(cell, arrays)
+        noted = self._noted(cell, arrays)
         measures = self.worker.of(cell)
         judged = _together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
@@ -143,7 +139,7 @@ class Runner:
         errors = {name: estimate.standard_error for name, estimate in summary.estimates.items()}
         for name, value in [*values.items(), *((f"the standard error of {name}", e) for name, e in errors.items())]:
             finite(f"{name} is", np.array(value))
-        solver, adaptive, evaluations = cell.plan.solver, cell.plan.solver.adaptive, arrays["evaluations"]
+        solver, adaptive = cell.plan.solver, cell.plan.solver.adaptive
         row = Row(
             cell=cell.identity(self.facts(cell)),
             sampling=cell.sampling,
@@ -154,39 +150,38 @@ class Runner:
             title=solver.title,
             options=cell.options,
             settings=cell.settings,
-            sampler=str(Spec(solver.name, cell.options)),
+            sampler=cell.sampler,
             grid=str(cell.plan.grid),
             own_grid=str(cell.plan.grid if cell.table else solver.default_grid(cell.model.path)),
             times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
-            nfe=round(evaluations.mean()),
-            nfe_mean=float(evaluations.mean()) if adaptive else None,
-            nfe_max=int(evaluations.max()) if adaptive else None,
-            forwards=round(arrays["forwards"].mean()),
-            classifier_calls=round(evaluations.mean()) if cell.model.classifier else 0,
+            nfe=round(evaluations),
+            nfe_mean=evaluations if adaptive else None,
+            nfe_max=int(arrays["evaluations"].max()) if adaptive else None,
+            forwards=round(forwards),
+            classifier_calls=round(evaluations) if cell.model.classifier else 0,
             samples=cell.samples,
             seed=cell.seed,
             device=" and ".join(self.devices) or self.worker.tools.sampler.device_name,
             metrics=values,
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
-            protocol=self.facts(cell) | judged.facts | self._noted(cell, arrays),
+            protocol=self.facts(cell) | judged.facts | noted,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        heavy = {name for measure in measures if measure.heavy for name in measure.arrays(cell)} | {"images", "batch"}
-        light = {name: value for name, value in arrays.items() if name not in heavy}
-        self.store.finish(row, light | influences | summary.arrays, keep=bool(self.keep))
+        lines = {name: array for name, array in arrays.items() if array.ndim == 1}  # features have their own place
+        self.store.finish(row, lines | influences | summary.arrays, keep=bool(self.keep))
         return row
 
     def _whole(self, cell: Cell) -> Arrays | None:
         """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
         known, whole = self.store.parts(cell.sampling), Arrays()
         needed = self.worker.names(cell, 0, cell.samples)
-        lines = needed | dict.fromkeys(("seconds", "batch"), cell.samples)
+        lines = needed | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
         lines.pop("images", None)
         for name, most in lines.items():
             for first, end in self.parts(cell):
@@ -201,15 +196,33 @@ class Runner:
                     whole[name][first:last] = value
         return whole
 
+    def _spent(self, cell: Cell, arrays: Arrays) -> tuple[dict[str, float], tuple[float, float]]:
+        """Seconds for all samples; evaluations and network calls of one in the mean. They are taken out of the arrays.
+
+        Of samples that were not drawn, since an earlier row or what is kept has all of them, it is as in that row.
+        """
+        counts = [arrays.pop(name, None) if cell.rows else arrays[name] for name in COUNTS]
+        taken = arrays.pop("seconds", None)
+        if taken is None or counts[0] is None or counts[1] is None:
+            earlier = self.store.earlier(cell.sampling)
+            assert earlier
+            scale = cell.samples / earlier.samples
+            spent = {name: scale * earlier.seconds[name] for name in SECONDS}
+            return spent, (earlier.nfe_mean or earlier.nfe, earlier.forwards)
+        computed = taken[taken.any(1)]
+        sums = computed.sum(0, dtype=np.float64) * cell.samples / max(1, len(computed))
+        mean = np.max if cell.rows else np.mean  # where all make as many
+        return dict(zip(SECONDS, sums.tolist(), strict=True)), (float(mean(counts[0])), float(mean(counts[1])))
+
     def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
         """What a row tells of how it was computed, and what does not decide its numbers."""
-        facts = {}
+        facts = {"batch": f"{self.worker.batch(cell)} samples"}
         if ROUNDING in arrays:
             off = arrays[ROUNDING]
             facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"
-        if "batch" in arrays and arrays["batch"].any():
-            least = arrays["batch"][arrays["batch"] > 0].min()
-            facts["batch"] = f"down to {least} from {self.batch_size} where memory did not suffice"
+        if (batch := arrays.pop("batch", None)) is not None:
+            least = batch[batch > 0].min()
+            facts["batch"] += f", down to {least} where memory did not suffice"
         return facts
 
 

@@ -14,11 +14,13 @@ import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.jobs.dispatch import Crew, Dispatch
 from fastsample.bench.jobs.messages import Failure, Order, order_of
-from fastsample.bench.ledger import Purpose
+from fastsample.bench.ledger import Ledger, Purpose
 from fastsample.bench.local import InProcess
+from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.outlook import aliases, outlook
 from fastsample.bench.plan import cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
@@ -30,7 +32,7 @@ from fastsample.results.overview import overview, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["Prepared", "prepare", "run_sweep"]
+__all__ = ["Prepared", "prepare", "run_sweep", "timed"]
 
 
 @dataclass
@@ -55,13 +57,13 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     check_precision(request.precision, device)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
-        if asked.extractor and asked.extractor not in known_extractors():
+        if asked.metric.needs == "features" and asked.extractor not in known_extractors():
             raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    for name in {*(weights or ())} - {asked.extractor for asked in wanted.values()}:
-        kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
+    for name in {*(weights or ())} - {name for asked in wanted.values() for name in files_of(asked.extractor)}:
+        kinds = " and ".join(kind for kind, metric in METRICS.items() if INCEPTION in files_of(metric.extractor))
         if name == INCEPTION:
-            raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
+            raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")
         raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
     tools = Tools(Sampler(device), weights or {}, console)
     measures, reasons, notes = _available(planned, wanted, tools)
@@ -75,7 +77,8 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    ready = Prepared(cells, Worker(tools, list(measures.values()), images=request.keep == "images"))
+    images = request.keep == "images"
+    ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
             _fail(ready.failures, console, f"{cell}: none of the metrics asked for says anything about it")
@@ -92,16 +95,23 @@ def run_sweep(
     console: Console,
     weights: Mapping[str, Path] | None = None,
     hire: Callable[[Order], Crew] | None = None,
+    *,
+    plan: bool = False,
 ) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
     A failure is of its cell: the others are computed. Raises as `prepare` does.
 
     Args:
+        weights: as `prepare` takes them.
         hire: starts workers; without it this process is the only one.
+        plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
-    runner = Runner(Store(request.out), ready.worker, request.batch_size, request.keep)
+    runner = Runner(Store(request.out), ready.worker, request.keep)
+    if plan:
+        _foretold(ready, runner, console)
+        return ready.failures
 
     def crew() -> Crew:
         return hire(order_of(request, weights or {}, runner, ready.cells)) if hire else InProcess(ready.worker, cells)
@@ -113,9 +123,26 @@ def run_sweep(
         runner.store.summarise()
     if rows:
         console.print(to_rich(overview(frame_of(rows))))
-        for line in _footnotes(rows, request.out):
+        for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
+
+
+def timed(request: Request, console: Console) -> tuple[list[Cell], Worker]:
+    """The cells of a request and a worker that measures nothing of their samples; raises as `prepare` does."""
+    device = choose_device(request.device)
+    check_precision(request.precision, device)
+    return plan_cells(request, (), console)[0], Worker(Tools(Sampler(device)), [], batch_size=request.batch_size)
+
+
+def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
+    missing = {cell.sampling: runner.missing(cell) for cell in ready.cells if not runner.finished(cell)}
+    cells = {cell.sampling: cell for cell in ready.cells}
+    if jobs := jobs_of(missing, ready.cells):
+        console.print(outlook(jobs, cells, ready.worker))
+    console.print(f"{len(ready.cells) - len(missing)} of {len(ready.cells)} cells are finished", highlight=False)
+    for line in aliases(ready.cells):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew]) -> list[Row]:
@@ -218,6 +245,11 @@ def _available(
             if why:
                 reasons.setdefault((of_what, why), []).append(text)
     return measures, reasons, notes
+
+
+def _calls(ledger: Ledger) -> str:
+    calls = ledger.calls
+    return f"network calls: {calls['sampling']:,} for samples, {calls['references']:,} for reference solutions."
 
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:

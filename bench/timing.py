@@ -6,6 +6,7 @@ that of the arithmetic around them, measured without the network.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -16,7 +17,9 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
 from fastsample.solvers.table import Table
 
-__all__ = ["TimedNetwork", "arithmetic", "waited"]
+__all__ = ["TimedNetwork", "arithmetic", "fitting", "power_below", "waited"]
+
+_MOST = 1024  # samples of a network call; more do not make it faster
 
 
 class TimedNetwork(torch.nn.Module):
@@ -89,3 +92,21 @@ def arithmetic(table: Table, path: Path, x: torch.Tensor) -> float:
             pass
         seconds.append(waited(x.device) - begin)
     return seconds[-1] / len(x)
+
+
+def fitting(denoiser: Denoiser, x: torch.Tensor) -> int:
+    """How many samples a network call may have on a GPU: a power of two, so that it fills at most half of the memory.
+
+    The memory of a call is measured on x [n, ...]; that of the card decides, and not what others leave of it, so that
+    one card always computes in the same batches.
+    """
+    before = torch.cuda.memory_allocated(x.device)
+    torch.cuda.reset_peak_memory_stats(x.device)
+    denoiser.velocity(x, denoiser.path.t_data)
+    needed = (torch.cuda.max_memory_allocated(x.device) - before) / len(x)
+    return power_below(torch.cuda.get_device_properties(x.device).total_memory / 2 / max(1.0, needed))
+
+
+def power_below(most: float) -> int:
+    """The largest power of two that is at most so much, from 1 to `_MOST`."""
+    return 2 ** int(math.log2(min(_MOST, max(1.0, most))))

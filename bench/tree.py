@@ -148,8 +148,8 @@ class Tree:
                 yield from ((leaf, error, None) for leaf in node.below())
                 return
             if recorded:
-                first = stack[1].view_as(x).clone() if not node.depth and denoiser.path.alpha(node.t) > 0 else walk.first
-                walk = Walk([*walk.points, (node.t, here)], first)
+                known = not node.depth and denoiser.path.alpha(node.t) > 0
+                walk = Walk([*walk.points, (node.t, here)], stack[1].view_as(x).clone() if known else walk.first)
             for leaf in node.leaves.values():
                 yield leaf, point(leaf), walk if recorded else None
             for child in node.nodes.values():

@@ -18,7 +18,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite, psnr_values
 from fastsample.bench.metrics.measure import Batch, Measure, Tools
-from fastsample.bench.timing import arithmetic, waited
+from fastsample.bench.timing import arithmetic, fitting, waited
 from fastsample.bench.tree import Tree, Walk
 from fastsample.datasets.levels import to_uint8
 from fastsample.models.catalogue import Model
@@ -26,11 +26,14 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import step_noise
 from fastsample.models.recorder import Recorder
 
-__all__ = ["ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
+__all__ = ["COUNTS", "ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
 
 Arrays = dict[str, np.ndarray]
 ROUNDING = "float32"  # array of a part: PSNR in dB of samples in a shorter format from those in float32
+BATCH = 64  # samples of a network call on a CPU
+_FEW = 8  # samples on which the memory of a network call is measured
 _PROBES, _SHORT = 64, ("tf32", "bf16", "fp16")
+COUNTS = ("evaluations", "forwards")  # arrays of a part; where the samples do not decide them, not needed
 SECONDS = ("network", "solver", "metrics")  # of the array `seconds` of a part, for each sample
 
 
@@ -47,12 +50,15 @@ class Worker:
         tools: of the measures, with the sampler.
         measures: a cell has those of them that say something about it.
         images: also give the images of samples.
+        batch_size: samples of a part; None for the usual number on a CPU, and for what fits on a GPU.
     """
 
     tools: Tools
     measures: list[Measure]
     images: bool = False
     _model: Model | None = None  # of the job before
+    batch_size: int | None = None
+    _batch: dict[tuple[str, str], int] = field(default_factory=dict)  # by model and precision
     _solver: dict[str, float] = field(default_factory=dict)  # seconds of its arithmetic for a sample, by sampling
 
     def turn_to(self, model: Model) -> None:
@@ -65,13 +71,30 @@ class Worker:
         """The measures that say something about a cell."""
         return [measure for measure in self.measures if not measure.why_not(cell)[1]]
 
+    def batch(self, cell: Cell) -> int:
+        """Samples of a part of a cell, all of one network call."""
+        sampler, key = self.tools.sampler, (cell.model.id, cell.protocol.precision)
+        if self.batch_size or sampler.device.type != "cuda":
+            return self.batch_size or BATCH
+        if key not in self._batch:
+            with torch.inference_mode():
+                self._batch[key] = fitting(
+                    sampler.denoiser(cell, list(range(_FEW))), sampler.start(cell, list(range(_FEW)))
+                )
+        return self._batch[key]
+
     def names(self, cell: Cell, first: int, end: int) -> dict[str, int]:
         """The arrays of a part of a cell, samples first to end: by name of how many of them, which are the first."""
-        lines = {"evaluations": end, "forwards": end} | ({"images": end} if self.images else {})
+        lines = {} if cell.rows else dict.fromkeys(COUNTS, end)
+        lines |= {"images": end} if self.images else {}
         lines |= {ROUNDING: min(_PROBES, cell.samples)} if cell.protocol.precision in _SHORT else {}
         for measure in self.of(cell):
             lines |= measure.arrays(cell)
         return {name: min(end, most) - first for name, most in lines.items() if most > first}
+
+    def width(self, cell: Cell) -> int:
+        """Bytes of what is kept of a sample while the cell is unfinished, beside a few numbers."""
+        return max((measure.width(cell) for measure in self.of(cell)), default=0)
 
     @torch.inference_mode()
     def measure(self, cells: Sequence[Cell], first: int, end: int) -> Iterator[tuple[Cell, Arrays | Exception]]:
@@ -192,8 +215,8 @@ class Worker:
         seconds = found["seconds"].copy()
         seconds[:, 0] = forwards * network.per_sample() if network else 0.0
         seconds[:, 1] = self._solver[cell.sampling]
-        counts = {"evaluations": cell.rows.nfe, "forwards": forwards}
-        return {name: np.full(len(indices), count, np.int32) for name, count in counts.items()} | {"seconds": seconds}
+        counts = zip(COUNTS, (cell.rows.nfe, forwards), strict=True)
+        return {name: np.full(len(indices), count, np.int32) for name, count in counts} | {"seconds": seconds}
 
     def _alone(self, cell: Cell, indices: range) -> Arrays | Exception:
         """A cell without a table: its solver's steps depend on the samples, or are too many."""
@@ -214,8 +237,8 @@ class Worker:
         seconds = found["seconds"]
         seconds[:, 0] = np.array(forwards) * (network.per_sample() if network else 0.0)
         seconds[:, 1] = max(0.0, total - float(seconds[:, 0].sum())) / len(indices)
-        counts = {"evaluations": evaluations, "forwards": forwards}
-        return found | {name: np.array(count, np.int32) for name, count in counts.items()}
+        counts = zip(COUNTS, (evaluations, forwards), strict=True)
+        return found | {name: np.array(count, np.int32) for name, count in counts}
 
 
 def _joined(halves: list[Arrays | Exception]) -> Arrays | Exception:

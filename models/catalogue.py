@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,6 +24,7 @@ from fastsample.models.checkpoints import (
     model_file,
 )
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
+from fastsample.models.held import Held
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public.cards import Card, card_named, cards
 from fastsample.models.public.model import public_model
@@ -42,8 +45,8 @@ class Model:
         image_shape: of what `decode` makes of one sample.
         data: the data set it models, or "analytic".
         num_classes: class labels it is conditioned on; 0 if none.
-        network: its network in float32, or None for analytic models.
-        make: makes a denoiser from (network, class indices int64 [batch] or None, guidance, autocast).
+        held: its network in float32; None for exact models.
+        make: makes a denoiser from (network, class indices int64 [batch] or None, guidance, precision as there).
         decode: makes images in [-1, 1] of samples; not clipped.
         conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
@@ -61,8 +64,8 @@ class Model:
     image_shape: tuple[int, ...]
     data: str
     num_classes: int
-    network: torch.nn.Module | None
-    make: Callable[[torch.nn.Module | None, torch.Tensor | None, float, torch.dtype | None], Denoiser]
+    held: Held | None
+    make: Callable[[torch.nn.Module | None, torch.Tensor | None, float, str | None], Denoiser]
     decode: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
     conditions: str = ""
     classifier: str = ""
@@ -70,6 +73,25 @@ class Model:
     reference: str = ""
     guide: str = ""
     guided_within: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is analytic and has no network."""
+        return self.held is None
+
+    @property
+    def network(self) -> torch.nn.Module | None:
+        """Its network, opened if it is not; None for exact models.
+
+        Raises:
+            ValueError: as `open_model`, or when it is no longer the network that the model was opened with.
+        """
+        return self.held.network if self.held else None
+
+    def release(self) -> None:
+        """Let go of the network: it is opened again at its next need."""
+        if self.held:
+            self.held.release()
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -133,6 +155,28 @@ def open_model(
         ValueError: for an unknown name (the message offers the nearest), a damaged checkpoint, or a public one that
             cannot be had, sampled or guided.
     """
+    model = _opened(name, home, console, checkpoint, classifier_scale)
+    if model.held:
+        model.held.again = partial(_again, _facts(model), name, home, checkpoint, classifier_scale)
+    return model
+
+
+def _again(facts: tuple[str, ...], name: str, home: FilePath | None, *given: Any) -> torch.nn.Module:
+    """The network of a model that was opened before with these facts."""
+    model = _opened(name, home, None, *given)
+    if _facts(model) != facts:
+        raise CheckpointError(f"the files of {model.id} have changed since it was opened first")
+    assert model.network is not None
+    return model.network
+
+
+def _facts(model: Model) -> tuple[str, ...]:
+    return model.sha256, model.conditions, model.classifier
+
+
+def _opened(
+    name: str, home: FilePath | None, console: Console | None, checkpoint: FilePath | None, classifier_scale: float
+) -> Model:
     given = re.fullmatch(r"(.+)@([0-9a-f]{8})", name)
     card_name, digits = given.groups() if given else (name, "")
     if card_name in cards() or card_name.partition("#")[0].endswith(".toml"):
@@ -159,20 +203,20 @@ def open_model(
     convention = facts.convention
 
     def make_denoiser(
-        module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, autocast: torch.dtype | None
+        module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, precision: str | None
     ) -> Denoiser:
         assert module is not None
         one_hot = None if labels is None else torch.nn.functional.one_hot(labels, facts.num_classes).float()
         return NetworkDenoiser(
             module, convention, labels=one_hot, guidance=guidance,
-            null_labels=None if one_hot is None else torch.zeros_like(one_hot), autocast=autocast,
+            null_labels=None if one_hot is None else torch.zeros_like(one_hot), precision=precision,
         )  # fmt: skip
 
     # A checkpoint of one's own may carry the id of a model of the package, as one that was trained by its recipe.
     mine = facts.id not in known or sha256 == embedded_models().get(facts.id, {}).get("sha256")
     return Model(
         facts.id if mine else f"{facts.id}@{sha256[:8]}", facts.title, sha256, convention.path,
-        facts.image_shape, facts.image_shape, facts.data, facts.num_classes, network, make_denoiser,
+        facts.image_shape, facts.image_shape, facts.data, facts.num_classes, Held(network), make_denoiser,
     )  # fmt: skip
 
 
@@ -184,11 +228,16 @@ def _public(
     classifier_scale: float,
     digits: str,
 ) -> Model:
-    found = public_model(card, home, console, checkpoint, classifier_scale, digits)
+    found, network = public_model(card, home, console, checkpoint, classifier_scale, digits)
+    held = Held(network)
+
+    def decode(x: torch.Tensor) -> torch.Tensor:
+        return held.network.decode(x)  # type: ignore[operator, no-any-return]
+
     scale = str(classifier_scale).removesuffix(".0")  # all digits: it is a part of a cell's identity
     guide = f"{card.classifier} ({found.classifier_sha256}), scale {scale}" if classifier_scale else ""
     return Model(
         found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
-        card.data, found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
+        card.data, found.num_classes, held, found.denoiser, decode, found.conditions, guide,
         found.weights, card.reference or "none",
     )  # fmt: skip

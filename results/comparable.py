@@ -25,7 +25,7 @@ MOVED = 2e-4  # root mean square move of reference solutions: float32 on other k
 _TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset"}
 _ALWAYS = (
     "samples", *(name for name in Protocol.model_fields if name not in _TOLD), "protocol.classifier guidance",
-    "protocol.guide", "protocol.noise", "protocol.labels", "protocol.tf32",
+    "protocol.guide", "protocol.noise", "protocol.labels",
 )  # fmt: skip
 _OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
 
@@ -38,7 +38,15 @@ def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
         metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
     """
     own = (f"protocol.{name.replace('*', extractor_of(metric))}" for name in metric_of(metric).decided_by)
-    return {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+    facts = {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+    return facts | {"precision": _precision(row)}
+
+
+def _precision(row: Mapping[Any, Any]) -> str:
+    """A row's precision. Older rows tell what TF32 was allowed for, which counts in float32 on a GPU alone."""
+    name, observed = _text(row.get("precision")), _text(row.get("protocol.tf32"))
+    on_gpu = not _text(row.get("device")).startswith("cpu")
+    return f"{name} with TF32 for {observed}" if name == "float32" and on_gpu and "True" in observed else name
 
 
 def judged(metric: str) -> bool:

@@ -18,20 +18,27 @@ if TYPE_CHECKING:
     import pandas as pd  # a third of the time that --help takes
 
 __all__ = [
+    "CMMD",
     "DEFAULT",
     "INCEPTION",
+    "LPIPS",
     "MAIN",
     "METRICS",
+    "SPATIAL",
     "Asked",
     "Metric",
     "add_metric",
     "extractor_of",
     "metric_of",
     "parse_metric",
+    "registered",
     "sentences",
 ]
 
 INCEPTION = "inception-v3-compat"
+SPATIAL = "inception-v3-spatial"
+CMMD = "clip-cmmd"
+LPIPS = "lpips-vgg16"  # torch-fidelity's name of a distance of pairs, no extractor
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Metric:
         digits: after the decimal point.
         needs: the `images`, the reference `solution`, the solver's `trajectory`, or `features` of an extractor.
         decided_by: fields of a row's protocol that decide it, `*` standing for its extractor.
-        extractor, elsewhere: of one that belongs to an extractor, this, and its kind in another's features.
+        extractor, elsewhere: of one that belongs to an extractor, this, and its kind in another's features, where that
+            is no longer to be called so.
         summaries: other names that are stored with it, which tables show on request alone.
         bound: the one of them that says up to where its values are known; they are logarithms then.
         mean: it is the mean of the per-sample array of its name, from which alone intervals come.
@@ -94,11 +102,13 @@ class Asked:
         In features of another extractor than its own, or of weights that are not the published ones (`NAME:DIGITS`),
         no distance is called `fid`.
         """
-        if self.metric.needs != "features":
-            return self.metric.kind if measured in (None, samples) else f"{self.metric.kind}@{measured}"
+        if self.metric.needs == "features":
+            of = f"@{samples}"
+        else:
+            of = f"@{measured}" if measured not in (None, samples) else ""
         if self.extractor == self.metric.extractor:
-            return f"{self.metric.kind}@{samples}"
-        return f"{self.metric.elsewhere or self.metric.kind}[{self.extractor}]@{samples}"
+            return f"{self.metric.kind}{of}"
+        return f"{self.metric.elsewhere or self.metric.kind}[{self.extractor}]{of}"
 
 
 METRICS: dict[str, Metric] = {}
@@ -121,11 +131,15 @@ def metric_of(name: str) -> Metric:
 
     A name that nothing here measures, of a store from elsewhere, has the facts that most metrics have.
     """
+    return registered(name) or Metric(re.split(r"[\[@]", name)[0], "a metric that is not known here")
+
+
+def registered(name: str) -> Metric | None:
+    """The facts of a full name or a kind, if something here measures it."""
     kind = re.split(r"[\[@]", name)[0]
     if kind in METRICS:
         return METRICS[kind]
-    of = (metric for metric in METRICS.values() if kind in metric.summaries)
-    return next(of, None) or Metric(kind, "a metric that is not known here")
+    return next((metric for metric in METRICS.values() if kind in metric.summaries), None)
 
 
 def extractor_of(name: str) -> str:
@@ -145,7 +159,7 @@ def parse_metric(text: str, default_extractor: str) -> Asked:
         raise ValueError(nearest(text, list(METRICS), "metric"))
     metric = METRICS[match[1]]
     if metric.needs != "features":
-        return Asked(metric)
+        return Asked(metric, (match[2] or metric.extractor) if metric.extractor else "")
     return Asked(metric, metric.extractor or match[2] or default_extractor)
 
 
@@ -173,6 +187,10 @@ def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
 
 
 _SAYS_FD = "fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID."
+_SAYS_LPIPS = (
+    "LPIPS: mean over samples against the reference solution; lpips[network] is its form without its learned weights, "
+    "in the features of that network, and no LPIPS."
+)
 _FEWEST = "needs at least 20 samples for each feature"
 
 for _metric in (
@@ -195,6 +213,17 @@ for _metric in (
         digits=4,
         needs="solution",
         decided_by=("truncation", "psnr reference"),
+    ),
+    Metric(
+        "lpips",
+        "perceptual distance (v0.1, VGG-16) from the reference solution; lpips[cifar10-resnet] needs no weights",
+        title="LPIPS",
+        digits=4,
+        needs="solution",
+        decided_by=("lpips", "psnr reference", "extractor[*]"),
+        extractor=LPIPS,
+        mean=True,
+        sentence=_SAYS_LPIPS,
     ),
     Metric(
         "curvature",
@@ -223,6 +252,18 @@ for _metric in (
         f"fid extrapolated to infinitely many samples; {_FEWEST}",
         extractor=INCEPTION,
         elsewhere="fd-inf",
+    ),
+    Metric(
+        "sfid",
+        "fid with spatial features of Inception-v3, as guided diffusion has them; to mu_s, sigma_s of the reference",
+        extractor=SPATIAL,
+        elsewhere="fd",
+    ),
+    Metric(
+        "cmmd",
+        "kernel distance (MMD^2, Gaussian kernel of width 10, times 1000) of CLIP ViT-L/14@336 embeddings",
+        digits=3,
+        extractor=CMMD,
     ),
     Metric("kid", "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets", digits=5),
     Metric("is", "Inception score of the extractor's logits", higher=True),

@@ -18,7 +18,7 @@ class Protocol(BaseModel):
     """What is asked for beside model, sampler, noise and metrics: fields of a request, of a cell and of its row.
 
     Attributes:
-        precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
+        precision: of the network: float64; float32, without TF32; or tf32, bf16 or fp16 over a state in float32.
         guidance: weight w of (1 + w) cond - w uncond, or with a guide of (1 + w) own - w guide.
         guide: another model that stands where classifier-free guidance has the network without a class.
         guidance_low, guidance_high: guidance acts where low < sigma / alpha <= high alone (arXiv 2404.07724).

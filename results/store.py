@@ -20,6 +20,7 @@ parts of another form in `partial`, which `fastsample store prune` removes.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Collection, Mapping
@@ -154,7 +155,7 @@ class Store:
         """Per-sample arrays of a finished cell: `psnr` float64 [k], of its first k samples, and `influence[METRIC]`
         float64 [1 or 2, k], the effect of each sample on a metric; see `results.statistics`.
 
-        Of adaptive solvers: `evaluations` int64 [n].
+        Of adaptive solvers: `evaluations` and `forwards` int32 [n].
         Of `curvature` and `straightness`: `curvature` and `transport` float64 [n] (`bench.metrics.trajectories`).
         Of `truncation`: `truncation` float64 [k], the mean square error of each sample at the end, and along the
         way `truncation_curve` float64 [k], the root mean square distance per dimension to the reference trajectory
@@ -173,15 +174,23 @@ class Store:
         if not sampling:
             return Parts([])
         files = [file for name in ("partial", "kept") for file in self._parts(name, sampling)]
+        return Parts([*map(Source.part, files), *(Source.row(self._arrays(cell)) for cell in self._cells(sampling))])
+
+    def earlier(self, sampling: str) -> Row | None:
+        """A finished row of samples of one identity, whatever was measured of however many of them."""
+        return next((row for cell in self._cells(sampling) if (row := self.finished(cell))), None)
+
+    def _cells(self, sampling: str) -> list[str]:
+        """The finished cells of samples of one identity."""
         for row in (self.folder / "rows").glob("*.json"):
             if row.stem not in self._sampling:
                 with suppress(OSError, DamagedFileError):  # who shows or computes rows tells
                     self._sampling[row.stem] = read_row(row).sampling
-        cells = [cell for cell, held in self._sampling.items() if held == sampling]
-        return Parts([*map(Source.part, files), *(Source.row(self._arrays(cell)) for cell in cells)])
+        return [cell for cell, held in self._sampling.items() if held == sampling]
 
     def _parts(self, name: str, sampling: str) -> list[Path]:
-        return sorted((self.folder / name / sampling).glob("[0-9]*-[0-9]*.npz"))
+        files = (self.folder / name / sampling).glob("*.npz")
+        return sorted(file for file in files if re.fullmatch(r"\d+-\d+", file.stem))
 
     def add_part(self, sampling: str, first: int, end: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a finished part, samples [first, end), until its cell is finished; with what is kept of it already."""
@@ -210,7 +219,7 @@ class Store:
                 with suppress(FileNotFoundError):  # another process was faster
                     file.replace(kept)
 
-    def finish(self, row: Row, arrays: Mapping[str, np.ndarray], *, keep: bool = False) -> None:
+    def finish(self, row: Row, arrays: Mapping[str, np.ndarray], keep: bool = False) -> None:
         """Commit a cell: its arrays, then its row, then the summaries if they are due.
 
         Args:
@@ -251,11 +260,3 @@ class Store:
 def _same(file: Path, row: Row) -> None:
     if read_row(file, row.cell) != row:
         raise StoreError(f"the row of {row.cell} would not be read back as it is")
-
-
-def _add(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a part, with those that are in it already."""
-    while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the folder was removed by one that has finished a cell
-            return write_arrays(file, {**(read_arrays(file) or {}), **arrays})

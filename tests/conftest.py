@@ -102,7 +102,7 @@ def listed():
 def coarse(monkeypatch):
     """Reference solutions of few steps and few samples."""
     monkeypatch.setattr(reference, "NFE", 8)
-    for module in (reference, solution, measure):
+    for module in (reference, measure):
         monkeypatch.setattr(module, "BATCH", 8)
     for module in (reference, solution):
         monkeypatch.setattr(module, "PROBES", 2)

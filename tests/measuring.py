@@ -13,7 +13,7 @@ from fastsample.results.metrics import parse_metric
 def runner_of(store, batch_size=8, kinds=("psnr",), tools=None):
     """A runner that measures these metrics."""
     tools = tools or Tools(Sampler(torch.device("cpu")))
-    return Runner(store, Worker(tools, [measure_of(kind, tools) for kind in kinds]), batch_size)
+    return Runner(store, Worker(tools, [measure_of(kind, tools) for kind in kinds], batch_size=batch_size))
 
 
 def row_of(runner, cell):

@@ -67,6 +67,8 @@ fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,eul
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
 
+fastsample bench --config docs/search.toml --plan
+
 fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --workers 4
 
 fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
@@ -86,11 +88,15 @@ def bench(
         typer.Option(help="Samples, uint8 rule, interval, threshold, reference as a paper has them: `list protocols`."),
     ] = None,
     samples: Annotated[int | None, typer.Option(help=r"Images per cell. \[default: 256]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=r"Images per network call. \[default: 64]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help=r"float64, float32, tf32, bf16 or fp16. \[default: float32]")
+    ] = None,
     guidance: Annotated[float | None, _GUIDANCE] = None,
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
@@ -130,6 +136,14 @@ def bench(
         Words,
         typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]"),
     ] = None,
+    psnr_samples: Annotated[
+        int | None, typer.Option(help=r"Of them PSNR and truncation are of the first so many. \[default: 1024]")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="features or images: what stays in the store, for other metrics and more samples."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
     ] = None,
@@ -164,12 +178,11 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
     )  # fmt: skip
     try:
-        failures = run_sweep(
-            request, console, weights_by_name(extractor_weights, inception_weights), _hire(workers, ray)
-        )
+        weights = weights_by_name(extractor_weights, inception_weights)
+        failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None
@@ -190,6 +203,30 @@ def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | Non
 
         return partial(Processes, count=workers)
     return None
+
+
+@app.command(name="time", epilog="Example: fastsample time --solver ddim,scire,unipc --nfe 10 --device cuda")
+def time_(
+    model: Annotated[Words, typer.Option(help=r"Model ids. \[default: cifar10-tiny-vp]")] = None,
+    solver: Annotated[Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")] = None,
+    nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64, float32, tf32, bf16 or fp16.")] = "float32",
+    guidance: Annotated[float | None, _GUIDANCE] = None,
+) -> None:
+    """Measure how long an image takes: the network's calls and the solver's arithmetic, each by itself."""
+    from fastsample.bench.outlook import timings
+    from fastsample.bench.request import read_request
+    from fastsample.bench.sweep import timed
+
+    request = read_request(
+        None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
+        device=device, precision=precision, guidance=guidance,
+    )  # fmt: skip
+    console.print(timings(*timed(request, console)))
 
 
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")

@@ -79,15 +79,21 @@ def table(
 
     The best is set off only where its paired 95 % interval from every other excludes zero.
     """
-    import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
-    from fastsample.bench.suite import suite
+    from fastsample.results.metrics import registered
     from fastsample.results.store import Store
     from fastsample.results.tables import table_of
 
+    opened, published_by = Store(store, create=False), None
+    if not all(registered(name) for row in opened.rows() for name in row.metrics):
+        import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
+    if published:
+        from fastsample.bench.suite import suite
+
+        published_by = suite()
     sheet = table_of(
-        Store(store, create=False), rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
+        opened, rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
         metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-        intervals=intervals, suite=suite() if published else None,
+        intervals=intervals, suite=published_by,
     )  # fmt: skip
     print_sheet(sheet, form, out)
 

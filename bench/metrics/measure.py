@@ -19,6 +19,7 @@ from rich.console import Console
 from fastsample.bench.cells import Cell
 from fastsample.bench.ledger import Ledger
 from fastsample.bench.metrics.error import finite
+from fastsample.bench.metrics.extractor_weights import given_file
 from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network
 from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
@@ -58,7 +59,7 @@ class Tools:
     def extractor(self, name: str) -> Extractor:
         """The extractor of that name; see `open_network` for what it raises."""
         if name not in self.extractors:
-            self.extractors[name] = open_network(name, self.sampler.device, self.weights.get(name))
+            self.extractors[name] = open_network(name, self.sampler.device, given_file(name, self.weights))
         return self.extractors[name]
 
     def reference_of(self, name: str, cell: Cell) -> ReferenceSet:
@@ -67,7 +68,7 @@ class Tools:
         Raises:
             MetricUnavailable: if there is none.
         """
-        if cell.model.network is None and not cell.protocol.reference:
+        if cell.model.exact and not cell.protocol.reference:
             return of_data(data_of_exact(name))
         return reference_set(cell.protocol.reference, cell.model, self.console)
 
@@ -220,8 +221,6 @@ class Measure:
         tools: of the run.
     """
 
-    heavy = False  # arrays that only a request keeps after the row is written
-
     def __init__(self, asked: Asked, tools: Tools) -> None:
         self.asked, self.tools = asked, tools
 
@@ -243,7 +242,11 @@ class Measure:
 
     def arrays(self, cell: Cell) -> dict[str, int]:
         """What `per_sample` gives: by name of how many samples of the cell, which are the first."""
-        return {self.asked.metric.kind: cell.samples}
+        return {self.array: cell.samples}
+
+    def width(self, cell: Cell) -> int:
+        """Bytes of what it keeps of a sample while the cell is unfinished."""
+        return 0
 
     def recorded(self, batch: Batch) -> bool:
         """Whether it needs to know where the solver asked the model for these samples."""
@@ -261,10 +264,19 @@ class Measure:
         """Arrays [n, ...] of one batch, each of those of its samples that `arrays` has."""
         raise NotImplementedError
 
+    @property
+    def array(self) -> str:
+        """The name of its array: its full name, but for a number of samples."""
+        return self.asked.name(0).partition("@")[0]
+
+    def name_of(self, cell: Cell) -> str:
+        """Its full name."""
+        return self.asked.name(cell.samples)
+
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
-        """The values, from the arrays of all samples; by default the mean of that with the metric's name."""
-        kind = self.asked.metric.kind
-        return Summary({kind: float(arrays[kind].mean())}, {kind: mean_of(arrays[kind])})
+        """The values, from the arrays of all samples; by default the mean of its own."""
+        values = arrays[self.array]
+        return Summary({self.name_of(cell): float(values.mean())}, {self.name_of(cell): mean_of(values)})
 
 
 MEASURES: dict[str, type[Measure]] = {}

@@ -133,11 +133,10 @@ class PublicNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A public checkpoint, ready to be sampled.
+    """What is known of a public checkpoint, beside its network.
 
     Attributes:
         card: of the model.
-        network: in float32 and eval mode, on the CPU.
         path: the path it was trained on.
         sha256: of the file that the weights were in.
         conditions: a hash of what beside that file decides numbers: the card, the files of a first stage and of a
@@ -150,7 +149,6 @@ class PublicModel:
     """
 
     card: Card
-    network: PublicNetwork
     path: Path
     sha256: str
     conditions: str
@@ -161,9 +159,9 @@ class PublicModel:
     weights: str = ""
 
     def denoiser(
-        self, module: nn.Module | None, labels: Tensor | None, guidance: float, autocast: torch.dtype | None
+        self, module: nn.Module | None, labels: Tensor | None, guidance: float, precision: str | None
     ) -> Denoiser:
-        """The denoiser of `network`, or of a wrapper of it given as `module`, for class indices int64 [batch].
+        """The denoiser of its network, or of a wrapper of that, for class indices int64 [batch].
 
         Raises:
             CheckpointError: for classifier-free guidance of a network that was not trained without labels, or beside
@@ -180,10 +178,11 @@ class PublicModel:
         if guidance and self.classifier_scale:
             raise CheckpointError("classifier-free and classifier guidance exclude each other")
         time = (card.time.scale, card.time.shift) if card.time.map == "linear" else (1.0, 0.0)
+        assert module is not None
         return NetworkDenoiser(
-            module or self.network, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
+            module, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
             guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
-            classifier_scale=self.classifier_scale, autocast=autocast,
+            classifier_scale=self.classifier_scale, precision=precision,
         )  # fmt: skip
 
 
@@ -242,8 +241,10 @@ def public_model(
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
     digits: str = "",
-) -> PublicModel:
+) -> tuple[PublicModel, PublicNetwork]:
     """The model of a card, guided by its classifier if there is a scale; what is not in `home` yet is fetched first.
+
+    The network is in float32 and eval mode, on the CPU.
 
     Raises:
         CheckpointError: as `path_of` and `fetch_all`, or for guidance by a classifier that the card does not name.
@@ -261,10 +262,11 @@ def public_model(
         classifier_sha256 = found.manifest.source_sha256
         facts += f"{classifier_sha256} {classifier_scale}"
     network = PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval()
-    return PublicModel(
-        card, network, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
+    known = PublicModel(
+        card, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
         classes, classifier_scale, classifier_sha256, *identity(card, sha256, home),
     )  # fmt: skip
+    return known, network
 
 
 def _classifier_card(card: Card) -> Card:

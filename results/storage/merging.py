@@ -15,7 +15,8 @@ from fastsample.results.store import Store
 
 __all__ = ["MergeError", "merge"]
 
-_OF_A_RUN = {"created", "seconds", "device", "versions"}  # in which equal rows may differ
+# In which equal rows may differ: facts of a run, and those that older versions did not write.
+_OF_A_RUN = {"created", "seconds", "device", "versions", "version", "sampling"}
 
 
 class MergeError(ValueError):

@@ -14,6 +14,7 @@ from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.suite import suite
+from fastsample.bench.worker import Worker
 from fastsample.results.evidence import Comparison
 from fastsample.results.metrics import parse_metric
 from fastsample.results.papers.stated import deltas
@@ -73,7 +74,7 @@ def facts(cell, tools, tmp_path):
         measures = [MEASURES[asked.metric.kind](asked, tools) for asked in map(_asked, ("psnr", "fd"))]
         for measure in measures:
             measure.open()
-        return Runner(None, tools, 1, measures).facts(replace(cell, model=model, protocol=protocol))
+        return Runner(None, Worker(tools, measures)).facts(replace(cell, model=model, protocol=protocol))
 
     return told
 

@@ -16,6 +16,7 @@ from fastsample.bench.metrics.features import EMBEDDED, open_network
 from fastsample.bench.metrics.measure import Summary
 from fastsample.bench.metrics.measures.distribution import Distance
 from fastsample.bench.request import Request
+from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
@@ -156,7 +157,7 @@ def test_a_picture_is_not_drawn_of_nan(command, tmp_path, monkeypatch):
     code, _, error = command("sample", *words)
     assert (code, error) == (1, "failed: decoding returned NaN or infinity\n")
     changed(monkeypatch, "gmm-image")
-    monkeypatch.setattr(registry.Plan, "__call__", lambda _, __, x, *___: x * torch.inf if torch.is_tensor(x) else x)
+    monkeypatch.setattr(Sampler, "start", lambda *_, start=Sampler.start: start(*_) * torch.inf)
     code, _, error = command("sample", *words)
     assert (code, error) == (1, "failed: the network or the solver returned NaN or infinity\n")
     assert not (tmp_path / "x.png").exists()

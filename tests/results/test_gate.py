@@ -212,7 +212,7 @@ def test_a_fingerprint_moves_as_the_solutions_do(tmp_path):
         solved = replace(mine, folder=tmp_path / str(size))
         solved.folder.mkdir()
         np.savez(solved.folder / "0.npz", x=(x + size * noise).numpy(), denoised=x.numpy())
-        prints.append(solved.fingerprint(None, None))
+        prints.append(solved.fingerprint(None))
     assert not moved(prints[0], prints[1], same_noise=True)
     assert moved(prints[0], prints[2], same_noise=True)
     assert not moved(prints[0], prints[2], same_noise=False)  # of another seed nothing is known

@@ -1,20 +1,27 @@
-"""Metrics against the reference solution of the same noise: `psnr` and `truncation`."""
+"""Metrics against the reference solution of the same noise: `psnr`, `lpips` and `truncation`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
-from fastsample.bench.metrics.measure import Batch, Measure, Summary, measures
+from fastsample.bench.metrics.extractor_weights import LPIPS
+from fastsample.bench.metrics.extractors import EMBEDDED, refusal
+from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
+from fastsample.bench.metrics.reference import MetricUnavailable
 from fastsample.bench.metrics.solution import PROBES
 from fastsample.bench.metrics.trajectories import distances, outer_times
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.comparable import FINGERPRINT
+from fastsample.results.metrics import Asked
 from fastsample.results.statistics import mean_of, root_of_mean
+
+_LEAST_SIDE = 16  # pixels of an image for LPIPS
 
 
 class _AgainstSolution(Measure):
@@ -24,7 +31,7 @@ class _AgainstSolution(Measure):
         return facts | ({"reference steps": str(steps)} if steps else {})
 
     def arrays(self, cell: Cell) -> dict[str, int]:
-        return {self.asked.metric.kind: cell.compared or cell.samples}
+        return {self.array: cell.compared or cell.samples}
 
     @torch.inference_mode()
     def judge(self, cell: Cell) -> Summary:
@@ -37,7 +44,7 @@ class _AgainstSolution(Measure):
         bound = reference.accuracy(solved, cell.model.decode)
         return Summary({"psnr_reference": bound}, facts={FINGERPRINT: reference.fingerprint(solved)})
 
-    def name(self, cell: Cell) -> str:
+    def name_of(self, cell: Cell) -> str:
         """Its full name: with the number of samples where it is measured on the first of them alone."""
         return self.asked.name(cell.samples, cell.compared or cell.samples)
 
@@ -55,10 +62,54 @@ class PSNR(_AgainstSolution):
         return {"psnr": psnr_values(batch.images[: len(batch.compared)], batch.solution_images)}
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
-        name = self.name(cell)
+        name = self.name_of(cell)
         values = summarise_psnr(arrays["psnr"])
         named = {name.replace("psnr", kind, 1): value for kind, value in values.items()}
         return Summary(named, {name: mean_of(arrays["psnr"])})
+
+
+@measures("lpips")
+class PerceptualDistance(_AgainstSolution):
+    """Mean over samples of LPIPS, or of its form in the maps of the embedded classifier."""
+
+    def __init__(self, asked: Asked, tools: Tools) -> None:
+        super().__init__(asked, tools)
+        self.name = asked.extractor  # without the digits of other weights
+        if self.name not in (LPIPS, EMBEDDED):
+            raise ValueError(f"lpips is on VGG-16, or lpips[{EMBEDDED}] in its form, and not on {self.name}")
+
+    def why_not(self, cell: Cell) -> tuple[str, str]:
+        model, shape = cell.model.id, cell.model.image_shape
+        if len(shape) != 3 or shape[0] != 3:
+            return model, f"its samples are no colour images: their shape is {shape}"
+        if self.name == LPIPS and min(shape[1:]) < _LEAST_SIDE:
+            return model, f"LPIPS halves images four times, and these are of {shape[2]}x{shape[1]}"
+        return (model, reason) if (reason := refusal(self.name, shape)) else ("", "")
+
+    def open(self) -> str:
+        from fastsample.bench.metrics.lpips import lpips_of, lpips_on_vgg16  # with torch-fidelity: seconds to import
+
+        if self.name == EMBEDDED:
+            self.seen = lpips_of(self.tools.extractor(EMBEDDED))
+        else:
+            try:
+                self.seen = lpips_on_vgg16(self.tools.weights, self.tools.sampler.device)
+            except MetricUnavailable as error:
+                raise MetricUnavailable(f"{error} lpips[{EMBEDDED}], its form alone, needs no file.") from None
+        self.asked = replace(self.asked, extractor=self.seen.identity)
+        told = f"{self.name}: the weights are not the published files; distances in them are"
+        return f"{told} lpips[{self.seen.identity}]" if self.seen.identity != self.name else ""
+
+    def protocol(self, cell: Cell) -> dict[str, str]:
+        facts = {"lpips": "images clamped to [-1, 1], at their own size, no rounding"}
+        return super().protocol(cell) | facts | {f"extractor[{self.seen.identity}]": self.seen.sha256}
+
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        if not batch.compared:
+            return {}
+        pair = batch.images[: len(batch.compared)], batch.solution_images
+        distance = self.seen.distance(*(images.float().clamp(-1, 1) for images in pair))
+        return {self.array: distance.double().cpu().numpy()}
 
 
 @measures("truncation")
@@ -94,7 +145,7 @@ class Truncation(_AgainstSolution):
         return found
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
-        estimate, name = root_of_mean(arrays["truncation"]), self.name(cell)
+        estimate, name = root_of_mean(arrays["truncation"]), self.name_of(cell)
         curve = {}
         if "truncation_walk" in arrays:
             squares = arrays["truncation_walk"]
