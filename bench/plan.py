@@ -16,11 +16,17 @@ __all__ = ["Cost", "Job", "cost_of", "jobs_of"]
 
 @dataclass(frozen=True)
 class Job:
-    """Samples first to end of some cells of one group, which are named by their `sampling`."""
+    """Samples first to end of some cells of one group, named by their `sampling`; `alone`: taken from a larger one."""
 
     group: str
     part: Part
     cells: tuple[str, ...]
+    alone: bool = False
+
+    @property
+    def name(self) -> str:
+        """By which one of several processes has it, whichever of the cells are left to do."""
+        return "-".join([self.group, *map(str, self.part), *(self.cells if self.alone else ())])
 
 
 def jobs_of(missing: Mapping[str, Collection[Part]], cells: Iterable[Cell]) -> list[Job]:

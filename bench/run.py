@@ -38,21 +38,25 @@ class Runner:
         store: where parts and rows go.
         worker: whose measures they are; it computes nothing here but what is cached of their judges.
         keep: arrays that stay beside the rows, for other metrics and more samples.
+        devices: on which other workers have measured, in words.
     """
 
     store: Store
     worker: Worker
     keep: Keep = ""
+    devices: list[str] = field(default_factory=list)
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
     _made: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def facts(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers: the protocol of its row."""
         if cell.sampling not in self._facts:
-            self._facts[cell.sampling] = self._told(cell)
+            self._facts[cell.sampling] = self.facts_of(cell, self.worker)
         return self._facts[cell.sampling]
 
-    def _told(self, cell: Cell) -> dict[str, str]:
+    @staticmethod
+    def facts_of(cell: Cell, worker: Worker) -> dict[str, str]:
+        """The same, as a worker measures the cell."""
         model, table, asked = cell.model, cell.table, cell.protocol
         facts = {
             "numerics": str(NUMERICS),
@@ -71,7 +75,7 @@ class Runner:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
-        for measure in self.worker.of(cell):
+        for measure in worker.of(cell):
             facts |= measure.protocol(cell)
         return {name: text for name, text in facts.items() if text}
 
@@ -102,6 +106,11 @@ class Runner:
             self._made[cell.sampling] = images | made
         return self._made[cell.sampling]
 
+    def there(self, cell: Cell, part: Part) -> bool:
+        """Whether the store has a part by now, or the row, of another process: looked at where there is a file."""
+        file = self.store.folder / "partial" / cell.sampling / f"{part[0]}-{part[1]}.npz"
+        return (file.exists() and part not in self.missing(cell)) or self.finished(cell) is not None
+
     def add(self, cell: Cell, part: Part, arrays: Arrays) -> None:
         """Keep a part that was measured."""
         made = self.made(cell)
@@ -111,13 +120,24 @@ class Runner:
         """Forget the unfinished parts of a cell that has no numbers."""
         self.store.drop(cell.sampling)
 
-    def commit(self, cell: Cell) -> Row:
-        """The row of a cell whose parts are all there.
+    def settle(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are there: of another process by now, or committed while no other does it."""
+        while True:
+            with self.store.claim(cell.sampling) as mine:
+                if mine:
+                    return self.finished(cell) or self.commit(cell)
+            time.sleep(0.1)
+
+    def commit(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are all there; None where one is not, or not any more.
+
+        Another process that has finished a row of the same samples has removed them, or one is damaged.
 
         Raises:
             FloatingPointError: where a metric is not finite.
         """
-        arrays = self._whole(cell)
+        if (arrays := self._whole(cell)) is None:
+            return None
         seconds, (evaluations, forwards) = self._spent(cell, arrays)
         noted = self._noted(cell, arrays)
         measures = self.worker.of(cell)
@@ -153,7 +173,7 @@ class Runner:
             classifier_calls=round(evaluations) if cell.model.classifier else 0,
             samples=cell.samples,
             seed=cell.seed,
-            device=self.worker.tools.sampler.device_name,
+            device=" and ".join(self.devices) or self.worker.tools.sampler.device_name,
             metrics=values,
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
@@ -168,15 +188,19 @@ class Runner:
         self.store.finish(row, lines | influences | summary.arrays, keep=bool(self.keep))
         return row
 
-    def _whole(self, cell: Cell) -> Arrays:
+    def _whole(self, cell: Cell) -> Arrays | None:
         """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
         known, made, whole = self.store.parts(cell.sampling), self.made(cell), Arrays()
-        lines = self.worker.names(cell, 0, cell.samples) | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
+        needed = self.worker.names(cell, 0, cell.samples)
+        lines = needed | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
         lines.pop("images", None)
         for name, most in lines.items():
             for first, end in self.parts(cell):
                 last = min(end, most)
-                value = known.read(first, last, made.get(name, name)) if first < last else None
+                if first >= last:
+                    continue
+                if (value := known.read(first, last, made.get(name, name))) is None and name in needed:
+                    return None
                 if value is not None:
                     if name not in whole:
                         whole[name] = np.zeros((most, *value.shape[1:]), value.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
+from fastsample.bench.jobs.dispatch import Crew, Dispatch
+from fastsample.bench.jobs.messages import Failure, Order, order_of
 from fastsample.bench.ledger import Ledger, Purpose
-from fastsample.bench.local import in_process
+from fastsample.bench.local import InProcess
 from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
@@ -24,7 +26,6 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
-from fastsample.datasets.errors import told
 from fastsample.datasets.names import nearest
 from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
 from fastsample.results.overview import overview, to_rich
@@ -90,7 +91,12 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
 
 
 def run_sweep(
-    request: Request, console: Console, weights: Mapping[str, Path] | None = None, *, plan: bool = False
+    request: Request,
+    console: Console,
+    weights: Mapping[str, Path] | None = None,
+    hire: Callable[[Order], Crew] | None = None,
+    *,
+    plan: bool = False,
 ) -> list[str]:
     """Compute and show the cells of a request; returns the messages of cells that failed.
 
@@ -98,6 +104,7 @@ def run_sweep(
 
     Args:
         weights: as `prepare` takes them.
+        hire: starts workers; without it this process is the only one.
         plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
@@ -105,8 +112,13 @@ def run_sweep(
     if plan:
         _foretold(ready, runner, console)
         return ready.failures
+
+    def crew() -> Crew:
+        return hire(order_of(request, weights or {}, runner, ready.cells)) if hire else InProcess(ready.worker, cells)
+
+    cells = {cell.sampling: cell for cell in ready.cells}
     try:
-        rows = _computed(ready, runner, console)
+        rows = _computed(ready, runner, console, crew)
     finally:
         runner.store.summarise()
     if rows:
@@ -133,31 +145,42 @@ def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
+def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew]) -> list[Row]:
     """The rows of the cells, from the store or computed, with progress in evaluations."""
     rows: dict[str, Row] = {}
     missing: dict[str, set[Part]] = {}
     failed: set[str] = set()
     cells = {cell.sampling: cell for cell in ready.cells}
 
-    def fail(cell: Cell, error: Exception) -> None:
+    def fail(cell: Cell, failure: Failure) -> None:
         failed.add(cell.sampling)
-        if isinstance(error, FloatingPointError):  # it would be the same again
+        if failure.lasting:
             runner.drop(cell)
-        _fail(ready.failures, console, f"{cell}: {told(error)}; no row was written")
+        _fail(ready.failures, console, f"{cell}: {failure.reason}; no row was written")
 
     def commit(cell: Cell) -> None:
+        """The row of a cell, or its parts among those that are missing again."""
         try:
-            rows[cell.sampling] = runner.commit(cell)
+            if row := runner.settle(cell):
+                rows[cell.sampling] = row
+            else:
+                missing[cell.sampling] = {*(runner.missing(cell) or runner.parts(cell))}
         except Exception as error:  # of a metric, out of memory, a full disk, ...
-            fail(cell, error)
+            fail(cell, Failure.of(error))
 
-    def commit_finished(job: Job) -> None:
-        """Write the rows of cells that had their last part in a job, in the order of the request."""
-        for key in job.cells:
-            if key not in failed and not missing[key]:
-                progress.update(task, description=f"metrics of {cells[key].plan.solver.name} NFE {cells[key].plan.nfe}")
-                commit(cells[key])
+    def settle(group: str) -> list[Job]:
+        """Write the rows of finished cells, in the order of the request; what has to be done again."""
+        for cell in ready.cells:
+            key = cell.sampling
+            if cell.group != group or key in rows or key in failed:
+                continue
+            if missing.get(key):
+                break
+            progress.update(task, description=f"metrics of {cell.plan.solver.name} NFE {cell.plan.nfe}")
+            commit(cell)
+            if missing.get(key):
+                return jobs_of({key: missing[key]}, [cell])
+        return []
 
     for cell in ready.cells:
         if row := runner.finished(cell):
@@ -179,21 +202,26 @@ def _computed(ready: Prepared, runner: Runner, console: Console) -> list[Row]:
             progress.update(task, advance=evaluations, description=_STAGES[purpose])
 
         ready.worker.tools.ledger.tick = tick
-        last = None
-        for job, key, found in in_process(ready.worker, cells, jobs, failed):
-            if last and job != last:
-                commit_finished(last)
-            last = job
-            if isinstance(found, Exception):
-                fail(cells[key], found)
+        there = lambda key, part: runner.there(cells[key], part)  # noqa: E731
+        note = lambda line: console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)  # noqa: E731
+        ledger, claim = ready.worker.tools.ledger, runner.store.claim
+        dispatch = Dispatch(crew, jobs, failed, claim, there, ledger, note)
+        runner.devices = dispatch.devices
+        for job, key, found in dispatch:
+            cell = cells[key]
+            if key in failed:
                 continue
-            try:
-                runner.add(cells[key], job.part, found)
-                missing[key].discard(job.part)
-            except OSError as error:
-                fail(cells[key], error)
-        if last:
-            commit_finished(last)
+            if isinstance(found, Failure):
+                fail(cell, found)
+            else:
+                try:
+                    if found is not None:
+                        runner.add(cell, job.part, found)
+                    missing[key].discard(job.part)
+                except OSError as error:
+                    fail(cell, Failure.of(error))
+            if key in failed or not missing[key]:
+                dispatch.jobs += settle(cell.group)
     return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
 
 

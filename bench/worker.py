@@ -22,6 +22,7 @@ from fastsample.bench.metrics.measure import Batch, Measure, Tools
 from fastsample.bench.timing import arithmetic, fitting, waited
 from fastsample.bench.tree import Tree, Walk
 from fastsample.datasets.levels import to_uint8
+from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import step_noise
 from fastsample.models.recorder import Recorder
@@ -56,9 +57,16 @@ class Worker:
     tools: Tools
     measures: list[Measure]
     images: bool = False
+    _model: Model | None = None  # of the job before
     batch_size: int | None = None
     _batch: dict[tuple[str, str], int] = field(default_factory=dict)  # by model and precision
     _solver: dict[str, float] = field(default_factory=dict)  # seconds of its arithmetic for a sample, by sampling
+
+    def turn_to(self, model: Model) -> None:
+        """Begin a job of a model; the networks of the one before are released if it is another."""
+        if self._model and (self._model.id, self._model.sha256) != (model.id, model.sha256):
+            self.tools.sampler.release(self._model)
+        self._model = model
 
     def of(self, cell: Cell) -> list[Measure]:
         """The measures that say something about a cell."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from fastsample.bench.cli.words import (
     EXTRACTOR_WEIGHTS,
@@ -23,6 +27,10 @@ from fastsample.bench.cli.words import (
 )  # fmt: skip
 from fastsample.results.metrics import DEFAULT, METRICS
 
+if TYPE_CHECKING:
+    from fastsample.bench.jobs.dispatch import Crew
+    from fastsample.bench.jobs.messages import Order
+
 __all__ = ["app"]
 
 app = typer.Typer()
@@ -38,7 +46,18 @@ _THRESHOLD = typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 
 _CHECKPOINT = typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
 
 
+class _Bench(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--ray` without an address is `--ray auto`."""
+        given = [
+            f"{word}=auto" if word == "--ray" and (not after or after.startswith("-")) else word
+            for word, after in zip_longest(args, args[1:])
+        ]
+        return super().parse_args(ctx, given)
+
+
 @app.command(
+    cls=_Bench,
     epilog="""
 [bold]Examples[/]
 
@@ -50,8 +69,10 @@ fastsample bench --config sweep.toml --device cuda --out results-paper
 
 fastsample bench --config docs/search.toml --plan
 
+fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --workers 4
+
 fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
-"""
+""",
 )
 def bench(
     model: Annotated[
@@ -133,6 +154,15 @@ def bench(
         Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.", parser=path)
     ] = None,
     extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help=r"Processes, one for each device. \[default: this process alone]", min=1)
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers on a Ray cluster: its address, or nothing for the one at hand.", metavar="[ADDRESS]"
+        ),
+    ] = None,
 ) -> None:
     """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.
 
@@ -151,7 +181,8 @@ def bench(
         metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
     )  # fmt: skip
     try:
-        failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights), plan=plan)
+        weights = weights_by_name(extractor_weights, inception_weights)
+        failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
     except KeyboardInterrupt:
         errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None
@@ -159,6 +190,19 @@ def bench(
         errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
+
+
+def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | None:
+    """What starts workers; None for this process alone."""
+    if ray:
+        from fastsample.bench.on_ray import OnRay
+
+        return partial(OnRay, address=ray, count=workers)
+    if workers:
+        from fastsample.bench.local import Processes
+
+        return partial(Processes, count=workers)
+    return None
 
 
 @app.command(name="time", epilog="Example: fastsample time --solver ddim,scire,unipc --nfe 10 --device cuda")

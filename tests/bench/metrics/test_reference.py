@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fastsample.bench import cells
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import integrator
+from fastsample.bench.metrics import integrator, tools
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import integrate
