@@ -149,7 +149,7 @@ class Runner:
                 "metrics": sums["metrics"],
                 "total": sums["sampling"] + sums["metrics"],
             },
-            protocol=self.facts(cell) | judged.facts,
+            protocol=self.facts(cell) | judged.facts | cell.spelled,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),
