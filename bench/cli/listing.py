@@ -17,6 +17,7 @@ from fastsample.results.metrics import METRICS
 from fastsample.results.papers.presets import protocol_lines
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
+from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
 
@@ -34,7 +35,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
         "solvers": lambda: (
             _SOLVER_LONG if long else _SOLVER,
-            [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
+            [_solver(s, long) for s in all_solvers().values()] + [_learned(name, long) for name in LEARNED],
         ),
         "models": lambda: (("model", "what it is"), list(model_names().items())),
         "recipes": lambda: (
