@@ -15,6 +15,7 @@ from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.metrics.own import add_own_metrics
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
@@ -41,6 +42,7 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
     """
     device = choose_device(request.device)
     check_precision(request.precision, device)
+    add_own_metrics(request.metrics)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
         if asked.extractor and asked.extractor not in known_extractors():

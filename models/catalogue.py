@@ -237,5 +237,5 @@ def _own(code: Code) -> Model:
     return Model(
         own.name or code.name, own.title or f"returned by {code.name}", network.weights_sha256, convention.path,
         own.shape, image_shape, own.data, own.classes, network, make_denoiser, network.decode, facts,
-        weights=f"of {code.told}",
+        weights=f"returned by {code.told}",
     )  # fmt: skip

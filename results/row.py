@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import DamagedFileError, read_json
+from fastsample.results.metrics import remember
 from fastsample.results.protocol import Protocol
 
 __all__ = ["VERSION", "Row", "frame_of", "read_row"]
@@ -96,7 +97,7 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     order = [*Row.__annotations__, *Protocol.model_fields]
     flat = [
         {name: value for name in order if name not in ("settings", "sampler") for value in (getattr(row, name),)}
-        | {"options": row.sampler.partition(":")[2]}
+        | {"options": row.sampler.removeprefix(row.solver).removeprefix(":")}
         for row in rows
     ]
     return pd.json_normalize(flat, max_level=1)
@@ -115,6 +116,7 @@ def read_row(file: Path, cell: str = "") -> Row:
         raise
     except DamagedFileError as error:
         raise DamagedFileError(f"is damaged ({error})") from None
+    remember(row.protocol)
     if row.cell != (cell or file.stem):
         raise DamagedFileError(f"is damaged (it is the row of {row.cell})")
     return row

@@ -7,18 +7,23 @@ import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
-from fastsample.bench.metrics.measure import Batch, Measure, Summary, measures
+from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
 from fastsample.bench.metrics.solution import BATCH, PROBES
 from fastsample.bench.metrics.trajectories import distances
 from fastsample.results.comparable import FINGERPRINT
 from fastsample.results.statistics import mean_of, root_of_mean
 
 
+def solution_facts(tools: Tools, cell: Cell) -> dict[str, str]:
+    """What of a cell's reference solutions decides a metric against them."""
+    reference, steps = tools.reference(cell), cell.protocol.reference_steps
+    facts = {"psnr reference": f"{reference.title} ({reference.id})"}
+    return facts | ({"reference steps": str(steps)} if steps else {})
+
+
 class _AgainstSolution(Measure):
     def protocol(self, cell: Cell) -> dict[str, str]:
-        reference, steps = self.tools.reference(cell), cell.protocol.reference_steps
-        facts = {"psnr reference": f"{reference.title} ({reference.id})"}
-        return facts | ({"reference steps": str(steps)} if steps else {})
+        return solution_facts(self.tools, cell)
 
     @torch.inference_mode()
     def judge(self, cell: Cell) -> Summary:
