@@ -165,7 +165,7 @@ def parse_metric(text: str, default_extractor: str) -> Asked:
     """
     if text in METRICS and METRICS[text].needs != "features":
         return Asked(METRICS[text])
-    match = re.fullmatch(r"([\w-]+)(?:\[([\w.-]+)\])?", text)
+    match = re.fullmatch(r"([\w-]+)(?:\[([^\[\]]+)\])?", text)
     if match is None or match[1] not in METRICS:
         raise ValueError(nearest(text, list(METRICS), "metric"))
     metric = METRICS[match[1]]
@@ -213,6 +213,16 @@ for _metric in (
         bound="psnr_reference",
         mean=True,
         sentence="PSNR: mean over samples against {reference}, which agrees with itself at half the steps to {bounds}.",
+    ),
+    Metric(
+        "snr",
+        "the same relative to the power of the reference solution, unclamped, in dB: for waveforms",
+        title="SNR",
+        unit="dB",
+        higher=True,
+        needs="solution",
+        decided_by=("snr", "psnr reference"),
+        mean=True,
     ),
     Metric(
         "truncation",

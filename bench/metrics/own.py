@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.measure import MEASURES, Batch, Measure, Summary
 from fastsample.bench.metrics.measures.solution import solution_facts
+from fastsample.bench.metrics.own_extractors import add_own_extractors
 from fastsample.datasets.own.code import Code, code_named, fault, is_code, offered
 from fastsample.results.metrics import METRICS, OWN, own_metric
 from fastsample.results.statistics import Estimate, mean_of
@@ -43,12 +44,13 @@ class OwnMetricError(ValueError):
     """A function that is no metric, or did not return what one returns."""
 
 
-def add_own_metrics(texts: Iterable[str]) -> None:
-    """Register those of the metrics that are one's own.
+def add_own_metrics(texts: Sequence[str]) -> None:
+    """Register those of the metrics, and of their extractors, that are one's own.
 
     Raises:
         ValueError: for Python that cannot be had, or is no metric.
     """
+    add_own_extractors(texts)
     for text in texts:
         if is_code(text) or (text in offered("metrics") and text not in METRICS):
             code = code_named(text, "metrics")

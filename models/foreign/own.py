@@ -7,7 +7,7 @@ The network is called as network(x, time) or network(x, time, labels), x [batch,
 of its parameters, and returns `prediction` in the shape of x. At t of the path
 
     time = time_scale * u + time_shift      u = t, sigma, sigma / alpha or its logarithm
-    x is divided by `divided_by`            1, or the root of alpha^2 + sigma^2
+    x is divided by `divided_by`            1, another number, or the root of d^2 alpha^2 + sigma^2
     sign * prediction is what it returns
 """
 
@@ -27,9 +27,10 @@ from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser, Prediction, column
 from fastsample.models.path import Path, path_named
 
-__all__ = ["OwnConvention", "OwnDenoiser", "OwnModel", "OwnModelError", "OwnNetwork", "Time", "check", "own_model"]
+__all__ = ["OwnConvention", "OwnDenoiser", "OwnModel", "OwnModelError", "OwnNetwork", "Scale", "Time", "check", "own_model"]
 
 Time = Literal["t", "sigma", "nsr", "log-nsr"]
+Scale = float | Literal["unit", "edm"]
 
 
 class OwnModelError(ValueError):
@@ -42,12 +43,13 @@ class OwnConvention(Convention):
 
     Attributes:
         time: u above: the path's t; its sigma; its noise-to-signal ratio sigma / alpha; or the logarithm of that.
-        divided_by: a number, or "unit" for sqrt(alpha^2 + sigma^2), as networks on a VE path take x.
+        divided_by: what x is divided by before the network takes it: a number, or the standard deviation of x where
+            that of the data is 1 ("unit") or 0.5 ("edm", c_in of arXiv 2206.00364).
         sign: -1 where the network returns the prediction with the other sign.
     """
 
     time: Time = "t"
-    divided_by: float | Literal["unit"] = 1.0
+    divided_by: Scale = 1.0
     sign: Literal[1, -1] = 1
 
     def label(self, t: float) -> float:
@@ -66,8 +68,8 @@ class OwnConvention(Convention):
 
     def scale(self, t: float) -> float:
         """What x is divided by at t."""
-        if self.divided_by == "unit":
-            return math.hypot(self.path.alpha(t), self.path.sigma(t))
+        if isinstance(self.divided_by, str):
+            return math.hypot(_OF_DATA[self.divided_by] * self.path.alpha(t), self.path.sigma(t))
         return self.divided_by
 
     def __str__(self) -> str:
@@ -78,6 +80,7 @@ class OwnConvention(Convention):
         return ", ".join(f"{name}={value!r}" for name, value in named.items())
 
 
+_OF_DATA = {"unit": 1.0, "edm": 0.5}
 _DEFAULTS = {field.name: field.default for field in fields(OwnConvention)}
 
 
@@ -120,7 +123,7 @@ class OwnModel:
     time: Time = "t"
     time_scale: float = 1.0
     time_shift: float = 0.0
-    divided_by: float | Literal["unit"] = 1.0
+    divided_by: Scale = 1.0
     sign: Literal[1, -1] = 1
     classes: int = 0
     labels: Literal["index", "one-hot"] = "index"
@@ -138,8 +141,9 @@ class OwnModel:
             raise OwnModelError(f"network is a function of (x, time), not {type(self.network).__name__}")
         if not self.shape or not all(isinstance(size, int) and size > 0 for size in self.shape):
             raise OwnModelError(f"shape is the sizes of one sample, such as (3, 32, 32), not {self.shape!r}")
-        if self.divided_by != "unit" and not (isinstance(self.divided_by, int | float) and self.divided_by > 0):
-            raise OwnModelError(f"divided_by is a positive number or 'unit', not {self.divided_by!r}")
+        known = self.divided_by in _OF_DATA or (isinstance(self.divided_by, int | float) and self.divided_by > 0)
+        if not known:
+            raise OwnModelError(f"divided_by is a positive number, 'unit' or 'edm', not {self.divided_by!r}")
         if self.null and not self.classes:
             raise OwnModelError("null is for a network with classes")
 

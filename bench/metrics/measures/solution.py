@@ -1,4 +1,4 @@
-"""Metrics against the reference solution of the same noise: `psnr` and `truncation`."""
+"""Metrics against the reference solution of the same noise: `psnr`, `snr` and `truncation`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
+from fastsample.bench.metrics.error import psnr_values, snr_values, square_errors, summarise_psnr
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
 from fastsample.bench.metrics.solution import BATCH, PROBES
 from fastsample.bench.metrics.trajectories import distances
@@ -46,6 +46,17 @@ class PSNR(_AgainstSolution):
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
         return Summary(summarise_psnr(arrays["psnr"]), {"psnr": mean_of(arrays["psnr"])})
+
+
+@measures("snr")
+class SNR(_AgainstSolution):
+    """Mean over samples in dB."""
+
+    def protocol(self, cell: Cell) -> dict[str, str]:
+        return super().protocol(cell) | {"snr": "power of the reference solution over that of the error, unclamped"}
+
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"snr": snr_values(batch.images, batch.solution_images)}
 
 
 @measures("truncation")
