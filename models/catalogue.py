@@ -107,7 +107,9 @@ def check_name(name: str) -> None:
     file = base.partition("#")[0].endswith((".toml", ".safetensors"))
     if not (file or is_code(base) or base in model_names() or base in cards()):
         told = nearest(name, model_names(), "model", "`fastsample list models` shows all.")
-        raise ValueError(f"{told} (A checkpoint file ends in .safetensors, a card in .toml; FILE.py:NAME is a function.)")
+        raise ValueError(
+            f"{told} (A checkpoint file ends in .safetensors, a card in .toml; FILE.py:NAME is a function.)"
+        )
 
 
 def shipped_path(name: str) -> Path | None:
@@ -133,7 +135,7 @@ def open_model(
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
 ) -> Model:
-    """The model of that name, of a checkpoint in a .safetensors file, a card in a .toml file, or a function in a .py file.
+    """The model of that name, of a checkpoint in a .safetensors file, a card in a .toml one, or a function in a .py one.
 
     Args:
         name: as in `model_names`; FILE.safetensors; FILE.toml or FILE.toml#ID, a public model's card of one's own; or

@@ -80,8 +80,8 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
     rows = rows[rows[f"metrics.{metric}"].notna()]
     facts = pd.DataFrame([what_decides(row, metric) for row in rows.to_dict("records")], index=rows.index)
     # Not one of the facts above, since a gate compares across versions of the code on purpose.
-    for name in ("protocol.numerics", "protocol.solver code"):
-        facts[name] = [_text(row.get(name)) for row in rows.to_dict("records")]
+    for field in ("protocol.numerics", "protocol.solver code"):
+        facts[field] = [_text(row.get(field)) for row in rows.to_dict("records")]
     for name in facts:
         of = rows[_ONE_EACH[name]] if name in _ONE_EACH else rows[f"metrics.{metric}"].notna()
         for _, values in facts[name].groupby(of):

@@ -133,7 +133,9 @@ def remember(protocol: Mapping[str, str]) -> None:
         name, facts = field.removeprefix("metric[")[:-1], re.search(r" (\{.*\})$", told)
         if field == OWN.format(name) and name not in METRICS and facts:
             said = json.loads(facts[1])
-            METRICS[name] = own_metric(name, **{key: said[key] for key in _SAID if isinstance(said.get(key), _SAID[key])})
+            METRICS[name] = own_metric(
+                name, **{key: said[key] for key in _SAID if isinstance(said.get(key), _SAID[key])}
+            )
 
 
 _SAID = {"title": str, "unit": str, "higher": bool, "digits": int, "needs": str}

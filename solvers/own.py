@@ -91,7 +91,9 @@ def _seen(code: Code) -> Facts:
         raise OwnSolverError(f"{code.name} is no solver: {needs}; {fault(error)}") from error
     each = made[1] - made[0]
     if each < 1:
-        raise OwnSolverError(f"{code.name} is no solver: it asks the denoiser as often in 4 steps as in 3, {made[1]} times")
+        raise OwnSolverError(
+            f"{code.name} is no solver: it asks the denoiser as often in 4 steps as in 3, {made[1]} times"
+        )
     return Facts(
         title=getattr(code.value, "__name__", code.name), paper="", coordinate=denoiser.first or "x0", order=1,
         grids=("logsnr", "uniform"), flow_grid="uniform", scheduler=steps(each, made[1] - _INTERVALS * each),

@@ -123,7 +123,9 @@ def table_of(
     if table:
         return table
     solver, options = plan.solver, dict(spec.options)
-    name = re.sub("[^a-z0-9.]+", "-", spec.name.lower()).strip("-.")  # of one's own solver, a name that a table can have
+    name = re.sub("[^a-z0-9.]+", "-", spec.name.lower()).strip(
+        "-."
+    )  # of one's own solver, a name that a table can have
     facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
     return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
 

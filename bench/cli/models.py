@@ -16,7 +16,7 @@ from fastsample.bench.cli.words import Words, console, path
 __all__ = ["app"]
 
 app = typer.Typer()
-models = typer.Typer(no_args_is_help=True, help="Public checkpoints, and models of one's own: what they are, fetching them ahead of use, tests.")
+models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they are, fetching them; tests of any model.")
 app.add_typer(models, name="models")
 
 

@@ -13,9 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from fastsample.datasets.files import write_atomically
+from fastsample.solvers.own import solver_named
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
-from fastsample.solvers.own import solver_named
 
 __all__ = ["draw_orders", "run_verification"]
 

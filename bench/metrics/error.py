@@ -18,8 +18,8 @@ def psnr_values(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
     """Per-sample PSNR [n] in dB, float64: 10 log10(R^2 / MSE).
 
     Images [n, channels, height, width] are clamped to [-1, 1] and R = 2; all others, such as points [n, d] of the
-    plane mixtures and [n, channels, length], are taken as they are and R = 4. An MSE below 1e-20 counts as 1e-20, so that equal samples
-    give a number and not infinity.
+    plane mixtures and [n, channels, length], are taken as they are and R = 4. An MSE below 1e-20 counts as
+    1e-20, so that equal samples give a number and not infinity.
     """
     x, reference, peak = x.double(), reference.double(), 4.0
     if x.ndim == 4:

@@ -68,7 +68,9 @@ def _add(name: str, code: Code) -> None:
     if inspect.isclass(code.value) or not wanted or not {*wanted} <= _GIVEN.keys():
         raise OwnMetricError(f"{code.name} is no metric: it is a function of some of {', '.join(_GIVEN)}")
     facts: dict[str, Any] = {"needs": "solution" if _AGAINST & {*wanted} else "images"}
-    facts |= {key: getattr(code.value, key) for key in ("title", "unit", "higher", "digits") if hasattr(code.value, key)}
+    facts |= {
+        key: getattr(code.value, key) for key in ("title", "unit", "higher", "digits") if hasattr(code.value, key)
+    }
     METRICS[name] = own_metric(name, **facts)
 
     class Own(_Own):

@@ -102,7 +102,8 @@ def _run(file: Path, sha256: str) -> ModuleType:
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     spec = spec_from_file_location(f"{file.stem}_{sha256[:8]}", file)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = sys.modules[spec.name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -33,7 +33,7 @@ class Check:
 
 @torch.inference_mode()
 def checks(model: Model, device: torch.device) -> Iterator[Check]:
-    """Ask a model, which is moved to the device, in turn; one of one's own had its shape and dtype asked when opened."""
+    """Ask a model, which is moved to the device; shape and dtype of one of one's own were asked when it was opened."""
     shape, path = tuple(model.shape), model.path
     decoded = "" if model.shape == model.image_shape else f", decoded to {tuple(model.image_shape)}"
     yield Check("shape", f"{shape}{decoded}", True)
@@ -79,9 +79,17 @@ def _cost(denoiser: Denoiser, noise: Tensor, t: float) -> Iterator[Check]:
     if cuda:
         torch.cuda.synchronize()
     each = (time.perf_counter() - begin) / _TIMED
-    yield Check("speed", f"{1e3 * each:.3g} ms for an evaluation of one sample, in batches of {_BATCH} on {noise.device}")
-    held = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    weights = sum(p.nbytes for p in denoiser.network.parameters()) / 2**20 if isinstance(denoiser, NetworkDenoiser) else 0
+    yield Check(
+        "speed", f"{1e3 * each:.3g} ms for an evaluation of one sample, in batches of {_BATCH} on {noise.device}"
+    )
+    held = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
+    weights = (
+        sum(p.nbytes for p in denoiser.network.parameters()) / 2**20 if isinstance(denoiser, NetworkDenoiser) else 0
+    )
     of = "of the device" if cuda else "of the whole process"
     yield Check("memory", f"weights {weights:,.1f} MiB, at most {held:,.0f} MiB {of}")
 
@@ -90,8 +98,8 @@ def _convention(denoiser: NetworkDenoiser, shape: tuple[int, ...]) -> Check:
     stated, best = fitting(denoiser, shape)
     if stated.holds:
         low, high = min(stated.errors), max(stated.errors)
-        errors = f"the noise is predicted to {stated.errors[low]:.2g} at sigma/alpha {low:g}, {stated.errors[high]:.2g} at {high:g}"
-        return Check("convention", f"{stated.convention} as stated; {errors}", True)
+        errors = " and ".join(f"{stated.errors[level]:.2g} at sigma/alpha {level:g}" for level in (low, high))
+        return Check("convention", f"{stated.convention} as stated; the error of the noise is {errors}", True)
     if best.holds:
         return Check("convention", f"not {stated.convention} as stated: {best.convention} fits", False)
     return Check("convention", f"not {stated.convention} as stated, nor another one that is tried", False)

@@ -77,7 +77,9 @@ def fitting(denoiser: NetworkDenoiser, shape: Sequence[int]) -> tuple[Fit, Fit]:
     if not any(fit.holds for fit in found):
         found = judge.compare(stated, list(dict.fromkeys(far for one in near for far in [one, *_changed(one)])))
     own = found[0]
-    return own, own if own.holds else min(found, key=lambda fit: (not fit.holds, -fit.heeded if fit.holds else fit.beaten))
+    return own, own if own.holds else min(
+        found, key=lambda fit: (not fit.holds, -fit.heeded if fit.holds else fit.beaten)
+    )
 
 
 def stated_by(denoiser: NetworkDenoiser) -> OwnConvention:
@@ -143,7 +145,9 @@ class _Judge:
         generator = torch.Generator().manual_seed(0)
         like = next(denoiser.network.parameters(), torch.zeros(()))
         self.start, self.eps = (torch.randn(shape, generator=generator).to(like) for _ in range(2))
-        self.labels = None if denoiser.labels is None else denoiser.labels[:1].expand(shape[0], *denoiser.labels.shape[1:])
+        self.labels = (
+            None if denoiser.labels is None else denoiser.labels[:1].expand(shape[0], *denoiser.labels.shape[1:])
+        )
         self.network = _Once(denoiser.network)
 
     def compare(self, stated: OwnConvention, readings: list[OwnConvention]) -> list[Fit]:
@@ -152,7 +156,9 @@ class _Judge:
         early = {one: self.errors(one, nothing, _NOISY) for one in readings}
         likely = [one for one in readings if all(e < most for e, most in zip(early[one], _LIMITS, strict=True))]
         # Times that are all beyond those that the network knows come to the same: one of them is enough.
-        likely = list({one if one == stated else round(math.log(math.prod(early[one])), 2): one for one in likely[::-1]}.values())
+        likely = list(
+            {one if one == stated else round(math.log(math.prod(early[one])), 2): one for one in likely[::-1]}.values()
+        )
         likely = sorted(likely, key=lambda one: (one != stated, math.prod(early[one])))[:_FITTING]
         samples = {one: x for one in dict.fromkeys([stated, *likely]) if (x := self.samples(one)) is not None}
         alone = {one: self.errors(one, x) for one, x in samples.items()}
@@ -160,8 +166,14 @@ class _Judge:
         fits = []
         for one in able:
             rivals = [self.errors(other, samples[one]) for other in able]
-            ratios = [math.log((own + 1e-3) / (e + 1e-3)) for other in rivals for own, e in zip(alone[one], other, strict=True)]
-            fits.append(Fit(one, dict(zip(_LEVELS, alone[one], strict=True)), max(ratios), self.heeded(one, samples[one])))
+            ratios = [
+                math.log((own + 1e-3) / (e + 1e-3))
+                for other in rivals
+                for own, e in zip(alone[one], other, strict=True)
+            ]
+            fits.append(
+                Fit(one, dict(zip(_LEVELS, alone[one], strict=True)), max(ratios), self.heeded(one, samples[one]))
+            )
         return fits if stated in able else [Fit(stated, {}, math.inf, 0.0), *fits]
 
     def samples(self, one: OwnConvention) -> Tensor | None:
@@ -180,7 +192,10 @@ class _Judge:
         """The mean growth of the logarithm of its error where the network is told the time of a neighbouring level."""
         times = [one.path.t_of_nsr(level) for level in _LEVELS]
         pairs = [(t, told) for t, told in [*zip(times, times[1:], strict=False), *zip(times[1:], times, strict=False)]]
-        grown = [math.log(self._error(one, t, data, told) + 1e-6) - math.log(self._error(one, t, data) + 1e-6) for t, told in pairs]
+        grown = [
+            math.log(self._error(one, t, data, told) + 1e-6) - math.log(self._error(one, t, data) + 1e-6)
+            for t, told in pairs
+        ]
         return sum(grown) / len(grown)
 
     def _error(self, one: OwnConvention, t: float, data: Tensor, told: float | None = None) -> float:

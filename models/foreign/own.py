@@ -27,7 +27,17 @@ from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser, Prediction, column
 from fastsample.models.path import Path, path_named
 
-__all__ = ["OwnConvention", "OwnDenoiser", "OwnModel", "OwnModelError", "OwnNetwork", "Scale", "Time", "check", "own_model"]
+__all__ = [
+    "OwnConvention",
+    "OwnDenoiser",
+    "OwnModel",
+    "OwnModelError",
+    "OwnNetwork",
+    "Scale",
+    "Time",
+    "check",
+    "own_model",
+]
 
 Time = Literal["t", "sigma", "nsr", "log-nsr"]
 Scale = float | Literal["unit", "edm"]
@@ -224,7 +234,9 @@ def own_model(code: Code) -> tuple[OwnModel, OwnNetwork]:
     except Exception as error:  # of a user's code
         raise OwnModelError(f"{code.name} fails: {fault(error)}") from error
     if not isinstance(own, OwnModel):
-        raise OwnModelError(f"{code.name} returns {type(own).__name__}, not an OwnModel of fastsample.models.foreign.own")
+        raise OwnModelError(
+            f"{code.name} returns {type(own).__name__}, not an OwnModel of fastsample.models.foreign.own"
+        )
     return own, OwnNetwork(own).float().eval().requires_grad_(False)
 
 
