@@ -116,7 +116,11 @@ class OwnModel:
         shape: of one sample, without the batch: (3, 32, 32), (4, 64, 64), (1, 16000), (2,), ...
         path: of `fastsample.models.path`: a name, or a `Path` with constants and an interval of its own.
         prediction: x0, eps, velocity (dx/dt, t from noise to data on flow) or v (alpha eps - sigma x0).
-        time, time_scale, time_shift, divided_by, sign: as above.
+        time, time_scale, time_shift: it is called with time_scale u + time_shift, u being the path's "t", its "sigma",
+            sigma / alpha ("nsr") or the logarithm of that ("log-nsr").
+        divided_by: what x is divided by before it is called: a number, or the standard deviation of x where that of the
+            data is 1 ("unit") or 0.5 ("edm").
+        sign: -1 where it returns the prediction with the other sign.
         classes: that it is conditioned on; 0 for none.
         labels: whether it takes classes as indices int64 [batch], or one-hot [batch, classes].
         null: it knows "no class", which guidance needs: the index `classes`, or zeros in one-hot.

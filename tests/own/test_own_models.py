@@ -24,7 +24,7 @@ def test_the_rows_of_the_embedded_weights_are_the_embedded_models(own, embedded,
     assert ours.metrics == theirs.metrics
     assert ours.standard_errors == theirs.standard_errors
     assert (ours.times, ours.grid, ours.nfe, ours.forwards) == (theirs.times, theirs.grid, theirs.nfe, theirs.forwards)
-    arrays = [store.arrays(row.cell) for row in (theirs, ours)]
+    arrays = [store.per_sample(row.cell) for row in (theirs, ours)]
     assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
     assert ours.protocol["weights"].startswith(f"returned by mine.py:{own} sha256 ")
     assert len(ours.checkpoint_sha256) == 64
@@ -143,9 +143,9 @@ def test_a_waveform_is_sampled_measured_and_tabled(mine, command):
     assert "without fd for mine.py:wave: its samples are no images" in out
     row = next(row for row in Store(mine.parent / "store").rows() if row.solver == "euler")
     store = Store(mine.parent / "store")
-    snr, error = store.arrays(row.cell)["snr"], store.arrays(row.cell)["truncation"]
+    snr, error = store.per_sample(row.cell)["snr"], store.per_sample(row.cell)["truncation"]
     assert row.metrics["snr"] == pytest.approx(snr.mean())
-    psnr = store.arrays(row.cell)["psnr"]
+    psnr = store.per_sample(row.cell)["psnr"]
     assert np.allclose(psnr, 10 * np.log10(16 / error))  # taken as it is, R = 4
     power = 10 ** ((snr - psnr) / 10) * 16
     assert 0.1 < power.mean() < 0.4  # of N(0, 0.25)
