@@ -28,7 +28,7 @@ def test_a_solver_is_benched_with_its_options_and_its_commands_work(mine, comman
     assert command("bench", *QUICK, "--solver", "mine.py:heun", "--nfe", 7, "--metrics", "psnr")[0] == 0
     assert len(Store(mine.parent / "store").rows()) == 4  # another file is another solver
     code, _, err = command("table", "store")
-    assert (code, "solver code is" in err) == (2, True)
+    assert (code, "solver code is" in err) == (2, True), err
 
 
 def test_a_solver_is_explained_exported_and_proven(mine, command):
