@@ -45,8 +45,12 @@ def _told(model: type) -> dict[str, str]:
 
 
 def _table(defaults: dict[str, str], told: dict[str, str]) -> str:
-    lines = [f"| `{name}` | {default and f'`{default}`'} | {told.get(name, '')} |" for name, default in defaults.items()]
-    return "\n".join(["| field | default | what it is |", "|---|---|---|", *(line.replace("\n", " ") for line in lines)])
+    lines = [
+        f"| `{name}` | {default and f'`{default}`'} | {told.get(name, '')} |" for name, default in defaults.items()
+    ]
+    return "\n".join(
+        ["| field | default | what it is |", "|---|---|---|", *(line.replace("\n", " ") for line in lines)]
+    )
 
 
 _PAGE = """# Models of your own, and other parts

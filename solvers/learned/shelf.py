@@ -107,7 +107,9 @@ def add_table(file: TableFile) -> Path:
     weight = f"w{number(file.guidance)}" if file.guidance else ""
     if file.guide or file.guided_within != (None, None):
         weight += f"-by-{hashlib.sha256(file.guidance_words.encode()).hexdigest()[:8]}"
-    other = file.model_conditions[:8] if file.model_given else ""  # files of one name may hold several models
+    other = (
+        file.model_conditions[:8] if file.model_given or ":" in file.model else ""
+    )  # files of one name may hold several models
     name = "-".join(filter(None, (file.solver, file.model, other, weight, str(file.nfe))))
     target = folder / f"{re.sub('[/:]', '_', name)}.json"
     write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)

@@ -32,7 +32,11 @@ def embedded(name):
 
 
 def exact(mixture, prediction):
-    return mixture.shape, OwnConvention(path=mixture.path, prediction=prediction), lambda x, t: mixture.predict(x, t, prediction)
+    return (
+        mixture.shape,
+        OwnConvention(path=mixture.path, prediction=prediction),
+        lambda x, t: mixture.predict(x, t, prediction),
+    )
 
 
 NETWORKS = {
@@ -66,7 +70,9 @@ def wrong(stated, f):
 WAYS = ("eps as v", "sign", "reversed", "thousand", "sigma", "scaled")
 SLOW = pytest.mark.slow  # of tens of seconds
 CASES = [
-    pytest.param(name, way, marks=[SLOW] if name.endswith("package") and (name[0] == "v" or way not in WAYS[:1]) else [])
+    pytest.param(
+        name, way, marks=[SLOW] if name.endswith("package") and (name[0] == "v" or way not in WAYS[:1]) else []
+    )
     for name in NETWORKS
     for way in WAYS
 ]
@@ -91,7 +97,9 @@ def test_what_is_stated_rightly_is_left(name):
 
 
 def test_the_command_says_it_and_ends_with_1(mine, command):
-    mine.write_text(mine.read_text("utf-8") + "\ndef stated():\n    return OwnModel(Gaussian(0.25), (2, 64), sign=-1)\n")
+    mine.write_text(
+        mine.read_text("utf-8") + "\ndef stated():\n    return OwnModel(Gaussian(0.25), (2, 64), sign=-1)\n"
+    )
     code, out, _ = command("models", "test", "mine.py:stated")
     assert code == 1
     assert "path='flow', prediction='velocity' fits" in out
