@@ -36,8 +36,8 @@ def dataset_named(name: str, split: str = "train", path: str | Path | None = Non
     """The data set of that name.
 
     Args:
-        name: one of `dataset_names()`; FILE.py:NAME, a function of (split, path) that returns `Images`; or `folder:PATH`,
-            or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see `image_folder`.
+        name: one of `dataset_names()`; FILE.py:NAME, a function of (split, path) that returns `Images`; or
+            `folder:PATH`, or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see `image_folder`.
         split: "train" or "test".
         path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`, the folder of the
             published files for the others; by default all are looked for in `data_home()`, and the test

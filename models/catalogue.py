@@ -135,7 +135,7 @@ def open_model(
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
 ) -> Model:
-    """The model of that name, of a checkpoint in a .safetensors file, a card in a .toml one, or a function in a .py one.
+    """The model of that name, a checkpoint in a .safetensors file, a card in a .toml one, or a function in a .py one.
 
     Args:
         name: as in `model_names`; FILE.safetensors; FILE.toml or FILE.toml#ID, a public model's card of one's own; or

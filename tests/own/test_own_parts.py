@@ -15,7 +15,7 @@ QUICK = ("--model", "mine.py:tiny", "--samples", 8, "--out", "store")
 def test_a_solver_is_benched_with_its_options_and_its_commands_work(mine, command):
     exact = ("--model", "gmm2d", "--samples", 8, "--out", "store")  # the file may change, and the model may not
     solvers = "mine.py:ab2:damp=0.9@uniform,mine.py:heun,euler"
-    code, out, err = command("bench", *exact, "--solver", solvers, "--nfe", 7, "--metrics", "psnr")
+    code, _, err = command("bench", *exact, "--solver", solvers, "--nfe", 7, "--metrics", "psnr")
     assert code == 0, err
     rows = {row.solver: row for row in Store(mine.parent / "store").rows()}
     ab2, heun = rows["mine.py:ab2"], rows["mine.py:heun"]
