@@ -120,8 +120,13 @@ def test_an_installed_package_offers_one_of_each(mine, command, monkeypatch):
     site = mine.parent / "site"
     (site / "lab_kit-1.0.dist-info").mkdir(parents=True)
     (site / "lab_kit-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-kit\nVersion: 1.0\n")
-    points = {"models": "lab-tiny = lab_kit:tiny", "solvers": "lab-ab2 = lab_kit:ab2", "metrics": "lab-rough = "
-              "lab_kit:roughness", "extractors": "lab-colours = lab_kit:colours", "datasets": "lab-boards = lab_kit:boards"}  # fmt: skip
+    points = {
+        "models": "lab-tiny = lab_kit:tiny",
+        "solvers": "lab-ab2 = lab_kit:ab2",
+        "metrics": "lab-rough = lab_kit:roughness",
+        "extractors": "lab-colours = lab_kit:colours",
+        "datasets": "lab-boards = lab_kit:boards",
+    }
     text = "\n".join(f"[fastsample.{group}]\n{point}\n" for group, point in points.items())
     (site / "lab_kit-1.0.dist-info" / "entry_points.txt").write_text(text)
     mine.rename(site / "lab_kit.py")
