@@ -27,6 +27,7 @@ lint: $(VENV)/.dev .ns
 
 docs: $(VENV)/.demo
 	$(BIN)/python -c "from fastsample.bench.cli.listing import solver_page; print(solver_page(), end='')" > docs/solvers.md
+	$(BIN)/python -c "from fastsample.bench.cli.model_page import model_page; print(model_page(), end='')" > docs/models.md
 	$(BIN)/python -c "import pathlib; from fastsample.results.papers.page import filled; \
 		pages = map(pathlib.Path, ('docs/published.md', 'docs/protocols.md')); \
 		[page.write_text(filled(page.read_text('utf-8')), 'utf-8') for page in pages]"

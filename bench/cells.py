@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,10 +21,10 @@ from fastsample.bench.protocol import asked_of, check_guidance, guide_of, under
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
-from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.catalogue import Model, check_name, open_model
 from fastsample.models.noise import label_list
 from fastsample.models.precision import whole_dtype
-from fastsample.models.public.cards import cards
+from fastsample.results.commands import GIVEN
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.learned.shelf import fits
@@ -110,6 +109,11 @@ class Cell:
         }  # fmt: skip
         return _hash(facts)
 
+    @property
+    def spelled(self) -> dict[str, str]:
+        """What commands call its model, where the id is not enough; it decides no number."""
+        return {GIVEN: self.model.given} if self.model.given else {}
+
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""
         facts = {"sampling": self.sampling, "samples": self.samples, "metrics": sorted(self.metrics)}
@@ -166,9 +170,7 @@ def plan_cells(
     if request.transfer and all(spec.solver for spec in specs):
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
-        base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
-        if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
-            open_model(name)  # says what there is
+        check_name(name)
     guide, notes = guide_of(request, console), list[str]()
     for name in request.model:
         try:

@@ -174,7 +174,8 @@ class Distillation:
         options = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
         file = TableFile.of(
             table, path, solver=kind, title=learned.title, paper=learned.paper, model=self.model.id,
-            model_sha256=self.model.sha256, guidance=self.guidance, guide=self.model.guide,
+            model_sha256=self.model.sha256, model_conditions=self.model.conditions,
+            model_given=self.model.given, guidance=self.guidance, guide=self.model.guide,
             guided_within=self.model.guided_within, options=options, training=training,
         )  # fmt: skip
         kept.file.unlink(missing_ok=True)

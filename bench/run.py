@@ -70,6 +70,7 @@ class Runner:
             "model card": model.conditions,
             "classifier guidance": model.classifier,
             "guide": model.guide,
+            "solver code": cell.plan.solver.code,
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
@@ -177,7 +178,7 @@ class Runner:
             metrics=values,
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
-            protocol=self.facts(cell) | judged.facts | noted,
+            protocol=self.facts(cell) | judged.facts | noted | cell.spelled,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),

@@ -20,6 +20,7 @@ from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.metrics.own import add_own_metrics
 from fastsample.bench.outlook import aliases, outlook
 from fastsample.bench.plan import Job, cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
@@ -55,6 +56,7 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     """
     device = choose_device(request.device)
     check_precision(request.precision, device)
+    add_own_metrics(request.metrics)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
         if asked.metric.needs == "features" and asked.extractor not in known_extractors():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import nearest
+from fastsample.datasets.own.code import Code, code_named, is_code, offered
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import (
     CheckpointError,
@@ -24,12 +26,13 @@ from fastsample.models.checkpoints import (
     model_file,
 )
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
+from fastsample.models.foreign.own import OwnModelError, check, own_model
 from fastsample.models.held import Held
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public.cards import Card, card_named, cards
 from fastsample.models.public.model import public_model
 
-__all__ = ["Model", "model_names", "open_model", "shipped_path"]
+__all__ = ["Model", "check_name", "model_names", "open_model", "shipped_path"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Model:
         reference: of public models, what their card names as the reference set of their data; "none" for none.
         guide: the model that guides it, with its hashes; "" where none does.
         guided_within: (low, high) noise-to-signal ratios between which guidance acts; None for no limit.
+        given: what commands call it, where its id is not enough: the file that it is in.
     """
 
     id: str
@@ -73,6 +77,7 @@ class Model:
     reference: str = ""
     guide: str = ""
     guided_within: tuple[float | None, float | None] = (None, None)
+    given: str = ""
 
     @property
     def exact(self) -> bool:
@@ -114,7 +119,19 @@ def model_names() -> dict[str, str]:
     """Every named model with its title: those that ship with the package first, then those to be fetched."""
     embedded = {name: entry["title"] for name, entry in embedded_models().items() if entry["kind"] == "denoiser"}
     public = {card.id: f"{card.title} (public, {card.size_mb:,.0f} MB)" for card in cards().values() if card.path}
-    return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()} | public
+    installed = {name: f"offered by {point.value}" for name, point in offered("models").items()}
+    return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()} | public | installed
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, which offers the nearest, for a word that names no model; nothing is opened."""
+    base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
+    file = base.partition("#")[0].endswith((".toml", ".safetensors"))
+    if not (file or is_code(base) or base in model_names() or base in cards()):
+        told = nearest(name, model_names(), "model", "`fastsample list models` shows all.")
+        raise ValueError(
+            f"{told} (A checkpoint file ends in .safetensors, a card in .toml; FILE.py:NAME is a function.)"
+        )
 
 
 def shipped_path(name: str) -> Path | None:
@@ -140,10 +157,11 @@ def open_model(
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
 ) -> Model:
-    """The model of that name, of the checkpoint in that .safetensors file, or of the card in that .toml file.
+    """The model of that name, a checkpoint in a .safetensors file, a card in a .toml one, or a function in a .py one.
 
     Args:
-        name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
+        name: as in `model_names`; FILE.safetensors; FILE.toml or FILE.toml#ID, a public model's card of one's own; or
+            FILE.py:NAME or package.module:NAME, a function that returns an `OwnModel`, which is called.
             ID@DIGITS is a public model with other weights than the published ones, given once before.
         home: folder of what is downloaded; by default `data_home()`.
         console: where the licence and the progress of a download are shown.
@@ -153,12 +171,16 @@ def open_model(
 
     Raises:
         ValueError: for an unknown name (the message offers the nearest), a damaged checkpoint, or a public one that
-            cannot be had, sampled or guided.
+            cannot be had, sampled or guided, or a network of one's own that is not what it is said to be.
     """
+    check_name(name)
     model = _opened(name, home, console, checkpoint, classifier_scale)
-    if model.held:
+    if model.held and not is_code(name):  # a function of a user's own may return another network the next time
         model.held.again = partial(_again, _facts(model), name, home, checkpoint, classifier_scale)
-    return model
+    if name == model.id or not (is_code(name) or name.partition("#")[0].endswith((".toml", ".safetensors"))):
+        return model
+    digits = re.search(r"@[0-9a-f]{8}$", model.id) if ".toml" in name and checkpoint else None
+    return replace(model, given=name + (digits[0] if digits else ""))
 
 
 def _again(facts: tuple[str, ...], name: str, home: FilePath | None, *given: Any) -> torch.nn.Module:
@@ -193,10 +215,9 @@ def _opened(
     if name in _ANALYTIC:
         title, make, shape = _ANALYTIC[name]
         return Model(name, title, "", make().path, shape, shape, "analytic", 0, None, lambda *_: make())
+    if code := code_named(name, "models"):
+        return _own(code)
     known = model_names()
-    if name not in known and not name.endswith(".safetensors"):
-        told = nearest(name, known, "model", "`fastsample list models` shows all.")
-        raise ValueError(f"{told} (A checkpoint file ends in .safetensors, a card in .toml.)")
     network, facts, sha256 = load_model(name)
     if not isinstance(facts, DenoiserMetadata):
         raise CheckpointError(f"{name} holds a {facts.kind}, which cannot be sampled")
@@ -240,4 +261,25 @@ def _public(
         found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
         card.data, found.num_classes, held, found.denoiser, decode, found.conditions, guide,
         found.weights, card.reference or "none",
+    )  # fmt: skip
+
+
+def _own(code: Code) -> Model:
+    own, network = own_model(code)
+    try:
+        image_shape = check(own, network)
+    except OwnModelError as error:
+        raise OwnModelError(f"{code.name}: {error}") from error
+    convention = own.convention
+    facts = hashlib.sha256(f"{code.told} {convention!r} {own.labels} {own.null}".encode()).hexdigest()[:12]
+
+    def make_denoiser(
+        module: torch.nn.Module | None, labels: torch.Tensor | None, guidance: float, precision: str | None
+    ) -> Denoiser:
+        return network.denoiser(own, convention, module, labels, guidance, precision)
+
+    return Model(
+        own.name or code.name, own.title or f"returned by {code.name}", network.weights_sha256, convention.path,
+        own.shape, image_shape, own.data, own.classes, Held(network), make_denoiser, network.decode, facts,
+        weights=f"returned by {code.told}",
     )  # fmt: skip

@@ -8,7 +8,9 @@ from fastsample.datasets.names import number
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 
-__all__ = ["bench_command", "export_command", "sample_command"]
+__all__ = ["GIVEN", "bench_command", "export_command", "sample_command"]
+
+GIVEN = "model given as"  # of a row's protocol: what `--model` takes, where the id of the model is not enough
 
 
 def bench_command(row: Row) -> str:
@@ -28,7 +30,7 @@ def sample_command(row: Row) -> str:
 
 def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
-    words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
+    words = ["fastsample", "export", "--model", row.protocol.get(GIVEN, row.model), *_sampler(row)]
     if row.learned:  # it has a table for each guidance
         words += ["--guidance", number(row.guidance), *_guide(row)]
     return shlex.join(words) + " --to python"
@@ -43,7 +45,7 @@ def _sampler(row: Row) -> list[str]:
 
 
 def _command(name: str, row: Row) -> str:
-    words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
+    words = ["fastsample", name, "--model", row.protocol.get(GIVEN, row.model), *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", number(row.guidance), *_guide(row)] if row.guidance else []
     most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
     for option in ("t_end", "sigma_min", "sigma_max", "threshold"):

@@ -27,7 +27,10 @@ _ALWAYS = (
     "samples", *(name for name in Protocol.model_fields if name not in _TOLD), "protocol.classifier guidance",
     "protocol.guide", "protocol.noise", "protocol.labels",
 )  # fmt: skip
-_OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
+_ONE_EACH = {
+    "checkpoint_sha256": "model", "protocol.model card": "model", "protocol.psnr reference": "model",
+    "protocol.solver code": "solver",
+}  # fmt: skip
 
 
 def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
@@ -85,9 +88,11 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
     rows = rows[rows[f"metrics.{metric}"].notna()]
     facts = pd.DataFrame([what_decides(row, metric) for row in rows.to_dict("records")], index=rows.index)
     # Not one of the facts above, since a gate compares across versions of the code on purpose.
-    facts["protocol.numerics"] = [_text(row.get("protocol.numerics")) for row in rows.to_dict("records")]
+    for field in ("protocol.numerics", "protocol.solver code"):
+        facts[field] = [_text(row.get(field)) for row in rows.to_dict("records")]
     for name in facts:
-        for _, values in facts[name].groupby(rows["model"] if name in _OF_MODEL else rows[f"metrics.{metric}"].notna()):
+        of = rows[_ONE_EACH[name]] if name in _ONE_EACH else rows[f"metrics.{metric}"].notna()
+        for _, values in facts[name].groupby(of):
             kinds = [shortened(value) for value in values.unique()]
             if len(kinds) > 1:
                 field = str(name).removeprefix("protocol.")

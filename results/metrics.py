@@ -8,9 +8,11 @@ its trajectory, not the quality of images. How a metric is measured is in `bench
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastsample.datasets.names import nearest
 
@@ -24,14 +26,18 @@ __all__ = [
     "LPIPS",
     "MAIN",
     "METRICS",
+    "OWN",
     "SPATIAL",
     "Asked",
     "Metric",
+    "Needs",
     "add_metric",
     "extractor_of",
     "metric_of",
+    "own_metric",
     "parse_metric",
     "registered",
+    "remember",
     "sentences",
 ]
 
@@ -39,6 +45,8 @@ INCEPTION = "inception-v3-compat"
 SPATIAL = "inception-v3-spatial"
 CMMD = "clip-cmmd"
 LPIPS = "lpips-vgg16"  # torch-fidelity's name of a distance of pairs, no extractor
+OWN = "metric[{}]"  # of a row's protocol: the file of a metric of a user's own, its hash and its facts
+Needs = Literal["images", "solution", "trajectory", "features"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Metric:
     unit: str = ""
     higher: bool = False
     digits: int = 2
-    needs: Literal["images", "solution", "trajectory", "features"] = "features"
+    needs: Needs = "features"
     decided_by: tuple[str, ...] = ("extractor[*]", "reference[*]", "uint8", "resize", "distance")
     extractor: str = ""
     elsewhere: str = ""
@@ -126,6 +134,26 @@ def add_metric(metric: Metric) -> Metric:
     return metric
 
 
+def own_metric(name: str, **facts: Any) -> Metric:
+    """A metric of a user's own, with what is said of it."""
+    solution = ("psnr reference",) if facts.get("needs") == "solution" else ()
+    return Metric(name, "a metric of one's own", decided_by=(OWN.format(name), *solution), **facts)
+
+
+def remember(protocol: Mapping[str, str]) -> None:
+    """Know the metrics of a user's own that a row has, as it tells them; nothing of them is run."""
+    for field, told in protocol.items():
+        name, facts = field.removeprefix("metric[")[:-1], re.search(r" (\{.*\})$", told)
+        if field == OWN.format(name) and name not in METRICS and facts:
+            said = json.loads(facts[1])
+            METRICS[name] = own_metric(
+                name, **{key: said[key] for key in _SAID if isinstance(said.get(key), _SAID[key])}
+            )
+
+
+_SAID = {"title": str, "unit": str, "higher": bool, "digits": int, "needs": str}
+
+
 def metric_of(name: str) -> Metric:
     """The facts of a full name or a kind, such as `fd` for `fd[cifar10-resnet]@1000`.
 
@@ -136,7 +164,7 @@ def metric_of(name: str) -> Metric:
 
 def registered(name: str) -> Metric | None:
     """The facts of a full name or a kind, if something here measures it."""
-    kind = re.split(r"[\[@]", name)[0]
+    kind = name if name in METRICS else re.split(r"[\[@]", name)[0]
     if kind in METRICS:
         return METRICS[kind]
     return next((metric for metric in METRICS.values() if kind in metric.summaries), None)
@@ -154,7 +182,9 @@ def parse_metric(text: str, default_extractor: str) -> Asked:
     Raises:
         ValueError: for an unknown metric.
     """
-    match = re.fullmatch(r"([\w-]+)(?:\[([\w.-]+)\])?", text)
+    if text in METRICS and METRICS[text].needs != "features":
+        return Asked(METRICS[text])
+    match = re.fullmatch(r"([\w-]+)(?:\[([^\[\]]+)\])?", text)
     if match is None or match[1] not in METRICS:
         raise ValueError(nearest(text, list(METRICS), "metric"))
     metric = METRICS[match[1]]
@@ -206,6 +236,16 @@ for _metric in (
         bound="psnr_reference",
         mean=True,
         sentence="PSNR: mean over samples against {reference}, which agrees with itself at half the steps to {bounds}.",
+    ),
+    Metric(
+        "snr",
+        "the same relative to the power of the reference solution, unclamped, in dB: for waveforms",
+        title="SNR",
+        unit="dB",
+        higher=True,
+        needs="solution",
+        decided_by=("snr", "psnr reference"),
+        mean=True,
     ),
     Metric(
         "truncation",

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import DamagedFileError, read_json
+from fastsample.results.metrics import remember
 from fastsample.results.protocol import Protocol
 
 __all__ = ["VERSION", "Row", "frame_of", "read_row"]
@@ -106,7 +107,7 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
             if name not in ("settings", "sampler", "made")
             for value in (getattr(row, name),)
         }
-        | {"options": row.sampler.partition(":")[2]}
+        | {"options": row.sampler.removeprefix(row.solver).removeprefix(":")}
         for row in rows
     ]
     return pd.json_normalize(flat, max_level=1)
@@ -125,6 +126,7 @@ def read_row(file: Path, cell: str = "") -> Row:
         raise
     except DamagedFileError as error:
         raise DamagedFileError(f"is damaged ({error})") from None
+    remember(row.protocol)
     if row.cell != (cell or file.stem):
         raise DamagedFileError(f"is damaged (it is the row of {row.cell})")
     return row

@@ -153,7 +153,7 @@ def import_(
 
     table, kept = import_table(file, name)
     console.print(f"{table.title}, {table.nfe} evaluations: {kept}", highlight=False, markup=False, soft_wrap=True)
-    model = table.model or f"MODEL (any on the path {table.path['name']})"
+    model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
     console.print(
         f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",
         highlight=False, markup=False, soft_wrap=True,

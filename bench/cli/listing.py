@@ -10,6 +10,7 @@ from fastsample.datasets.names import nearest
 from fastsample.models.path import VPLinear
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
+from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
 
@@ -31,7 +32,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
         "solvers": lambda: (
             _SOLVER_LONG if long else _SOLVER,
-            [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
+            [_solver(s, long) for s in all_solvers().values()] + [_learned(name, long) for name in LEARNED],
         ),
         "models": _models,
         "recipes": _recipes,

@@ -49,8 +49,8 @@ class Screen(Console):
             yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
 
 
-console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160)
-errors = Screen(stderr=True)
+console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160, emoji=False)  # a:wave: is a name
+errors = Screen(stderr=True, emoji=False)
 
 Words = list[str] | None
 

@@ -28,6 +28,7 @@ from fastsample.datasets.image_set import DatasetError, Images
 from fastsample.datasets.images import dataset_named, dataset_names
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 from fastsample.datasets.names import nearest
+from fastsample.datasets.own.code import code_named, is_code
 from fastsample.datasets.packed import PACK, packed_images
 from fastsample.datasets.published_moments import PublishedReference, PublishedStats, published_references, read_stats
 from fastsample.models.catalogue import Model
@@ -104,6 +105,8 @@ def reference_set(asked: str | None, model: Model, console: Console | None = Non
             raise MetricUnavailable(f"its card names {model.reference!r}, which `list references` does not have")
         return _published(entries[model.reference], console)
     data = data_set(model.data)
+    if is_code(data):
+        return _of_images(data)
     if model.reference == "none" or data not in dataset_names():
         of = f"it is a model of {model.data}" if model.data else "its data are not known"
         raise MetricUnavailable(f"{of}, for which no reference set is known; --reference names one")
@@ -116,7 +119,7 @@ def _asked(text: str, console: Console | None) -> ReferenceSet:
         return _published(entries[text], console)
     if text in dataset_names():
         return of_data(text)
-    if text.startswith("folder:"):
+    if text.startswith("folder:") or is_code(text):
         return _of_images(text)
     file = expanded(text)
     if not file.is_file():
@@ -216,6 +219,8 @@ def _of_images(spec: str) -> ReferenceSet:
 
 
 def _state(spec: str) -> str:
+    if code := code_named(spec, "datasets"):
+        return hashlib.sha256(code.told.encode()).hexdigest()
     root = expanded(spec.removeprefix("folder:"))
     root = root if root.exists() else expanded(spec.removeprefix("folder:").rpartition("@")[0])
     files = sorted(root.rglob("*")) if root.is_dir() else [root]

@@ -255,6 +255,7 @@ def public_model(
     sha256 = model.manifest.source_sha256
     first_stage = _first_stage(opened)
     facts = card.model_dump_json(include=_DECIDING) + "".join(one.manifest.source_sha256 for one in opened[1:])
+    facts += code.told if (code := card.network.code) else ""
     classes, classifier, classifier_sha256 = card.labels.classes, None, ""
     if guide:
         found = open_converted(fetch(guide, home, console))

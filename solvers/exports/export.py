@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -45,7 +46,7 @@ def export(file: TableFile, to: str, out: Path | None = None, prediction: str | 
     if prediction and to == "json":
         raise ValueError("a table file keeps its own coordinate: leave --prediction out")
     wanted = cast(Prediction | None, prediction)
-    belongs = (file.model or file.noise_path.name).replace("/", "_")
+    belongs = re.sub("[/:]", "_", file.model or file.noise_path.name)
     out = out or Path(f"{file.solver}-{belongs}-{file.nfe}{SUFFIXES[to]}")
     if to == "diffusers":
         if out.is_file():

@@ -1,4 +1,4 @@
-"""Metrics against the reference solution of the same noise: `psnr`, `lpips` and `truncation`."""
+"""Metrics against the reference solution of the same noise: `psnr`, `snr`, `lpips` and `truncation`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.metrics.error import psnr_values, square_errors, summarise_psnr
+from fastsample.bench.metrics.error import psnr_values, snr_values, square_errors, summarise_psnr
 from fastsample.bench.metrics.extractor_weights import LPIPS
 from fastsample.bench.metrics.extractors import EMBEDDED, refusal
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
@@ -24,11 +24,16 @@ from fastsample.results.statistics import mean_of, root_of_mean
 _LEAST_SIDE = 16  # pixels of an image for LPIPS
 
 
+def solution_facts(tools: Tools, cell: Cell) -> dict[str, str]:
+    """What of a cell's reference solutions decides a metric against them."""
+    reference, steps = tools.reference(cell), cell.protocol.reference_steps
+    facts = {"psnr reference": f"{reference.title} ({reference.id})"}
+    return facts | ({"reference steps": str(steps)} if steps else {})
+
+
 class _AgainstSolution(Measure):
     def protocol(self, cell: Cell) -> dict[str, str]:
-        reference, steps = self.tools.reference(cell), cell.protocol.reference_steps
-        facts = {"psnr reference": f"{reference.title} ({reference.id})"}
-        return facts | ({"reference steps": str(steps)} if steps else {})
+        return solution_facts(self.tools, cell)
 
     def arrays(self, cell: Cell) -> dict[str, int]:
         return {self.array: cell.compared or cell.samples}
@@ -110,6 +115,19 @@ class PerceptualDistance(_AgainstSolution):
         pair = batch.images[: len(batch.compared)], batch.solution_images
         distance = self.seen.distance(*(images.float().clamp(-1, 1) for images in pair))
         return {self.array: distance.double().cpu().numpy()}
+
+
+@measures("snr")
+class SNR(_AgainstSolution):
+    """Mean over samples in dB."""
+
+    def protocol(self, cell: Cell) -> dict[str, str]:
+        return super().protocol(cell) | {"snr": "power of the reference solution over that of the error, unclamped"}
+
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        if not batch.compared:
+            return {}
+        return {"snr": snr_values(batch.images[: len(batch.compared)], batch.solution_images)}
 
 
 @measures("truncation")

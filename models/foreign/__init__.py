@@ -1,0 +1,1 @@
+"""Models of other makers: networks of users and pipelines of libraries."""
