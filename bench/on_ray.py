@@ -71,7 +71,7 @@ class OnRay:
             except StopIteration:
                 self._all[number] = self._all[number][0], None
             except ray.exceptions.RayError as error:
-                yield number, Lost(" ".join(str(error).split()))
+                yield number, Lost(str(error).splitlines()[0])
 
     def again(self, number: int) -> None:
         if number in self._all:
