@@ -47,7 +47,7 @@ class InProcess:
 
     def __init__(self, worker: Worker, cells: Mapping[str, Cell]) -> None:
         self.count, self.worker, self.cells = 1, worker, cells
-        self._going: Iterator[Message] | None = iter([Ready(worker.tools.sampler.device_name)])
+        self._going: Iterator[Message] = iter([Ready(worker.tools.sampler.device_name)])
 
     def give(self, number: int, job: Job) -> None:
         self._going = chain(results_of(self.worker, self.cells, job), [Done()])

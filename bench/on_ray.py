@@ -63,10 +63,11 @@ class OnRay:
 
     def heard(self, seconds: float | None) -> Iterator[tuple[int, Message]]:
         numbers: dict[Any, int] = {stream: number for number, (_, stream) in self._all.items() if stream is not None}
-        for stream in ray.wait([*numbers], num_returns=1, timeout=seconds)[0]:
+        heard: list[Any] = ray.wait([*numbers], num_returns=1, timeout=seconds)[0]
+        for stream in heard:
             number = numbers[stream]
             try:
-                message: Message = ray.get(next(stream))
+                message: Any = ray.get(next(stream))
                 yield number, message
             except StopIteration:
                 self._all[number] = self._all[number][0], None

@@ -185,3 +185,23 @@ def test_without_workers_that_agree_nothing_is_computed(tmp_path):
         )
     assert text.getvalue().count("a worker refuses: ") == 1
     assert not list((tmp_path / "store" / "rows").iterdir())
+
+
+@pytest.mark.parametrize("lost", ["dropped", "damaged"])
+def test_no_row_is_made_of_parts_that_are_gone(lost, tmp_path):
+    """Another process may finish a row of the same samples, and drop them."""
+    request = Request(model="gmm2d", solver="euler", samples=16, batch_size=8, metrics="curvature", out=tmp_path)
+    ready, store = prepare(request, Console(quiet=True)), Store(tmp_path)
+    runner, (cell,) = Runner(store, ready.worker), ready.cells
+    for part in runner.missing(cell):
+        ((_, found),) = ready.worker.measure([cell], *part)
+        runner.add(cell, part, found)
+    file = tmp_path / "partial" / cell.sampling / "8-16.npz"
+    if lost == "dropped":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-300] + bytes(300))
+    assert runner.settle(cell) is None
+    assert not list((tmp_path / "rows").iterdir())
+    run_sweep(request, Console(quiet=True))
+    assert len(store.rows()) == 1
