@@ -18,7 +18,7 @@ import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.jobs.messages import Done, Failure, Lost, Message, Order, Ready, Result
-from fastsample.bench.plan import Job
+from fastsample.bench.jobs.plan import Job
 from fastsample.bench.sampling import choose_device
 from fastsample.bench.worker import Worker
 

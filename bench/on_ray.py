@@ -63,16 +63,16 @@ class OnRay:
 
     def heard(self, seconds: float | None) -> Iterator[tuple[int, Message]]:
         numbers: dict[Any, int] = {stream: number for number, (_, stream) in self._all.items() if stream is not None}
-        said: list[Any] = ray.wait([*numbers], num_returns=1, timeout=seconds)[0]
-        for stream in said:
+        heard: list[Any] = ray.wait([*numbers], num_returns=1, timeout=seconds)[0]
+        for stream in heard:
             number = numbers[stream]
             try:
-                message: Message = ray.get(next(stream))
+                message: Any = ray.get(next(stream))
                 yield number, message
             except StopIteration:
                 self._all[number] = self._all[number][0], None
             except ray.exceptions.RayError as error:
-                yield number, Lost(" ".join(str(error).split()))
+                yield number, Lost(str(error).splitlines()[0])
 
     def again(self, number: int) -> None:
         if number in self._all:

@@ -13,16 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
 from fastsample.bench.jobs.dispatch import Crew, Dispatch
+from fastsample.bench.jobs.ledger import Ledger, Purpose
 from fastsample.bench.jobs.messages import Failure, Order, order_of
-from fastsample.bench.ledger import Ledger, Purpose
+from fastsample.bench.jobs.outlook import aliases, outlook
+from fastsample.bench.jobs.plan import Job, cost_of, jobs_of
 from fastsample.bench.local import InProcess
 from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
 from fastsample.bench.metrics.own import add_own_metrics
-from fastsample.bench.outlook import aliases, outlook
-from fastsample.bench.plan import Job, cost_of, jobs_of
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device

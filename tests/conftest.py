@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench import distillation
 from fastsample.bench.cli import app as cli
+from fastsample.bench.learning import distillation
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics import tools
 from fastsample.bench.metrics.measures import solution

@@ -184,7 +184,7 @@ def bench(
         weights = weights_by_name(extractor_weights, inception_weights)
         failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
     except KeyboardInterrupt:
-        errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
+        errors.print("[yellow]interrupted; finished cells and parts are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None
     for failure in failures:
         errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
@@ -218,7 +218,7 @@ def time_(
     guidance: Annotated[float | None, _GUIDANCE] = None,
 ) -> None:
     """Measure how long an image takes: the network's calls and the solver's arithmetic, each by itself."""
-    from fastsample.bench.outlook import timings
+    from fastsample.bench.jobs.outlook import timings
     from fastsample.bench.request import read_request
     from fastsample.bench.sweep import timed
 

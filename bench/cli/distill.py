@@ -58,7 +58,7 @@ def distill(
 
     An interrupted run goes on from its last step.
     """
-    from fastsample.bench.distillation import distill as learn
+    from fastsample.bench.learning.distillation import distill as learn
     from fastsample.bench.protocol import check_guidance, open_under
     from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device

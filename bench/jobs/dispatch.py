@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Protocol
 
+from fastsample.bench.jobs.ledger import Ledger
 from fastsample.bench.jobs.messages import Counts, Done, Failure, Lost, Message, Ready, Refused, Result
-from fastsample.bench.ledger import Ledger
-from fastsample.bench.plan import Job
+from fastsample.bench.jobs.plan import Job
 from fastsample.bench.run import Part
 
 __all__ = ["Crew", "Dispatch"]

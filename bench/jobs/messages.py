@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.ledger import Purpose
+from fastsample.bench.jobs.ledger import Purpose
+from fastsample.bench.jobs.plan import Job
 from fastsample.bench.metrics.measure import MEASURES
-from fastsample.bench.plan import Job
 from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.worker import Arrays
@@ -73,7 +73,7 @@ class Result(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Evaluations and network calls that a worker has made since it last said so; see `bench.ledger`."""
+    """Evaluations and network calls that a worker has made since it last said so; see `bench.jobs.ledger`."""
 
     evaluations: Counter[Purpose]
     calls: Counter[Purpose]

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.jobs.messages import Counts, Done, Lost, Message, Order, Ready, Refused
+from fastsample.bench.jobs.plan import Job
 from fastsample.bench.local import results_of
-from fastsample.bench.plan import Job
 from fastsample.bench.run import Runner
 from fastsample.bench.sweep import prepare
 from fastsample.bench.worker import Worker

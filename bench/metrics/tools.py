@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.ledger import Ledger
+from fastsample.bench.jobs.ledger import Ledger
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.extractor_weights import given_file
 from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network

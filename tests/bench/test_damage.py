@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.distillation import Distillation
+from fastsample.bench.learning.distillation import Distillation
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.solution import reference_for
 from fastsample.bench.request import Request

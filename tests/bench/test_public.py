@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.distillation import Distillation
+from fastsample.bench.learning.distillation import Distillation
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep

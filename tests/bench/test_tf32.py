@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from fastsample.bench.distillation import Distillation
+from fastsample.bench.learning.distillation import Distillation
+from fastsample.bench.learning.pairs import generate, invert
 from fastsample.bench.metrics.integrator import integrate
-from fastsample.bench.pairs import generate, invert
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.catalogue import open_model

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fastsample.bench.cli.app import main
-from fastsample.bench.training import train_features, train_recipe
+from fastsample.bench.learning.training import train_features, train_recipe
 from fastsample.datasets.home import sha256_of
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import CheckpointError

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -11,9 +12,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from fastsample.bench.jobs.messages import Ready, Refused, order_of
+from fastsample.bench.jobs.station import Station
 from fastsample.bench.local import Processes
 from fastsample.bench.request import Request
-from fastsample.bench.sweep import run_sweep
+from fastsample.bench.run import Runner
+from fastsample.bench.sweep import prepare, run_sweep
+from fastsample.results.store import Store
 
 from .working import Sweep, alive, children, numbers, until
 
@@ -133,6 +138,7 @@ def test_a_command_computes_what_another_leaves(sweep, alone, tmp_path):
     assert numbers(tmp_path / "store") == alone
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_loses_nothing(sweep, alone, tmp_path):
     with sweep.start(tmp_path / "store", "--workers", 2, SLOW="0.2") as driver:
         assert until(lambda: sweep.measured.total() > 8)
@@ -149,23 +155,53 @@ def test_ctrl_c_ends_all_and_loses_nothing(sweep, alone, tmp_path):
     assert numbers(tmp_path / "store") == alone
 
 
-def another(**changes):
-    """Workers that are told another order than the driver has."""
-    return lambda order: Processes(replace(order, **changes), 1)
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"version": "0.0.9"}, "the sweep is of 0.0.9 with"),
         ({"numerics": 0}, "the sweep is of .* with 0: install that one"),
         ({"identities": {"another": "cell"}}, "a checkpoint, card or table differs"),
+        ({"identities": None}, "gmm2d euler uniform NFE 10 would be measured otherwise here: an extractor or a ref"),
     ],
 )
 def test_a_worker_that_would_compute_something_else_refuses(changes, reason, tmp_path):
     request = Request(model="gmm2d", solver="euler", samples=4, metrics="curvature", out=tmp_path / "store")
+    ready = prepare(request, Console(quiet=True))
+    right = order_of(request, {}, Runner(Store(tmp_path / "store"), ready.worker), ready.cells)
+    assert [type(said) for said in Station(right).open()] == [Ready]
+    if changes == {"identities": None}:
+        changes = {"identities": dict.fromkeys(right.identities, "0" * 16)}
+    (refused,) = Station(replace(right, **changes)).open()
+    assert isinstance(refused, Refused)
+    assert re.search(reason, refused.reason)
+
+
+def test_without_workers_that_agree_nothing_is_computed(tmp_path):
+    request = Request(model="gmm2d", solver="euler", samples=4, metrics="curvature", out=tmp_path / "store")
     text = io.StringIO()
-    with pytest.raises(RuntimeError, match=f"no worker is left: .*{reason}"):
-        run_sweep(request, Console(file=text, width=200), hire=another(**changes))
+    with pytest.raises(RuntimeError, match=r"no worker is left: .* the sweep is of 0\.0\.9 with "):
+        run_sweep(
+            request, Console(file=text, width=200), hire=lambda order: Processes(replace(order, version="0.0.9"), 1)
+        )
     assert text.getvalue().count("a worker refuses: ") == 1
     assert not list((tmp_path / "store" / "rows").iterdir())
+
+
+@pytest.mark.parametrize("lost", ["dropped", "damaged"])
+def test_no_row_is_made_of_parts_that_are_gone(lost, tmp_path):
+    """Another process may finish a row of the same samples, and drop them."""
+    request = Request(model="gmm2d", solver="euler", samples=16, batch_size=8, metrics="curvature", out=tmp_path)
+    ready, store = prepare(request, Console(quiet=True)), Store(tmp_path)
+    runner, (cell,) = Runner(store, ready.worker), ready.cells
+    for part in runner.missing(cell):
+        ((_, found),) = ready.worker.measure([cell], *part)
+        runner.add(cell, part, found)
+    file = tmp_path / "partial" / cell.sampling / "8-16.npz"
+    if lost == "dropped":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-300] + bytes(300))
+    assert runner.settle(cell) is None
+    assert not list((tmp_path / "rows").iterdir())
+    run_sweep(request, Console(quiet=True))
+    assert len(store.rows()) == 1

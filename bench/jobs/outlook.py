@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.plan import Job, cost_of
+from fastsample.bench.jobs.plan import Job, cost_of
 from fastsample.bench.timing import arithmetic
 from fastsample.bench.tree import Tree
 from fastsample.bench.worker import Worker
