@@ -22,6 +22,7 @@ from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.foreign.diffusers_files import PREFIX
 from fastsample.models.noise import label_list
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
@@ -131,7 +132,8 @@ def plan_cells(
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
         base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
-        if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
+        elsewhere = base.startswith(PREFIX) or base.partition("#")[0].endswith((".toml", ".safetensors"))
+        if not elsewhere and base not in {**model_names(), **cards()}:
             open_model(name)  # says what there is
     guide, notes = guide_of(request, console), list[str]()
     for name in request.model:
@@ -157,6 +159,8 @@ def plan_cells(
                 wanted = asked[spec.name, nfe]
                 model = opened[wanted.asked]
                 protocol = wanted.asked.model_copy(update={"guide": guide.id if guide else ""})
+                if model.prompts and protocol.labels == "random":
+                    protocol = protocol.model_copy(update={"labels": "balanced"})  # prompt i belongs to sample i
                 try:
                     plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
@@ -179,8 +183,8 @@ def plan_cells(
 
 def _ready(model: Model, request: Request, guide: Model | None) -> Model:
     """The model under a request; raises where it has an option that is none for the model."""
-    _check_options(model, request)
     model = under(model, request, guide)
+    _check_options(model, request)
     label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
     model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
     return model

@@ -22,6 +22,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools
 from fastsample.datasets.levels import UINT8_RULES
+from fastsample.models.foreign.text import told_prompts
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
@@ -74,6 +75,7 @@ class Runner:
             "model card": model.conditions,
             "classifier guidance": model.classifier,
             "guide": model.guide,
+            "prompts": told_prompts(model.prompts) if model.prompts else "",
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"

@@ -64,7 +64,7 @@ class Sampler:
         """The cell's network on the device, in the cell's precision; None for analytic models."""
         if cell.model.network is None:
             return None
-        key = (cell.model.id, cell.model.sha256, cell.model.guide, cell.protocol.precision)
+        key = (cell.model.id, cell.model.sha256, cell.model.conditions, cell.model.guide, cell.protocol.precision)
         if key not in self._networks:
             dtype = torch.float64 if cell.protocol.precision == "float64" else torch.float32
             with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights

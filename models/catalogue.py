@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,7 +22,10 @@ from fastsample.models.checkpoints import (
     load_model,
     model_file,
 )
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
+from fastsample.models.foreign.diffusers_files import PREFIX
+from fastsample.models.foreign.diffusers_model import Pipeline, open_pipeline
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public.cards import Card, card_named, cards
 from fastsample.models.public.model import public_model
@@ -49,8 +53,12 @@ class Model:
         classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
         weights: of public models, whether they are the published ones, in words.
         reference: of public models, what their card names as the reference set of their data; "none" for none.
-        guide: the model that guides it, with its hashes; "" where none does.
+        guide: the model that guides it, with its hashes; its negative prompt, or embedded guidance; "" for none.
         guided_within: (low, high) noise-to-signal ratios between which guidance acts; None for no limit.
+        prompts: of text-to-image models, which their labels stand for in turn.
+        told: of diffusers pipelines, the same model with the prompts, negative prompt, embedded guidance, size and
+            tiling of a protocol; see `Pipeline.told`.
+        convention: of diffusers pipelines whose network any scheduler can call, what it takes and returns.
     """
 
     id: str
@@ -70,6 +78,9 @@ class Model:
     reference: str = ""
     guide: str = ""
     guided_within: tuple[float | None, float | None] = (None, None)
+    prompts: tuple[str, ...] = ()
+    told: Callable[..., Model] | None = None
+    convention: Convention | None = None
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -121,7 +132,8 @@ def open_model(
     """The model of that name, of the checkpoint in that .safetensors file, or of the card in that .toml file.
 
     Args:
-        name: as in `model_names`; FILE.safetensors; or FILE.toml or FILE.toml#ID, a public model's card of one's own.
+        name: as in `model_names`; FILE.safetensors; FILE.toml or FILE.toml#ID, a public model's card of one's own; or
+            diffusers:FOLDER or diffusers:OWNER/NAME[@REVISION], a pipeline of diffusers here or on the hub.
             ID@DIGITS is a public model with other weights than the published ones, given once before.
         home: folder of what is downloaded; by default `data_home()`.
         console: where the licence and the progress of a download are shown.
@@ -142,6 +154,8 @@ def open_model(
         if card.id in _ANALYTIC:
             raise CheckpointError(f"{card_name}: {card.id!r} is a model of the package; the card needs another id")
         return _public(card, home or data_home(), console, checkpoint, classifier_scale, digits)
+    if name.startswith(PREFIX) and not (checkpoint or classifier_scale):
+        return _piped(open_pipeline(name))
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if classifier_scale:
@@ -191,4 +205,21 @@ def _public(
         found.id, card.title, found.sha256, found.path, card.latent_shape or card.image_shape, card.image_shape,
         card.data, found.num_classes, found.network, found.denoiser, found.network.decode, found.conditions, guide,
         found.weights, card.reference or "none",
+    )  # fmt: skip
+
+
+def _piped(pipeline: Pipeline) -> Model:
+    network, schedule, folder = pipeline.module(), pipeline.schedule, pipeline.folder
+
+    def make(module: torch.nn.Module | None, labels: torch.Tensor | None, *rest: Any) -> Denoiser:
+        if pipeline.prompts and network.texts:
+            network.texts.prepare(guided=bool(rest[0]))
+        return pipeline.denoiser(module or network, labels, *rest)
+
+    plain = not schedule.score and not schedule.sigma_data
+    return Model(
+        folder.id, pipeline.title, folder.sha256, schedule.convention.path, pipeline.shape, pipeline.image_shape, "",
+        pipeline.num_classes, network, make, network.decode, pipeline.conditions, guide=pipeline.guide,
+        prompts=pipeline.prompts, told=lambda **said: _piped(pipeline.told(**said)),
+        convention=schedule.convention if plain else None,
     )  # fmt: skip

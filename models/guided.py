@@ -19,6 +19,7 @@ from torch import nn
 
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser, Point, Wrapped
+from fastsample.models.foreign.diffusers_network import PipelineNetwork
 from fastsample.models.public.model import PublicNetwork
 
 __all__ = ["Guided", "GuidedWithin", "guided_by", "guided_within"]
@@ -152,4 +153,5 @@ def _size(model: Model) -> str:
 
 def _units(model: Model) -> tuple[Any, ...]:
     """What numbers in its samples mean."""
-    return model.network.units if isinstance(model.network, PublicNetwork) else ("[-1,1]", (1.0,), (0.0,), "")
+    known = isinstance(model.network, PublicNetwork | PipelineNetwork)
+    return model.network.units if known else ("[-1,1]", (1.0,), (0.0,), "")

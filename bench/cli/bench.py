@@ -9,10 +9,15 @@ import typer
 from rich.markup import escape
 
 from fastsample.bench.cli.words import (
+    EMBEDDED,
     EXTRACTOR_WEIGHTS,
     GUIDANCE,
     GUIDE,
     INTERVAL,
+    MODEL,
+    NEGATIVE,
+    PROMPTS,
+    SIZE,
     Words,
     console,
     errors,
@@ -31,6 +36,9 @@ app = typer.Typer()
 _GUIDANCE = typer.Option(help=rf"{GUIDANCE} \[default: 0]")
 _CFG = typer.Option(help="The same as papers write it: S = 1 + weight.")
 _GUIDE, _INTERVAL = typer.Option(help=GUIDE), typer.Option(help=INTERVAL)
+_PROMPTS, _NEGATIVE = typer.Option(help=rf"{PROMPTS} \[default: 64 of the package]"), typer.Option(help=NEGATIVE)
+_EMBEDDED, _SIZE = typer.Option(help=rf"{EMBEDDED} \[default: 3.5]"), typer.Option(help=SIZE)
+_TILING = typer.Option("--tiling", help="Decode latents in overlapping tiles, which takes less memory.")
 _T_END = typer.Option(help="Time of the model's path to stop at, such as 1e-4.")
 _SIGMA_MIN = typer.Option(help="Noise-to-signal ratio to stop at instead.")
 _SIGMA_MAX = typer.Option(help="Noise-to-signal ratio to start at.")
@@ -53,7 +61,7 @@ fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver 
 )
 def bench(
     model: Annotated[
-        Words, typer.Option(help=r"Model ids, .safetensors files or .toml cards. \[default: cifar10-tiny-vp]")
+        Words, typer.Option(help=rf"{MODEL} Several make rows of each. \[default: cifar10-tiny-vp]")
     ] = None,
     solver: Annotated[
         Words, typer.Option(help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")
@@ -74,6 +82,11 @@ def bench(
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -135,6 +148,7 @@ def bench(
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
         metrics=split_words(metrics), out=out,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights))
@@ -150,7 +164,7 @@ def bench(
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
     grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
@@ -161,6 +175,11 @@ def sample(
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
     t_end: Annotated[float | None, _T_END] = None,
     sigma_min: Annotated[float | None, _SIGMA_MIN] = None,
@@ -182,6 +201,7 @@ def sample(
         guidance=guidance, classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, transfer=transfer,
         cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     console.print(draw(request, out, console))
 
