@@ -8,6 +8,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DiffusionPipeline,
     DiTPipeline,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
@@ -50,9 +51,14 @@ def clip_tokenizer(folder):
 
 
 def t5_tokenizer():
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((chr(c), -float(c % 7)) for c in range(32, 127))]
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((c, -float(ord(c) % 7)) for c in map(chr, (*range(32, 127), 0x2581))),
+    ]
     raw = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=False))
-    raw.pre_tokenizer = pre_tokenizers.Metaspace(replacement="_")
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
     raw.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return raw, len(vocabulary)
 
@@ -96,7 +102,7 @@ def ddpm(_):
 def dit(_):
     network = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1, sample_size=8,
-        patch_size=2, num_embeds_ada_norm=10,
+        patch_size=2, num_embeds_ada_norm=1000,
     ).eval()  # fmt: skip
     return DiTPipeline(network, vae(), DDIMScheduler(clip_sample=False))
 
@@ -170,8 +176,9 @@ NAMES = {"ddpm": ddpm, "dit": dit, "sd1": sd1, "sdxl": sdxl, "sd3": sd3, "flux":
 
 
 def saved(name, folder, *arguments):
-    """A pipeline by name, saved under the folder; (the pipeline, its folder)."""
+    """A pipeline by name, saved under the folder; (the pipeline as diffusers opens it again, its folder)."""
     torch.manual_seed(0)
-    pipeline = NAMES[name](*([folder / "words"] if name not in ("ddpm", "dit") else [None]), *arguments)
-    pipeline.save_pretrained(folder / name)
+    NAMES[name](folder / "words", *arguments).save_pretrained(folder / name)
+    pipeline = DiffusionPipeline.from_pretrained(folder / name)
+    pipeline.set_progress_bar_config(disable=True)
     return pipeline, folder / name

@@ -121,7 +121,9 @@ def encoded(folder: PipelineFolder, network: torch.nn.Module, prompts: Sequence[
     assert tokenizer
     if cut := sum(len(tokenizer(prompt).input_ids) > tokenizer.model_max_length for prompt in prompts):
         most = tokenizer.model_max_length
-        warn_once(f"{cut} of {len(prompts)} prompts have more than the {most} tokens that CLIP reads, and are cut there")
+        warn_once(
+            f"{cut} of {len(prompts)} prompts have more than the {most} tokens that CLIP reads, and are cut there"
+        )
     given = {} if folder.pipeline == "FluxPipeline" else {"do_classifier_free_guidance": False}
     if folder.pipeline == "StableDiffusion3Pipeline":
         given |= {"prompt_2": None, "prompt_3": None}
