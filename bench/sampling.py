@@ -73,10 +73,14 @@ class Sampler:
 
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
-        classes = cell.model.num_classes
-        asked, listed = cell.protocol, label_list(cell.protocol.labels, classes) if classes else ()
-        given = labels(cell.seed, indices, classes, listed).to(self.device) if classes else None
+        asked, given = cell.protocol, self.labels(cell, indices)
+        given = None if given is None else given.to(self.device)
         return cell.model.make(self.network(cell), given, asked.guidance, _AUTOCAST.get(asked.precision))
+
+    def labels(self, cell: Cell, indices: list[int]) -> torch.Tensor | None:
+        """The labels of these samples, int64 [n] on the host; None for models without classes."""
+        classes = cell.model.num_classes
+        return labels(cell.seed, indices, classes, label_list(cell.protocol.labels, classes)) if classes else None
 
     def start(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """x at t_noise: prior_std times the noise of these samples, in the cell's precision, on the device."""

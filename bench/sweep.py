@@ -46,7 +46,8 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
         if asked.extractor and asked.extractor not in known_extractors():
             raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    for name in {*(weights or ())} - {asked.extractor for asked in wanted.values()}:
+    known = {name for asked in wanted.values() for name in (asked.extractor, asked.metric.kind)}
+    for name in {*(weights or ())} - known:
         kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
         if name == INCEPTION:
             raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")

@@ -142,6 +142,8 @@ def export(
     )  # fmt: skip
     found = open_under(model, asked, console)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)
+    if to == "diffusers" and found.told and not found.convention:
+        raise ValueError(f"{found.id} scales what its network takes and returns, so no scheduler plays tables in it")
     made = write(file, to, out, prediction, found.convention)
     console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)
 

@@ -21,7 +21,7 @@ from fastsample.datasets.home import expanded, sha256_of
 from fastsample.datasets.text import text_of
 from fastsample.models.checkpoints import CheckpointError
 
-__all__ = ["PREFIX", "Kind", "PipelineFolder", "open_folder"]
+__all__ = ["PREFIX", "Kind", "PipelineFolder", "import_extra", "open_folder", "snapshot"]
 
 PREFIX = "diffusers:"
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -171,15 +171,19 @@ def open_folder(text: str) -> PipelineFolder:
         raise CheckpointError(f"{repository} is a folder and has no revision: leave @{revision} out")
     if not _HUB.fullmatch(repository):
         raise CheckpointError(f"{name!r} is neither a folder nor a repository of the hub, OWNER/NAME[@REVISION]")
-    index = _fetched(repository, revision or None, ["model_index.json"])
+    index = snapshot(repository, revision or None, ["model_index.json"])
     commit = index.name
     parts = _parts(f"{PREFIX}{repository}", index)[2]
     patterns = [f"{part}/{files}" for part in parts for files in _FILES]
-    return _read(f"{PREFIX}{repository}@{commit}", _fetched(repository, commit, ["model_index.json", *patterns]))
+    return _read(f"{PREFIX}{repository}@{commit}", snapshot(repository, commit, ["model_index.json", *patterns]))
 
 
-def _fetched(repository: str, revision: str | None, patterns: list[str]) -> Path:
-    """The snapshot of a repository, with the files of these patterns; its name is the commit."""
+def snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """The files of these patterns of a repository of the hub, in a folder that is called as its commit.
+
+    Raises:
+        CheckpointError: if it cannot be had.
+    """
     from huggingface_hub import snapshot_download  # takes long to import, and is seldom needed
 
     ignored = [f"*/{pattern}" for pattern in _VARIANTS]
