@@ -97,7 +97,8 @@ def test_clip_score(sd1, tmp_path):
     prompts = ["a boat", "two dogs", "a red apple"]
     words = [
         "bench", "--model", sd1, "--solver", "ddim", "--nfe", 2, "--samples", 6, "--prompts",
-        written(tmp_path, *prompts), "--metrics", "clip-score", "--extractor-weights", f"clip-score={tmp_path / 'clip'}",
+        written(tmp_path, *prompts), "--metrics", "clip-score", "--extractor-weights",
+        f"clip-score={tmp_path / 'clip'}",
     ]  # fmt: skip
     assert command(*words, "--out", tmp_path / "store").code == 0
     (row,) = Store(tmp_path / "store").rows()

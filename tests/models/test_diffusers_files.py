@@ -277,7 +277,8 @@ def test_a_repository_of_the_hub(kept, tmp_path):
         server.folder, server.commit, server.asked = folder, "0123456789abcdef0123456789abcdef01234567", []
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         code = (
-            "from fastsample.models.catalogue import open_model as o; m = o('diffusers:me/tiny'); print(m.id, m.sha256)"
+            "from fastsample.models.foreign.diffusers_files import open_folder\n"
+            "found = open_folder('diffusers:me/tiny'); print(found.id, found.sha256)"
         )
         environment = os.environ | {
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub"),
