@@ -153,5 +153,5 @@ def _size(model: Model) -> str:
 
 def _units(model: Model) -> tuple[Any, ...]:
     """What numbers in its samples mean."""
-    known = isinstance(model.network, PublicNetwork | PipelineNetwork)
-    return model.network.units if known else ("[-1,1]", (1.0,), (0.0,), "")
+    network = model.network
+    return network.units if isinstance(network, PublicNetwork | PipelineNetwork) else ("[-1,1]", (1.0,), (0.0,), "")

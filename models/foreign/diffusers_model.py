@@ -43,8 +43,8 @@ class Pipeline:
 
     folder: PipelineFolder
     schedule: Schedule
-    network: nn.Module
-    first_stage: nn.Module | None
+    network: Any
+    first_stage: Any
     size: tuple[int, int]
     prompts: tuple[str, ...] = ()
     negative: str | None = None
@@ -191,7 +191,7 @@ def open_pipeline(name: str) -> Pipeline:
     return Pipeline(folder, schedule, network, first_stage, _usual_size(folder, network, first_stage)).told()
 
 
-def _factor(first_stage: nn.Module | None) -> int:
+def _factor(first_stage: Any) -> int:
     """Pixels on the side of one latent."""
     return 1 if first_stage is None else int(2 ** (len(first_stage.config["block_out_channels"]) - 1))
 

@@ -32,6 +32,8 @@ class PipelineNetwork(nn.Module):
         sha256: of the pipeline's files.
     """
 
+    first_stage: Any
+
     def __init__(
         self,
         pipeline: str,
@@ -63,7 +65,8 @@ class PipelineNetwork(nn.Module):
     @property
     def units(self) -> tuple[Any, ...]:
         """What numbers in its samples mean: two networks whose units are equal can be asked at one x."""
-        return self.schedule.score, self._sha256 if self.first_stage else ""
+        image_range = "[0,1]" if self.schedule.score else "[-1,1]"
+        return image_range, (1.0,), (0.0,), self._sha256 if self.first_stage else ""  # as of a `PublicNetwork`
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [batch, 3, height, width], about in [-1, 1] and not clipped, of samples."""

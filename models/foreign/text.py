@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ from fastsample.models.foreign.diffusers_files import PipelineFolder, import_ext
 __all__ = ["Texts", "encoded", "prompts_of", "sha256_of_prompts", "told_prompts"]
 
 _LONGEST = 10_000  # characters of a prompt
+# What classes of pipelines are made with beside their parts.
+_ALSO: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+}
 
 
 def prompts_of(file: str) -> tuple[str, ...]:
@@ -112,10 +118,8 @@ def encoded(folder: PipelineFolder, network: torch.nn.Module, prompts: Sequence[
     """
     kind, library = folder.kind, import_extra("diffusers")
     parts = {part: folder.load(part) if part in folder.parts else None for part in kind.texts}
-    own = {"transformer": network} if folder.pipeline == "StableDiffusion3Pipeline" else {kind.network[0]: None}
-    own |= {"StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None,
-                                        "requires_safety_checker": False},
-            "StableDiffusionXLPipeline": {"add_watermarker": False}}.get(folder.pipeline, {})  # fmt: skip
+    own: dict[str, Any] = {kind.network[0]: network if folder.pipeline == "StableDiffusion3Pipeline" else None}
+    own |= _ALSO.get(folder.pipeline, {})
     pipeline = getattr(library, folder.pipeline)(scheduler=None, vae=None, **parts, **own)
     tokenizer = parts["tokenizer"]
     assert tokenizer
@@ -124,7 +128,7 @@ def encoded(folder: PipelineFolder, network: torch.nn.Module, prompts: Sequence[
         warn_once(
             f"{cut} of {len(prompts)} prompts have more than the {most} tokens that CLIP reads, and are cut there"
         )
-    given = {} if folder.pipeline == "FluxPipeline" else {"do_classifier_free_guidance": False}
+    given: dict[str, Any] = {} if folder.pipeline == "FluxPipeline" else {"do_classifier_free_guidance": False}
     if folder.pipeline == "StableDiffusion3Pipeline":
         given |= {"prompt_2": None, "prompt_3": None}
     try:

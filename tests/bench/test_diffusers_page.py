@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from fastsample.bench import distillation
 from fastsample.results.commands import bench_command, export_command
 from fastsample.results.store import Store
@@ -14,6 +16,7 @@ from ..pipelines import saved
 PAGE = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch, coarse):
     monkeypatch.setattr(distillation, "BATCH", 8)
     monkeypatch.chdir(tmp_path)
