@@ -186,6 +186,8 @@ def plan_cells(
                 wanted, _ = asked[spec.name, nfe]
                 model = opened[wanted.asked]
                 protocol = wanted.asked.model_copy(update={"guide": guide.id if guide else ""})
+                if model.prompts and protocol.labels == "random":
+                    protocol = protocol.model_copy(update={"labels": "balanced"})  # prompt i belongs to sample i
                 try:
                     plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
@@ -234,8 +236,8 @@ def _opened(
 
 def _ready(model: Model, request: Request, guide: Model | None) -> Model:
     """The model under a request; raises where it has an option that is none for the model."""
-    _check_options(model, request)
     model = under(model, request, guide)
+    _check_options(model, request)
     label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
     model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
     return model

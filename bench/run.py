@@ -19,6 +19,7 @@ from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Summary
 from fastsample.bench.worker import COUNTS, ROUNDING, SECONDS, Arrays, Worker
 from fastsample.datasets.levels import UINT8_RULES
+from fastsample.models.foreign.text import told_prompts
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
@@ -71,6 +72,7 @@ class Runner:
             "classifier guidance": model.classifier,
             "guide": model.guide,
             "solver code": cell.plan.solver.code,
+            "prompts": told_prompts(model.prompts) if model.prompts else "",
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"

@@ -79,7 +79,7 @@ class Sampler:
         model, precision = cell.model, cell.protocol.precision
         if (network := model.network) is None:
             return None
-        key = (model.id, model.sha256, model.guide, precision)
+        key = (model.id, model.sha256, model.conditions, model.guide, precision)
         with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
             network.to(self.device, whole_dtype(precision))  # also where it is there: another cell may have moved it
             if key not in self._networks:
@@ -96,10 +96,14 @@ class Sampler:
 
     def denoiser(self, cell: Cell, indices: list[int]) -> Denoiser:
         """The cell's denoiser for these samples, with their labels."""
-        classes = cell.model.num_classes
-        asked, listed = cell.protocol, label_list(cell.protocol.labels, classes) if classes else ()
-        given = labels(cell.seed, indices, classes, listed).to(self.device) if classes else None
+        asked, given = cell.protocol, self.labels(cell, indices)
+        given = None if given is None else given.to(self.device)
         return cell.model.make(self.network(cell), given, asked.guidance, asked.precision)
+
+    def labels(self, cell: Cell, indices: list[int]) -> torch.Tensor | None:
+        """The labels of these samples, int64 [n] on the host; None for models without classes."""
+        classes = cell.model.num_classes
+        return labels(cell.seed, indices, classes, label_list(cell.protocol.labels, classes)) if classes else None
 
     def start(self, cell: Cell, indices: list[int]) -> torch.Tensor:
         """x at t_noise: prior_std times the noise of these samples, in the cell's precision, on the device."""

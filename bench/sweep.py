@@ -62,7 +62,8 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
         if asked.metric.needs == "features" and asked.extractor not in known_extractors():
             raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    for name in {*(weights or ())} - {name for asked in wanted.values() for name in files_of(asked.extractor)}:
+    known = {name for asked in wanted.values() for name in (*files_of(asked.extractor), asked.metric.kind)}
+    for name in {*(weights or ())} - known:
         kinds = " and ".join(kind for kind, metric in METRICS.items() if INCEPTION in files_of(metric.extractor))
         if name == INCEPTION:
             raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")

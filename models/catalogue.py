@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -26,77 +26,16 @@ from fastsample.models.checkpoints import (
     model_file,
 )
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
+from fastsample.models.foreign.diffusers_files import PREFIX
+from fastsample.models.foreign.diffusers_model import Pipeline, open_pipeline
 from fastsample.models.foreign.own import OwnModelError, check, own_model
 from fastsample.models.held import Held
+from fastsample.models.model import Model
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public.cards import Card, card_named, cards
 from fastsample.models.public.model import public_model
 
 __all__ = ["Model", "check_name", "model_names", "open_model", "shipped_path"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model ready to be sampled.
-
-    Attributes:
-        id: its name.
-        title: one line for people.
-        sha256: of its weights, for public models of the file they were in; "" where it has none.
-        path: the path it was trained on.
-        shape: of one sample, such as (3, 32, 32); of the latent, for latent models.
-        image_shape: of what `decode` makes of one sample.
-        data: the data set it models, or "analytic".
-        num_classes: class labels it is conditioned on; 0 if none.
-        held: its network in float32; None for exact models.
-        make: makes a denoiser from (network, class indices int64 [batch] or None, guidance, precision as there).
-        decode: makes images in [-1, 1] of samples; not clipped.
-        conditions: a hash of what beside the weights decides the numbers; "" where nothing does.
-        classifier: the classifier that guides it with each evaluation, its sha256 and the scale; "" where none does.
-        weights: of public models, whether they are the published ones, in words.
-        reference: of public models, what their card names as the reference set of their data; "none" for none.
-        guide: the model that guides it, with its hashes; "" where none does.
-        guided_within: (low, high) noise-to-signal ratios between which guidance acts; None for no limit.
-        given: what commands call it, where its id is not enough: the file that it is in.
-    """
-
-    id: str
-    title: str
-    sha256: str
-    path: Path
-    shape: tuple[int, ...]
-    image_shape: tuple[int, ...]
-    data: str
-    num_classes: int
-    held: Held | None
-    make: Callable[[torch.nn.Module | None, torch.Tensor | None, float, str | None], Denoiser]
-    decode: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
-    conditions: str = ""
-    classifier: str = ""
-    weights: str = ""
-    reference: str = ""
-    guide: str = ""
-    guided_within: tuple[float | None, float | None] = (None, None)
-    given: str = ""
-
-    @property
-    def exact(self) -> bool:
-        """Whether it is analytic and has no network."""
-        return self.held is None
-
-    @property
-    def network(self) -> torch.nn.Module | None:
-        """Its network, opened if it is not; None for exact models.
-
-        Raises:
-            ValueError: as `open_model`, or when it is no longer the network that the model was opened with.
-        """
-        return self.held.network if self.held else None
-
-    def release(self) -> None:
-        """Let go of the network: it is opened again at its next need."""
-        if self.held:
-            self.held.release()
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -127,10 +66,11 @@ def check_name(name: str) -> None:
     """Raise ValueError, which offers the nearest, for a word that names no model; nothing is opened."""
     base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
     file = base.partition("#")[0].endswith((".toml", ".safetensors"))
-    if not (file or is_code(base) or base in model_names() or base in cards()):
+    if not (file or base.startswith(PREFIX) or is_code(base) or base in model_names() or base in cards()):
         told = nearest(name, model_names(), "model", "`fastsample list models` shows all.")
         raise ValueError(
-            f"{told} (A checkpoint file ends in .safetensors, a card in .toml; FILE.py:NAME is a function.)"
+            f"{told} (A checkpoint file ends in .safetensors, a card in .toml; FILE.py:NAME is a function, "
+            f"{PREFIX}FOLDER a pipeline.)"
         )
 
 
@@ -162,6 +102,7 @@ def open_model(
     Args:
         name: as in `model_names`; FILE.safetensors; FILE.toml or FILE.toml#ID, a public model's card of one's own; or
             FILE.py:NAME or package.module:NAME, a function that returns an `OwnModel`, which is called.
+            diffusers:FOLDER or diffusers:OWNER/NAME[@REVISION], a pipeline of diffusers here or on the hub.
             ID@DIGITS is a public model with other weights than the published ones, given once before.
         home: folder of what is downloaded; by default `data_home()`.
         console: where the licence and the progress of a download are shown.
@@ -175,7 +116,7 @@ def open_model(
     """
     check_name(name)
     model = _opened(name, home, console, checkpoint, classifier_scale)
-    if model.held and not is_code(name):  # a function of a user's own may return another network the next time
+    if model.held and not (is_code(name) or name.startswith(PREFIX)):  # a user's function may return another network
         model.held.again = partial(_again, _facts(model), name, home, checkpoint, classifier_scale)
     if name == model.id or not (is_code(name) or name.partition("#")[0].endswith((".toml", ".safetensors"))):
         return model
@@ -208,6 +149,8 @@ def _opened(
         if card.id in _ANALYTIC:
             raise CheckpointError(f"{card_name}: {card.id!r} is a model of the package; the card needs another id")
         return _public(card, home or data_home(), console, checkpoint, classifier_scale, digits)
+    if name.startswith(PREFIX) and not (checkpoint or classifier_scale):
+        return _piped(open_pipeline(name))
     if checkpoint:
         raise ValueError(f"a checkpoint file can be given for public models, and {name} is none")
     if classifier_scale:
@@ -282,4 +225,21 @@ def _own(code: Code) -> Model:
         own.name or code.name, own.title or f"returned by {code.name}", network.weights_sha256, convention.path,
         own.shape, image_shape, own.data, own.classes, Held(network), make_denoiser, network.decode, facts,
         weights=f"returned by {code.told}",
+    )  # fmt: skip
+
+
+def _piped(pipeline: Pipeline) -> Model:
+    network, schedule, folder = pipeline.module(), pipeline.schedule, pipeline.folder
+
+    def make(module: torch.nn.Module | None, labels: torch.Tensor | None, *rest: Any) -> Denoiser:
+        if pipeline.prompts and network.texts:
+            network.texts.prepare(guided=bool(rest[0]))
+        return pipeline.denoiser(module or network, labels, *rest)
+
+    plain = not schedule.score and not schedule.sigma_data
+    return Model(
+        folder.id, pipeline.title, folder.sha256, schedule.convention.path, pipeline.shape, pipeline.image_shape, "",
+        pipeline.num_classes, Held(network), make, network.decode, pipeline.conditions, guide=pipeline.guide,
+        prompts=pipeline.prompts, told=lambda **said: _piped(pipeline.told(**said)),
+        convention=schedule.convention if plain else None,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from torch import nn
 
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser, Point, Wrapped
+from fastsample.models.foreign.diffusers_network import PipelineNetwork
 from fastsample.models.held import Held
 from fastsample.models.public.model import PublicNetwork
 
@@ -151,4 +152,5 @@ def _size(model: Model) -> str:
 
 def _units(model: Model) -> tuple[Any, ...]:
     """What numbers in its samples mean."""
-    return model.network.units if isinstance(model.network, PublicNetwork) else ("[-1,1]", (1.0,), (0.0,), "")
+    network = model.network
+    return network.units if isinstance(network, PublicNetwork | PipelineNetwork) else ("[-1,1]", (1.0,), (0.0,), "")

@@ -33,6 +33,8 @@ def export_command(row: Row) -> str:
     words = ["fastsample", "export", "--model", row.protocol.get(GIVEN, row.model), *_sampler(row)]
     if row.learned:  # it has a table for each guidance
         words += ["--guidance", number(row.guidance), *_guide(row)]
+        words += ["--negative", row.negative] if row.negative else []
+        words += _number(row, "embedded_guidance")
     return shlex.join(words) + " --to python"
 
 
@@ -47,13 +49,20 @@ def _sampler(row: Row) -> list[str]:
 def _command(name: str, row: Row) -> str:
     words = ["fastsample", name, "--model", row.protocol.get(GIVEN, row.model), *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", number(row.guidance), *_guide(row)] if row.guidance else []
+    for option in ("prompts", "negative", "size"):
+        words += [f"--{option}", getattr(row, option)] if getattr(row, option) else []
+    words += [*_number(row, "embedded_guidance"), *(["--tiling"] if row.tiling else [])]
     most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
     for option in ("t_end", "sigma_min", "sigma_max", "threshold"):
-        if (value := getattr(row, option)) is not None:
-            text = number(value) + (most if option == "threshold" else "")
-            words += [f"--{option.replace('_', '-')}", text]
+        words += _number(row, option, most if option == "threshold" else "")
     words += ["--classifier-scale", number(row.classifier_scale)] if row.classifier_scale else []
     return shlex.join(words + (["--labels", row.labels] if "labels" in row.protocol else []))
+
+
+def _number(row: Row, option: str, more: str = "") -> list[str]:
+    """A number of the row as an option, if it has it."""
+    value = getattr(row, option)
+    return [] if value is None else [f"--{option.replace('_', '-')}", number(value) + more]
 
 
 def _guide(row: Row) -> list[str]:

@@ -22,10 +22,10 @@ CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in
 FINGERPRINT = "psnr reference fingerprint"  # of a row's protocol: signature of the integrator and eight projections
 MOVED = 2e-4  # root mean square move of reference solutions: float32 on other kernels moves them by some 1e-6
 # Fields of a protocol that a fact of the row tells, with hashes or where they matter; `preset` decides nothing.
-_TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset"}
+_TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset", "prompts"}
 _ALWAYS = (
     "samples", *(name for name in Protocol.model_fields if name not in _TOLD), "protocol.classifier guidance",
-    "protocol.guide", "protocol.noise", "protocol.labels",
+    "protocol.guide", "protocol.prompts", "protocol.noise", "protocol.labels",
 )  # fmt: skip
 _ONE_EACH = {
     "checkpoint_sha256": "model", "protocol.model card": "model", "protocol.psnr reference": "model",

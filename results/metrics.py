@@ -8,11 +8,9 @@ its trajectory, not the quality of images. How a metric is measured is in `bench
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastsample.datasets.names import nearest
 
@@ -26,7 +24,6 @@ __all__ = [
     "LPIPS",
     "MAIN",
     "METRICS",
-    "OWN",
     "SPATIAL",
     "Asked",
     "Metric",
@@ -34,10 +31,8 @@ __all__ = [
     "add_metric",
     "extractor_of",
     "metric_of",
-    "own_metric",
     "parse_metric",
     "registered",
-    "remember",
     "sentences",
 ]
 
@@ -45,7 +40,6 @@ INCEPTION = "inception-v3-compat"
 SPATIAL = "inception-v3-spatial"
 CMMD = "clip-cmmd"
 LPIPS = "lpips-vgg16"  # torch-fidelity's name of a distance of pairs, no extractor
-OWN = "metric[{}]"  # of a row's protocol: the file of a metric of a user's own, its hash and its facts
 Needs = Literal["images", "solution", "trajectory", "features"]
 
 
@@ -132,26 +126,6 @@ def add_metric(metric: Metric) -> Metric:
         raise ValueError(f"metric {metric.kind} is registered twice")
     METRICS[metric.kind] = metric
     return metric
-
-
-def own_metric(name: str, **facts: Any) -> Metric:
-    """A metric of a user's own, with what is said of it."""
-    solution = ("psnr reference",) if facts.get("needs") == "solution" else ()
-    return Metric(name, "a metric of one's own", decided_by=(OWN.format(name), *solution), **facts)
-
-
-def remember(protocol: Mapping[str, str]) -> None:
-    """Know the metrics of a user's own that a row has, as it tells them; nothing of them is run."""
-    for field, told in protocol.items():
-        name, facts = field.removeprefix("metric[")[:-1], re.search(r" (\{.*\})$", told)
-        if field == OWN.format(name) and name not in METRICS and facts:
-            said = json.loads(facts[1])
-            METRICS[name] = own_metric(
-                name, **{key: said[key] for key in _SAID if isinstance(said.get(key), _SAID[key])}
-            )
-
-
-_SAID = {"title": str, "unit": str, "higher": bool, "digits": int, "needs": str}
 
 
 def metric_of(name: str) -> Metric:
@@ -304,6 +278,15 @@ for _metric in (
         "kernel distance (MMD^2, Gaussian kernel of width 10, times 1000) of CLIP ViT-L/14@336 embeddings",
         digits=3,
         extractor=CMMD,
+    ),
+    Metric(
+        "clip-score",
+        "100 max(cos, 0) of CLIP's embeddings of an image and its prompt, of text-to-image models; needs its weights",
+        title="CLIP score",
+        higher=True,
+        needs="images",
+        decided_by=("clip-score", "uint8"),
+        mean=True,
     ),
     Metric("kid", "kernel distance (unbiased MMD^2, cubic kernel), mean over subsets", digits=5),
     Metric("is", "Inception score of the extractor's logits", higher=True),

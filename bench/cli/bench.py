@@ -13,10 +13,15 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from fastsample.bench.cli.words import (
+    EMBEDDED,
     EXTRACTOR_WEIGHTS,
     GUIDANCE,
     GUIDE,
     INTERVAL,
+    MODEL,
+    NEGATIVE,
+    PROMPTS,
+    SIZE,
     Words,
     console,
     errors,
@@ -39,6 +44,9 @@ app = typer.Typer()
 _GUIDANCE = typer.Option(help=rf"{GUIDANCE} \[default: 0]")
 _CFG = typer.Option(help="The same as papers write it: S = 1 + weight.")
 _GUIDE, _INTERVAL = typer.Option(help=GUIDE), typer.Option(help=INTERVAL)
+_PROMPTS, _NEGATIVE = typer.Option(help=rf"{PROMPTS} \[default: 64 of the package]"), typer.Option(help=NEGATIVE)
+_EMBEDDED, _SIZE = typer.Option(help=rf"{EMBEDDED} \[default: 3.5]"), typer.Option(help=SIZE)
+_TILING = typer.Option("--tiling", help="Decode latents in overlapping tiles, which takes less memory.")
 _T_END = typer.Option(help="Time of the model's path to stop at, such as 1e-4.")
 _SIGMA_MIN = typer.Option(help="Noise-to-signal ratio to stop at instead.")
 _SIGMA_MAX = typer.Option(help="Noise-to-signal ratio to start at.")
@@ -76,7 +84,7 @@ fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver 
 )
 def bench(
     model: Annotated[
-        Words, typer.Option(help=r"Model ids, .safetensors files or .toml cards. \[default: cifar10-tiny-vp]")
+        Words, typer.Option(help=rf"{MODEL} Several make rows of each. \[default: cifar10-tiny-vp]")
     ] = None,
     solver: Annotated[
         Words, typer.Option(help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")
@@ -101,6 +109,11 @@ def bench(
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -179,6 +192,7 @@ def bench(
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
         metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     try:
         weights = weights_by_name(extractor_weights, inception_weights)
@@ -205,34 +219,10 @@ def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | Non
     return None
 
 
-@app.command(name="time", epilog="Example: fastsample time --solver ddim,scire,unipc --nfe 10 --device cuda")
-def time_(
-    model: Annotated[Words, typer.Option(help=r"Model ids. \[default: cifar10-tiny-vp]")] = None,
-    solver: Annotated[Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")] = None,
-    nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="float64, float32, tf32, bf16 or fp16.")] = "float32",
-    guidance: Annotated[float | None, _GUIDANCE] = None,
-) -> None:
-    """Measure how long an image takes: the network's calls and the solver's arithmetic, each by itself."""
-    from fastsample.bench.jobs.outlook import timings
-    from fastsample.bench.request import read_request
-    from fastsample.bench.sweep import timed
-
-    request = read_request(
-        None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
-        device=device, precision=precision, guidance=guidance,
-    )  # fmt: skip
-    console.print(timings(*timed(request, console)))
-
-
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
     grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
@@ -243,6 +233,11 @@ def sample(
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
     t_end: Annotated[float | None, _T_END] = None,
     sigma_min: Annotated[float | None, _SIGMA_MIN] = None,
@@ -264,6 +259,7 @@ def sample(
         guidance=guidance, classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, transfer=transfer,
         cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     console.print(draw(request, out, console))
 

@@ -26,7 +26,8 @@ from fastsample.bench.metrics.measure import MEASURES, Batch, Measure, Summary
 from fastsample.bench.metrics.measures.solution import solution_facts
 from fastsample.bench.metrics.own_extractors import add_own_extractors
 from fastsample.datasets.own.code import Code, code_named, fault, is_code, offered
-from fastsample.results.metrics import METRICS, OWN, own_metric
+from fastsample.results.metrics import METRICS
+from fastsample.results.own_metrics import OWN, own_metric
 from fastsample.results.statistics import Estimate, mean_of
 
 __all__ = ["OwnMetricError", "add_own_metrics"]

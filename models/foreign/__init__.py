@@ -1,1 +1,1 @@
-"""Models of other makers: networks of users and pipelines of libraries."""
+"""Models from elsewhere: a user's own networks, diffusers folders and pipelines."""

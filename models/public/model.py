@@ -27,7 +27,7 @@ from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import identity
 from fastsample.models.public.manifest import given_before
 
-__all__ = ["PublicModel", "PublicNetwork", "fetch_all", "path_of", "public_model"]
+__all__ = ["PublicModel", "PublicNetwork", "fetch_all", "integrable", "path_of", "public_model"]
 
 _SIGMA_DATA = 0.5
 _DECODED_AT_ONCE = 8  # 512x512 images take gigabytes each in the decoder
@@ -204,11 +204,20 @@ def path_of(card: Card) -> Path:
     if card.output in ("score", "edm-F") and not knows_sigma:
         raise CheckpointError(f"{card.id}: output {card.output} needs the path edm, and sigma or its logarithm as time")
     path = card.path.build()
-    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine" and not card.path.zero_terminal_snr:
-        return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
     if card.path.name == "flow" and card.network.name == "NCSNpp":
         return path.between(_RF_START, path.t_data)
-    if _PREDICTIONS[card.output] == "eps":
+    return integrable(path, _PREDICTIONS[card.output], cosine=card.path.schedule == "cosine")
+
+
+def integrable(path: Path, prediction: Prediction, *, cosine: bool = False) -> Path:
+    """A path on the interval that a network of that prediction can be integrated on; see `path_of`.
+
+    Args:
+        cosine: its betas are of the cosine schedule.
+    """
+    if isinstance(path, DiscreteVP) and cosine and path.betas[-1] < 1:
+        return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
+    if prediction == "eps":
         return path.between(path.t_finite, path.t_data)
     return path
 

@@ -38,6 +38,11 @@ DIFFER = {
     "guidance_high": (GUIDED, GUIDED | {"guidance_high": 3.0}, "psnr", "guidance_high"),
     "classifier_scale": ({"classifier_scale": 1.0}, {"classifier_scale": 2.0}, FD, "classifier guidance"),
     "labels": ({}, {"labels": "balanced"}, FD, "labels"),
+    "prompts": ({"prompts": "one.txt"}, {"prompts": "two.txt"}, FD, "prompts"),
+    "negative": ({"guidance": 0.5}, {"guidance": 0.5, "negative": "fog"}, "psnr", "negative"),
+    "embedded_guidance": ({}, {"embedded_guidance": 2.0}, FD, "embedded_guidance"),
+    "size": ({}, {"size": "512"}, "psnr", "size"),
+    "tiling": ({}, {"tiling": True}, "psnr", "tiling"),
     "t_end": ({}, {"t_end": 1e-4}, "psnr", "t_end"),
     "sigma_min": ({}, {"sigma_min": 0.02}, FD, "sigma_min"),
     "sigma_max": ({}, {"sigma_max": 50.0}, FD, "sigma_max"),
@@ -71,6 +76,7 @@ def facts(cell, tools, tmp_path):
             protocol = protocol.model_copy(update={"reference": f"folder:{tmp_path}/folder.npz"})
         scale = f"of a classifier, scale {protocol.classifier_scale:g}" if protocol.classifier_scale else ""
         model = replace(cell.model, classifier=scale, guide=f"{protocol.guide} (sha256 0)" if protocol.guide else "")
+        model = replace(model, prompts=(protocol.prompts,) if protocol.prompts else ())
         measures = [MEASURES[asked.metric.kind](asked, tools) for asked in map(_asked, ("psnr", "fd"))]
         for measure in measures:
             measure.open()
