@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 import torch
 
@@ -60,6 +61,11 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f"{precision} is not available on {device}: {error}") from None
 
 
+def _fused(network: torch.nn.Module) -> torch.nn.Module:
+    """The network by torch.compile, with the channels of images last; it is compiled at its first call."""
+    return cast(torch.nn.Module, torch.compile(network.to(memory_format=torch.channels_last)))
+
+
 @dataclass
 class Sampler:
     """Draws samples of cells on one device; keeps each network there between cells."""
@@ -79,12 +85,14 @@ class Sampler:
         model, precision = cell.model, cell.protocol.precision
         if (network := model.network) is None:
             return None
-        key = (model.id, model.sha256, model.conditions, model.guide, precision)
+        compiled = cell.protocol.compiled
+        key = (model.id, model.sha256, model.conditions, model.guide, precision, str(compiled))
         with torch.inference_mode(False):  # autograd, for a classifier's gradient, needs ordinary weights
             network.to(self.device, whole_dtype(precision))  # also where it is there: another cell may have moved it
             if key not in self._networks:
                 half = half_dtype(precision)
-                self._networks[key] = TimedNetwork(halved(network, half) if half else network)
+                network = halved(network, half) if half else network
+                self._networks[key] = TimedNetwork(_fused(network) if compiled else network)
         return self._networks[key]
 
     def release(self, model: Model) -> None:

@@ -52,6 +52,7 @@ def _command(name: str, row: Row) -> str:
     for option in ("prompts", "negative", "size"):
         words += [f"--{option}", getattr(row, option)] if getattr(row, option) else []
     words += [*_number(row, "embedded_guidance"), *(["--tiling"] if row.tiling else [])]
+    words += ["--compile"] if row.compiled else []
     most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
     for option in ("t_end", "sigma_min", "sigma_max", "threshold"):
         words += _number(row, option, most if option == "threshold" else "")

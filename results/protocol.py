@@ -10,7 +10,7 @@ __all__ = ["ALTERING", "MOST_STEPS", "Protocol"]
 
 ALTERING = (
     "t_end", "sigma_min", "sigma_max", "threshold", "threshold_max", "guide", "guidance_low", "guidance_high",
-    "negative", "embedded_guidance", "size", "tiling",
+    "negative", "embedded_guidance", "size", "tiling", "compiled",
 )  # fmt: skip
 MOST_STEPS = 10_000  # evaluations of a solution
 
@@ -32,6 +32,7 @@ class Protocol(BaseModel):
         embedded_guidance: that networks distilled from guidance take as an input, as Flux does; None for the usual one.
         size: of images of text-to-image models in pixels, `SIDE` or `WIDTHxHEIGHT`; "" for the usual one.
         tiling: latents are decoded in overlapping tiles.
+        compiled: the network is fused by torch.compile, with channels last, which moves the last bits.
         t_end: time of the model's path at which solvers stop, if not the usual one.
         sigma_min, sigma_max: the same for both ends, as noise-to-signal ratios sigma / alpha.
         threshold: quantile of dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3), if wanted.
@@ -58,6 +59,7 @@ class Protocol(BaseModel):
     embedded_guidance: float | None = Field(default=None, ge=0)
     size: str = ""
     tiling: bool = False
+    compiled: bool = False
     t_end: float | None = None
     sigma_min: float | None = Field(default=None, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)

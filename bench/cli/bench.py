@@ -156,6 +156,9 @@ def bench(
         str | None,
         typer.Option(help="features or images: what stays in the store, for other metrics and more samples."),
     ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile", help="Fuse the network: a minute once, for sweeps of ten and more.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
@@ -191,7 +194,7 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, compiled=compiled, out=out,
         prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     try:
