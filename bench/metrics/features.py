@@ -61,6 +61,7 @@ class Extractor:
         weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
         reference: moments of the reference set; None before `against`.
         opened: opens the real images of the reference set.
+        classifies: it returns logits beside the features.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Extractor:
     weights: str = ""
     reference: Known | None = None
     opened: Callable[[], Images] = _none
+    classifies: bool = True
     _last: tuple[np.ndarray, dict[str, float]] | None = field(default=None, init=False)
 
     @property
@@ -161,7 +163,7 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
     with reading(name, weights):
         file = weights_file(name, weights)
         network = extractor_named(name, layers, device, file)
-    return Extractor(name, network, device, unpublished(name, file) if file else "")
+    return Extractor(name, network, device, unpublished(name, file) if file else "", classifies=len(layers) > 1)
 
 
 def open_extractor(

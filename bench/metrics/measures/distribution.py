@@ -78,7 +78,17 @@ class _OfFeatures(Measure):
         return facts
 
     def arrays(self, cell: Cell) -> dict[str, int]:
-        return dict.fromkeys((f"features[{self.name}]", f"logits[{self.name}]"), cell.samples)
+        return dict.fromkeys((self.features, self.logits), cell.samples)
+
+    @property
+    def features(self) -> str:
+        """The array of its features."""
+        return f"features[{self.name}]"
+
+    @property
+    def logits(self) -> str:
+        """The array of its logits: the features, where an extractor has nothing else."""
+        return f"logits[{self.name}]" if self.tools.extractor(self.name).classifies else self.features
 
     def made(self, cell: Cell) -> dict[str, str]:
         return {"extractor": self.tools.extractor(self.name).sha256, "uint8": cell.protocol.uint8}
@@ -89,12 +99,12 @@ class _OfFeatures(Measure):
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         features, logits = batch.features(self.name)
-        return {f"features[{self.name}]": features, f"logits[{self.name}]": logits}
+        return {self.logits: logits, self.features: features}
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
         name = self.asked.name(cell.samples)
         judge = self.seen(cell) if self.compares else self.tools.extractor(self.name)
-        found = self.of(judge, arrays[f"features[{self.name}]"], arrays[f"logits[{self.name}]"])
+        found = self.of(judge, arrays[self.features], arrays[self.logits])
         if isinstance(found, Estimate):
             return Summary({name: found.value}, {name: found})
         return Summary({name: found})
