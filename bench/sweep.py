@@ -28,8 +28,8 @@ from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
 from fastsample.datasets.names import nearest
-from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
-from fastsample.results.overview import overview, to_rich
+from fastsample.results.metrics import METRICS, Asked, parse_metric
+from fastsample.results.overview import overview, sentences, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 

@@ -8,14 +8,13 @@ its trajectory, not the quality of images. How a metric is measured is in `bench
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from fastsample.datasets.names import nearest
-
-if TYPE_CHECKING:
-    import pandas as pd  # a third of the time that --help takes
 
 __all__ = [
     "CMMD",
@@ -24,6 +23,7 @@ __all__ = [
     "LPIPS",
     "MAIN",
     "METRICS",
+    "OWN",
     "SPATIAL",
     "Asked",
     "Metric",
@@ -31,9 +31,10 @@ __all__ = [
     "add_metric",
     "extractor_of",
     "metric_of",
+    "own_metric",
     "parse_metric",
     "registered",
-    "sentences",
+    "remember",
 ]
 
 INCEPTION = "inception-v3-compat"
@@ -41,6 +42,8 @@ SPATIAL = "inception-v3-spatial"
 CMMD = "clip-cmmd"
 LPIPS = "lpips-vgg16"  # torch-fidelity's name of a distance of pairs, no extractor
 Needs = Literal["images", "solution", "trajectory", "features"]
+
+OWN = "metric[{}]"  # of a row's protocol: the file of a metric of a user's own, its hash and its facts
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,25 @@ def add_metric(metric: Metric) -> Metric:
     return metric
 
 
+def own_metric(name: str, **facts: Any) -> Metric:
+    """A metric of a user's own, with what is said of it."""
+    solution = ("psnr reference",) if facts.get("needs") == "solution" else ()
+    return Metric(name, "a metric of one's own", decided_by=(OWN.format(name), *solution), **facts)
+
+
+def remember(protocol: Mapping[str, str]) -> None:
+    """Know the metrics of a user's own that a row has, as it tells them; nothing of them is run."""
+    for field, told in protocol.items():
+        name, facts = field.removeprefix("metric[")[:-1], re.search(r" (\{.*\})$", told)
+        if field == OWN.format(name) and name not in METRICS and facts:
+            said = json.loads(facts[1])
+            known = {key: said[key] for key, kind in _SAID.items() if isinstance(said.get(key), kind)}
+            METRICS[name] = own_metric(name, **known)
+
+
+_SAID = {"title": str, "unit": str, "higher": bool, "digits": int, "needs": str}
+
+
 def metric_of(name: str) -> Metric:
     """The facts of a full name or a kind, such as `fd` for `fd[cifar10-resnet]@1000`.
 
@@ -157,7 +179,7 @@ def parse_metric(text: str, default_extractor: str) -> Asked:
         ValueError: for an unknown metric.
     """
     if text in METRICS and METRICS[text].needs != "features":
-        return Asked(METRICS[text])
+        return Asked(METRICS[text], METRICS[text].extractor)
     match = re.fullmatch(r"([\w-]+)(?:\[([^\[\]]+)\])?", text)
     if match is None or match[1] not in METRICS:
         raise ValueError(nearest(text, list(METRICS), "metric"))
@@ -165,29 +187,6 @@ def parse_metric(text: str, default_extractor: str) -> Asked:
     if metric.needs != "features":
         return Asked(metric, (match[2] or metric.extractor) if metric.extractor else "")
     return Asked(metric, metric.extractor or match[2] or default_extractor)
-
-
-def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
-    """What stands below a table of these metrics.
-
-    Args:
-        rows: of `results.row.frame_of`.
-        names: full names.
-    """
-    said = []
-    for metric in dict.fromkeys(map(metric_of, names)):
-        if "{" not in metric.sentence:
-            said.append(metric.sentence)
-            continue
-        needed = [f"metrics.{metric.bound}", "protocol.psnr reference"]
-        if not {*needed} <= {*rows}:
-            continue
-        one_each = rows.dropna(subset=needed).drop_duplicates("model")
-        titles = one_each[needed[-1]].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
-        for title, group in one_each.groupby(titles, sort=False):
-            bounds = ", ".join(f"{row[needed[0]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
-            said.append(metric.sentence.format(reference=title, bounds=bounds))
-    return [text for text in dict.fromkeys(said) if text]
 
 
 _SAYS_FD = "fd[network]@N: Fréchet distance in the features of that network, from N samples; it is no FID."

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import DamagedFileError, read_json
-from fastsample.results.own_metrics import remember
+from fastsample.results.metrics import remember
 from fastsample.results.protocol import Protocol
 
 __all__ = ["VERSION", "Row", "frame_of", "read_row"]

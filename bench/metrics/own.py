@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,8 @@ import torch
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.measure import MEASURES, Batch, Measure, Summary
 from fastsample.bench.metrics.measures.solution import solution_facts
-from fastsample.bench.metrics.own_extractors import add_own_extractors
 from fastsample.datasets.own.code import Code, code_named, fault, is_code, offered
-from fastsample.results.metrics import METRICS
-from fastsample.results.own_metrics import OWN, own_metric
+from fastsample.results.metrics import METRICS, OWN, own_metric
 from fastsample.results.statistics import Estimate, mean_of
 
 __all__ = ["OwnMetricError", "add_own_metrics"]
@@ -51,7 +50,10 @@ def add_own_metrics(texts: Sequence[str]) -> None:
     Raises:
         ValueError: for Python that cannot be had, or is no metric.
     """
-    add_own_extractors(texts)
+    if any(is_code(name) or name in offered("extractors") for name in re.findall(r"\[(.+?)\]", " ".join(texts))):
+        from fastsample.bench.metrics.own_extractors import add_own_extractors  # with torch-fidelity: seconds to import
+
+        add_own_extractors(texts)
     for text in texts:
         if is_code(text) or (text in offered("metrics") and text not in METRICS):
             code = code_named(text, "metrics")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import center_crop
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.extractors import weights_sha256
@@ -83,4 +82,5 @@ class ClipScore(Measure):
         size = round(scale * height), round(scale * width)
         x = F.interpolate(images.to(self.model.device).float() / 255, size, mode="bicubic", antialias=True)
         mean, deviation = (x.new_tensor(values).reshape(3, 1, 1) for values in (_MEAN, _DEVIATION))
-        return (center_crop(x.clamp(0, 1), [side, side]) - mean) / deviation
+        top, left = ((length - side) // 2 for length in size)
+        return (x[..., top : top + side, left : left + side].clamp(0, 1) - mean) / deviation
