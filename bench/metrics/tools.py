@@ -91,7 +91,8 @@ class Tools:
     def solution(self, cell: Cell, indices: Sequence[int]) -> torch.Tensor:
         """The reference solutions of these samples at the end of the cell's plan, on the device.
 
-        What is not in the cache is solved in batches of as many samples, and at least of one file of the cache.
+        What is not in the cache is solved in batches of as many samples, where they are whole files of it, or else file
+        by file: whoever solves a neighbour, the same are solved together.
 
         Raises:
             FloatingPointError: for one that is not finite.
@@ -99,7 +100,8 @@ class Tools:
         reference = self.reference(cell)
         numbers = range(indices[0] // BATCH, indices[-1] // BATCH + 1)
         if any((reference.id, number) not in self._solutions for number in numbers):
-            at_once = max(1, len(indices) // BATCH)
+            whole = len(indices) % BATCH == 0 and indices[0] % len(indices) == 0
+            at_once = len(indices) // BATCH if whole else 1
             found = reference.batches(numbers, lambda samples: self.solved(cell, samples), at_once)
             self._solutions = {(reference.id, number): arrays for number, arrays in found.items()}
         parts = []

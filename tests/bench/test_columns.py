@@ -43,6 +43,7 @@ DIFFER = {
     "embedded_guidance": ({}, {"embedded_guidance": 2.0}, FD, "embedded_guidance"),
     "size": ({}, {"size": "512"}, "psnr", "size"),
     "tiling": ({}, {"tiling": True}, "psnr", "tiling"),
+    "compiled": ({}, {"compiled": True}, "psnr", "compiled"),
     "t_end": ({}, {"t_end": 1e-4}, "psnr", "t_end"),
     "sigma_min": ({}, {"sigma_min": 0.02}, FD, "sigma_min"),
     "sigma_max": ({}, {"sigma_max": 50.0}, FD, "sigma_max"),

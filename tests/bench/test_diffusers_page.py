@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastsample.bench import distillation
+from fastsample.bench.learning import distillation
 from fastsample.results.commands import bench_command, export_command
 from fastsample.results.store import Store
 

@@ -14,8 +14,8 @@ from diffusers import (
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from fastsample.bench import distillation
 from fastsample.bench.cells import plan_cells
+from fastsample.bench.learning import distillation
 from fastsample.bench.protocol import open_under
 from fastsample.bench.request import read_request
 from fastsample.bench.sampling import Sampler
