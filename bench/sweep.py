@@ -31,7 +31,7 @@ from fastsample.results.overview import overview, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["Prepared", "prepare", "run_sweep", "timed"]
+__all__ = ["Prepared", "available", "prepare", "run_sweep", "swept", "timed"]
 
 
 @dataclass
@@ -65,7 +65,7 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
             raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")
         raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
     tools = Tools(Sampler(device), weights or {}, console)
-    measures, reasons, notes = _available(planned, wanted, tools)
+    measures, reasons, notes = available(planned, wanted, tools)
     for note in dict.fromkeys(notes):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for (what, reason), of in reasons.items():
@@ -76,7 +76,10 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    images = request.keep == "images"
+    for cell in cells if request.save_samples else ():
+        if len(cell.model.image_shape) != 3:
+            raise RequestError(f"--save-samples: samples of {cell.model.id} are no images")
+    images = request.keep == "images" or bool(request.save_samples)
     ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
@@ -101,19 +104,27 @@ def run_sweep(
         plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
-    runner = Runner(Store(request.out), ready.worker, request.keep)
     if plan:
-        _foretold(ready, runner, console)
+        _foretold(ready, _runner(request, ready), console)
         return ready.failures
-    try:
-        rows = _computed(ready, runner, console)
-    finally:
-        runner.store.summarise()
-    if rows:
+    if rows := swept(request, ready, console):
         console.print(to_rich(overview(frame_of(rows))))
         for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
+
+
+def swept(request: Request, ready: Prepared, console: Console) -> list[Row]:
+    """The rows of a request, from its store or computed; what failed is added to the failures."""
+    runner = _runner(request, ready)
+    try:
+        return _computed(ready, runner, console)
+    finally:
+        runner.store.summarise()
+
+
+def _runner(request: Request, ready: Prepared) -> Runner:
+    return Runner(Store(request.out), ready.worker, request.keep, request.save_samples)
 
 
 def timed(request: Request, console: Console) -> tuple[list[Cell], Worker]:
@@ -205,7 +216,7 @@ def _fail(failures: list[str], console: Console, what: str) -> None:
     console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
 
 
-def _available(
+def available(
     cells: list[Cell], wanted: dict[str, Asked], tools: Tools
 ) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
     """The measures that can be had here, by (of what, why) the metrics that cannot, and notes on the others."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-EXAMPLE = re.search(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)
+EXAMPLE = next(block for block in BLOCKS if "@register" in block)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,9 @@ def bench(
         str | None,
         typer.Option(help="features or images: what stays in the store, for other metrics and more samples."),
     ] = None,
+    save_samples: Annotated[
+        str | None, typer.Option(help="png or npz: write the images of each cell to STORE/images.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
@@ -148,7 +151,8 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, save_samples=save_samples,
+        out=out,
     )  # fmt: skip
     try:
         failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights), plan=plan)

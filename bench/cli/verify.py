@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, cl
 from fastsample.solvers.proofs.golden import SHIPPED
 from fastsample.solvers.solver import get
 
-__all__ = ["draw_orders", "run_verification"]
+__all__ = ["draw_orders", "proofs_of", "run_verification"]
 
 
 @contextmanager
@@ -32,15 +32,25 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
+def proofs_of(names: Sequence[str] | None, console: Console) -> list[Proof]:
+    """Prove the claims of the solvers named, of all where None, with progress on the console.
+
+    Raises:
+        ValueError: for an unknown solver.
+    """
+    wanted = {get(name).name for name in names} if names else None
+    chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
+    return [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
+
+
+@_one_thread()
 def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture: Path, console: Console) -> bool:
     """Prove the claims of the solvers named (all where None), print a table, write a picture; True if all hold.
 
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
-    wanted = {get(name).name for name in names} if names else None
-    chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
-    proofs = [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
+    proofs = proofs_of(names, console)
     table = Table(
         "solver",
         "claimed",
