@@ -19,10 +19,10 @@ from fastsample.solvers.start import solve_from
 if TYPE_CHECKING:
     from fastsample.solvers.solver import Solver
 
-__all__ = ["One", "Plan"]
+__all__ = ["Plan"]
 
 
-class One(Denoiser):
+class _One(Denoiser):
     """Answers that data and noise are 1; asked at no number it answers none, and no noise where there is none."""
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
@@ -117,7 +117,7 @@ class Plan:
         cause = ""
         try:
             with np.errstate(all="ignore"):
-                if math.isfinite(self(One(self.path), 1.0, lambda _: 1.0)):
+                if math.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)):
                     return ""
         except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
             cause = f" ({type(error).__name__}: {error})"

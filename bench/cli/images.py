@@ -56,10 +56,10 @@ def score(
     from fastsample.results.overview import overview, to_rich
     from fastsample.results.row import frame_of
 
-    given = {"metrics": split_words(metrics)} if metrics else {}
     row = score(
         images, out, name=name, nfe=nfe, model=model, reference=reference, samples=samples, batch_size=batch_size,
-        device=device, weights=weights_by_name(extractor_weights, inception_weights), console=console, **given,
+        device=device, weights=weights_by_name(extractor_weights, inception_weights), console=console,
+        metrics=split_words(metrics) or (),
     )  # fmt: skip
     console.print(to_rich(overview(frame_of([row]))))
     told = f"solver and NFE are as stated; {row.protocol['stated']}"
@@ -79,7 +79,8 @@ def encode(
     nfe: Annotated[Words, typer.Option(help=r"Evaluations, half of them there and half back. \[default: 100]")] = None,
     samples: Annotated[int, typer.Option(help="Images, the first of the set.", min=2)] = 64,
     images: Annotated[
-        str | None, typer.Option(help=r"A data set or folder:PATH\[@PREPROCESSING]. \[default: the model's own]")
+        str | None,
+        typer.Option(help=r"A folder, a data set or folder:PATH\[@PREPROCESSING]. \[default: the model's data]"),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per network call.", min=1)] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

@@ -8,6 +8,7 @@ evaluations.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,15 +20,22 @@ from fastsample.bench.metrics.error import finite, psnr_values
 from fastsample.bench.metrics.reference import data_set
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.datasets.home import expanded
 from fastsample.datasets.image_set import Images
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.levels import to_signal
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.denoiser import Denoiser
 from fastsample.results.statistics import FEWEST, mean_of
-from fastsample.solvers.plan import One, Plan
 
 __all__ = ["encode"]
+
+
+class _Straight(Denoiser):
+    """Says that data are 2 and noise is 1 whatever the state: at t it is 2 alpha + sigma, on a straight line."""
+
+    def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        return 2 * p + r + 0 * x
 
 
 def encode(request: Request, images: str | None = None, console: Console | None = None) -> pd.DataFrame:
@@ -38,7 +46,8 @@ def encode(request: Request, images: str | None = None, console: Console | None 
     standard deviation of the state at the noise end over that of the prior, 1 where the images become noise.
 
     Args:
-        images: a data set or folder:PATH; None for the test images of the model's own data, or its training images.
+        images: a data set, a folder, or folder:PATH[@PREPROCESSING]; None for the model's own data, the test images
+            where there are some.
         console: where the progress of a download is shown.
 
     Raises:
@@ -67,7 +76,7 @@ def encode(request: Request, images: str | None = None, console: Console | None 
 
 def _images(model: Model, asked: str | None) -> Images:
     if asked:
-        return dataset_named(asked, "test")
+        return dataset_named(f"folder:{asked}" if expanded(asked).exists() else asked, "test")
     if not (name := data_set(model.data)):
         raise RequestError(f"the data of {model.id} are not known here: --images names some")
     try:
@@ -78,28 +87,22 @@ def _images(model: Model, asked: str | None) -> Images:
         return dataset_named(name, "train")
 
 
-def _there(plan: Plan, denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
-    """The state at the noise end, of data x."""
-    return plan.solver.solve(denoiser, plan.own.alpha(plan.times[-1]) * x, plan.times[::-1], **plan.arguments)
-
-
 def _check(cell: Cell) -> None:
-    """Raise RequestError for a plan that does not walk back.
-
-    Where data and noise are 1 whatever the state, every step of a sampler that solves the ODE is exact both ways.
-    """
-    plan, what = cell.plan, f"solver {cell.sampler}"
-    if plan.solver.stochastic or plan.solver.adaptive or cell.table or plan.denoise or plan.afs:
-        kinds = ("stochastic", plan.solver.stochastic), ("adaptive", plan.solver.adaptive), ("a table", cell.table)
-        kind = next((word for word, yes in kinds if yes), "with denoise or afs, which replace an evaluation at one end")
-        raise RequestError(f"{what} is {kind}: it does not walk back to the noise")
-    start, end = (plan.own.alpha(t) + plan.own.sigma(t) for t in (plan.times[0], plan.times[-1]))
+    """Raise RequestError for a plan that does not walk back: a solver of the ODE does, exactly, on a straight line."""
+    plan = cell.plan
+    kinds = {
+        "it is stochastic": plan.solver.stochastic, "its steps depend on the sample": plan.solver.adaptive,
+        "it is a learned table": cell.table, "denoise and afs replace a step at one end": plan.denoise or plan.afs,
+    }  # fmt: skip
+    why = next((why for why, so in kinds.items() if so), "")
+    start, end = (2 * plan.own.alpha(t) + plan.own.sigma(t) for t in (plan.times[0], plan.times[-1]))
     try:
-        back = plan.solver.solve(One(plan.own), end, plan.times[::-1], **plan.arguments)
+        back = math.nan if why else plan.solver.solve(_Straight(plan.own), end, plan.times[::-1], **plan.arguments)
     except (ArithmeticError, ValueError):
         back = math.nan
     if not math.isclose(back, start, rel_tol=1e-6):
-        raise RequestError(f"{what} has steps that lead to data alone: it does not walk back to the noise")
+        why = why or "its steps lead to data alone"
+        raise RequestError(f"solver {cell.sampler} does not walk back to the noise: {why}")
 
 
 @torch.inference_mode()
@@ -115,7 +118,7 @@ def _line(cell: Cell, images: Images, sampler: Sampler, size: int) -> dict[str, 
             raise RequestError(f"{images.name} has classes that {model.id} with its {model.num_classes} has not")
         denoiser = model.make(sampler.network(cell), labels, cell.protocol.guidance, cell.protocol.precision)
         view, x = denoiser.on(plan.own), to_signal(levels).to(sampler.device, cell.dtype)
-        noise = _there(plan, view, x)
+        noise = plan.solver.solve(view, plan.own.alpha(plan.times[-1]) * x, plan.times[::-1], **plan.arguments)
         back = plan.solver.solve(view, noise, plan.times, **plan.arguments) / plan.own.alpha(plan.times[-1])
         finite("the network or the solver returned", back)
         psnr.append(psnr_values(back, x))

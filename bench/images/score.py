@@ -38,15 +38,15 @@ from fastsample.models.held import Held
 from fastsample.models.path import LinearFlow
 from fastsample.models.public.cards import cards
 from fastsample.results.comparable import STATED
-from fastsample.results.metrics import METRICS, parse_metric
+from fastsample.results.metrics import DEFAULT, METRICS, parse_metric
 from fastsample.results.protocol import Protocol
 from fastsample.results.row import VERSION, Row
 from fastsample.results.store import Store
 from fastsample.solvers.solver import Plan
 
-__all__ = ["OF_IMAGES", "score"]
+__all__ = ["score"]
 
-OF_IMAGES = tuple(kind for kind, metric in METRICS.items() if metric.needs in ("features", "images"))
+_OF_IMAGES = ("features", "images")  # what a metric may need
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def score(
     model: str = "",
     reference: str = "",
     samples: int | None = None,
-    metrics: tuple[str, ...] = ("fd", "fid"),
+    metrics: tuple[str, ...] = (),
     batch_size: int | None = None,
     device: str = "auto",
     weights: dict[str, Path] | None = None,
@@ -84,19 +84,21 @@ def score(
         model: that they are samples of, for its table, image size and reference set; "" for none.
         reference: the set that they are compared with, as `bench --reference` takes it, if not the model's own.
         samples: how many they must be; None for as many as there are.
-        metrics: of `OF_IMAGES`.
+        metrics: those that need images or features alone; () for those of `bench` that do.
         batch_size: images of a call of an extractor.
         weights: files of the weights of extractors by name.
 
     Raises:
         ValueError: for images that cannot be read, or are not those that were stated; for a metric that cannot be had.
     """
+    metrics = metrics or tuple(kind for kind in DEFAULT if METRICS[kind].needs in _OF_IMAGES)
     given = _given(place, name, nfe, model, reference, samples, metrics)
     tools = Tools(Sampler(choose_device(device)), weights or {}, console)
     wanted = {text: parse_metric(text, EMBEDDED) for text in metrics}
     for text, asked in wanted.items():
-        if asked.metric.kind not in OF_IMAGES:
-            raise RequestError(f"{text} needs the sampler, not its images alone; there are {', '.join(OF_IMAGES)}")
+        if asked.metric.needs not in _OF_IMAGES:
+            known = ", ".join(kind for kind, metric in METRICS.items() if metric.needs in _OF_IMAGES)
+            raise RequestError(f"{text} needs the sampler, not its images alone; there are {known}")
     found, reasons, notes = available([given.cell], wanted, tools)
     for line in [*notes, *(f"without {' and '.join(of)}: {why}" for (_, why), of in reasons.items())]:
         console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
