@@ -109,7 +109,7 @@ def _remarks(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """What a reader has to know of a cell: another grid than the solver's own, another number of evaluations."""
     found, spare, own_grid = [], int(row["nfe_asked"] - row["nfe"]), row["own_grid"]
     if told := stated(row):
-        found.append(f"stated, not measured, but for the metrics: {told[: told.find(', sha256') + 28]}")
+        found.append(f"stated, not measured, but for the metrics: {told[: told.find(', sha256') + 25]}")
     if row["grid"] != own_grid:
         found.append(f"grid {row['grid']}" + (f", not the solver's own ({own_grid})" if own_grid else ""))
     if spare:

@@ -62,7 +62,7 @@ def score(
         metrics=split_words(metrics) or (),
     )  # fmt: skip
     console.print(to_rich(overview(frame_of([row]))))
-    told = f"solver and NFE are as stated; {row.protocol['stated']}"
+    told = f"{row.solver}: what made them and its NFE are as stated; {row.protocol['stated']}"
     console.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """Images out of a sweep, images of another program in the same tables, and real images to noise and back."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from fastsample.results.commands import bench_command
 from fastsample.results.recommend import recommendations
 
 MODEL, METRICS = "cifar10-tiny-flow", "fd,kid,precision,recall,is"
-SWEEP = dict(model=MODEL, solver="ddim", nfe=2, samples=20, metrics=METRICS)
+REFERENCE = "folder:others.npz"  # a few images, whose features are made in no time
+SWEEP = dict(model=MODEL, solver="ddim", nfe=2, samples=20, metrics=METRICS, reference=REFERENCE)
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +28,18 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTSAMPLE_HOME", str(home / "home"))
+        others = to_uint8(fs.sample("cifar10-tiny-rfpp", "euler", 1, samples=40)).permute(0, 2, 3, 1)
+        np.savez(home / "others.npz", arr_0=others.numpy())
+        patch.chdir(home)
         (row,) = fs.sweep(**SWEEP, save_samples="png", out=home / "store").to_dict("records")
         fs.sweep(**SWEEP, save_samples="npz", out=home / "store")
     return home / "store", row, home / "store/images" / row["cell"], home / "store/images" / f"{row['cell']}.npz"
 
 
 @pytest.fixture
-def store(made, tmp_path):
+def store(made, tmp_path, monkeypatch):
     """The same in a folder of the test's own."""
+    monkeypatch.chdir(made[0].parent)
     return Path(shutil.copytree(made[0], tmp_path / "store"))
 
 
@@ -41,7 +47,7 @@ def values(row):
     return {name: value for name, value in row.items() if name.startswith(("metrics.", "standard_errors."))}
 
 
-def score(command, place, store, *words, name="theirs", model=("--model", MODEL)):
+def score(command, place, store, *words, name="theirs", model=("--model", MODEL, "--reference", REFERENCE)):
     return command("score", place, *model, "--name", name, "--nfe", 2, "--metrics", METRICS, "--out", store, *words)
 
 
@@ -58,9 +64,10 @@ def test_png_and_npz_hold_the_images_of_the_cell(made):
 
 
 def test_what_was_kept_is_saved_without_drawing_again(tmp_path, monkeypatch):
-    fs.sweep(**SWEEP | {"metrics": "is"}, keep="images", out=tmp_path)
+    asked = dict(model=MODEL, solver="ddim", nfe=2, samples=20, metrics="is", out=tmp_path)
+    fs.sweep(**asked, keep="images")
     monkeypatch.setattr("fastsample.bench.sampling.Sampler.start", None)
-    (row,) = fs.sweep(**SWEEP | {"metrics": "is"}, save_samples="png", out=tmp_path).to_dict("records")
+    (row,) = fs.sweep(**asked, save_samples="png").to_dict("records")
     assert len(list((tmp_path / "images" / row["cell"]).iterdir())) == 20
 
 
@@ -94,8 +101,8 @@ def test_stated_rows_stand_in_the_tables_and_are_marked(made, store, command):
     assert picture(fs.open_store(store), "samples", metrics=["fd"], images=2)
     row = fs.open_store(store).rows()[-1]
     again = bench_command(row).replace("IMAGES", str(folder)).replace("results-again", str(store / "again"))
-    assert command(*again.split()[1:])[0] == 0
-    assert fs.open_store(store / "again").rows()[0].cell == row.cell
+    assert command(*shlex.split(again)[1:])[0] == 0
+    assert fs.open_store(store / "again").rows()[0].metrics == row.metrics
     assert command("report", store, "-o", store / "report.html")[0] == 0
     assert "ddim (stated)" in (store / "report.html").read_text("utf-8")
 
@@ -133,7 +140,8 @@ def test_what_is_not_as_stated_is_refused_in_a_sentence(made, store, words, told
     ],
     ids=["sizes", "damaged", "size", "empty", "missing"],
 )
-def test_images_that_are_none_are_refused(made, tmp_path, fault, told, command):
+def test_images_that_are_none_are_refused(made, tmp_path, fault, told, command, monkeypatch):
+    monkeypatch.chdir(made[0].parent)
     folder = Path(shutil.copytree(made[2], tmp_path / "images"))
     fault(folder)
     code, _, err = score(command, folder, tmp_path / "store")
@@ -151,12 +159,30 @@ def test_other_images_of_one_name_are_refused(made, store, command):
 
 
 def test_a_reference_alone_is_enough(made, store, command):
-    words = "--reference", "cifar10-jpeg"
-    code, _, err = score(command, made[2], store, model=words)
+    code, _, err = score(command, made[2], store, model=("--reference", REFERENCE))
     assert code == 0, err
     *_, row = fs.open_store(store).rows()
-    assert row.model == "cifar10-jpeg"
+    assert row.model == REFERENCE
     assert row.metrics["fd[cifar10-resnet]@20"] == made[1]["metrics.fd[cifar10-resnet]@20"]
+
+
+def test_images_stand_beside_the_samples_of_a_public_model_that_is_not_here(made, store, command):
+    code, _, err = score(command, made[2], store, model=("--model", "edm-cifar10-uncond-vp", "--reference", REFERENCE))
+    assert code == 0, err
+    *_, row = fs.open_store(store).rows()
+    assert (row.model, row.solver) == ("edm-cifar10-uncond-vp", "theirs (stated)")
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/images.md").read_text("utf-8")
+    commands = re.findall(r"^fastsample (.*)$", page, re.M)
+    assert [words.partition(" ")[0] for words in commands] == ["bench", "score", "table", "encode"]
+    for words in commands:  # with fewer images
+        small = words.replace("--samples 64", "--samples 8").replace("--nfe 20,100", "--nfe 8")
+        cells = [place.name for place in tmp_path.glob("results-images/images/*")]
+        code, _, err = command(*small.replace("CELL", "".join(cells)).split())
+        assert code == 0, err
 
 
 def test_points_are_no_images(tmp_path):
