@@ -233,3 +233,14 @@ def test_what_cannot_be_encoded_is_refused(words, told, command):
     code, _, err = command("encode", "--samples", 4, *words)
     assert code == 2
     assert told in err
+
+
+def test_images_without_a_row_can_go(made, store, command):
+    images, cell = store / "images", made[1]["cell"]
+    (images / f"{cell}.0123abcd").mkdir()
+    for name in ("0123456789abcdef.npz", f"{cell}.0123abcd/00000.png"):
+        (images / name).write_bytes(b"x")
+    assert "images without a row: 2 files" in command("store", "prune", store)[1]
+    assert not (images / "0123456789abcdef.npz").exists()
+    assert len(list((images / cell).iterdir())) == 20
+    assert (images / f"{cell}.npz").exists()
