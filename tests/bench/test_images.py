@@ -201,7 +201,7 @@ def test_images_come_back_from_noise(tmp_path, command):
     assert (frame["PSNR"] < frame["high"]).all()
     for solver in ("heun", "unipc"):
         assert frame.loc[(solver, 24), "PSNR"] > frame.loc[(solver, 8), "PSNR"]
-    assert frame.loc[("heun", 24), "PSNR"] > 25
+    assert frame.loc[("heun", 24), "PSNR"] > 22
     assert 0.9 < frame.loc[("heun", 24), "noise"] < 1.1
 
 
@@ -226,7 +226,7 @@ def test_images_come_back_from_noise_above_40_db(tmp_path, command):
         (["--nfe", "9"], "half there and half back, not 9"),
         (["--model", "gmm2d"], "are no images"),
         (["--samples", "100000000"], "samples: "),
-        (["--images", "cifar10-jpg"], "did you mean"),
+        (["--images", "cifar10-jpg"], "unknown data set 'cifar10-jpg'"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused(words, told, command):
