@@ -47,10 +47,10 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-# The folders are sub-packages of the namespace `fastsample`; mypy reads them through links.
+# The folders are sub-packages of `fastsample`; mypy reads them through links.
 .ns:
 	mkdir -p .ns/fastsample
-	for room in bench datasets models results solvers; do ln -sfn ../../$$room .ns/fastsample/$$room; done
+	for room in __init__.py py.typed bench datasets models results solvers; do ln -sfn ../../$$room .ns/fastsample/$$room; done
 
 clean:
 	rm -rf $(VENV) .ns .gate .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

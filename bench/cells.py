@@ -34,7 +34,7 @@ from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import Table, trace
 from fastsample.solvers.table_file import TableFile
 
-__all__ = ["Cell", "Skipped", "plan_cells"]
+__all__ = ["Cell", "Skipped", "cell_of", "plan_cells"]
 
 _MOST = 100_000  # cells of a sweep
 _Read = TypeVar("_Read")
@@ -207,6 +207,22 @@ def plan_cells(
         assert first is not None
         raise RequestError(str(first)) if isinstance(first, BudgetError) else first
     return list(cells.values()), skipped
+
+
+def cell_of(model: Model, request: Request) -> Cell:
+    """The one cell of a request on a model that is open, with no metrics.
+
+    Raises:
+        ValueError: for a request of several samplers, or one that cannot be carried out.
+    """
+    if len(request.solver) != 1 or len(request.nfe) != 1 or len(request.grid) > 1:
+        raise RequestError("give one solver, one NFE and at most one grid")
+    spec = Spec.parse(request.solver[0]).on(Grid.parse(request.grid[0]) if request.grid else None)
+    model = _ready(model, request, None)
+    plan, table = spec.plan_for(model, request.nfe[0], request.guidance, transfer=request.transfer)
+    foreign = table is not None and not fits(table, model, request.guidance)
+    options = {"transfer": table.model} if table and foreign else dict(spec.options)
+    return Cell(model, plan, options, request.asked, request.samples, request.seed, (), table)
 
 
 def _opened(

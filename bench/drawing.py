@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torchvision.utils import save_image
 
-from fastsample.bench.cells import plan_cells
+from fastsample.bench.cells import Cell, cell_of, plan_cells
 from fastsample.bench.request import Request
-from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import BATCH
 from fastsample.datasets.files import write_atomically
 from fastsample.datasets.levels import to_uint8
+from fastsample.models.catalogue import Model
 
-__all__ = ["draw"]
+__all__ = ["draw", "drawn"]
 
 _LARGEST = 2**27  # values of a picture
+
+
+def drawn(model: Model, request: Request) -> Iterator[torch.Tensor]:
+    """The samples of a request's one sampler on an open model, decoded and not clipped, batch by batch on the CPU.
+
+    Raises:
+        ValueError: for a request of several cells, or one that cannot be carried out.
+        FloatingPointError: if a sample is not finite.
+    """
+    check_precision(request.precision, choose_device(request.device))
+    for images in _images(cell_of(model, request), request):
+        yield images.cpu()
+
+
+@torch.inference_mode()
+def _images(cell: Cell, request: Request) -> Iterator[torch.Tensor]:
+    sampler, size = Sampler(choose_device(request.device)), request.batch_size or BATCH
+    for low in range(0, request.samples, size):
+        indices = list(range(low, min(low + size, request.samples)))
+        yield sampler.images(cell, sampler.sample(cell, indices)[0])
 
 
 @torch.inference_mode()
@@ -41,12 +63,7 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     most = _LARGEST // math.prod(cell.model.image_shape)
     if request.samples > most:
         raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
-    sampler = Sampler(choose_device(request.device))
-    everything, size = list(range(request.samples)), request.batch_size or BATCH
-    parts = [
-        to_uint8(sampler.images(cell, sampler.sample(cell, everything[low : low + size])[0])).cpu()
-        for low in range(0, request.samples, size)
-    ]
-    rows, images = math.ceil(math.sqrt(request.samples)), torch.cat(parts) / 255
+    parts = _images(cell, request)
+    rows, images = math.ceil(math.sqrt(request.samples)), torch.cat([to_uint8(part).cpu() for part in parts]) / 255
     write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=1, format="png"))
     return f"{request.samples} samples of {cell} in {out}"

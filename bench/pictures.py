@@ -81,7 +81,7 @@ def picture(
     replay, count = Replay(store, device, checkpoints), images or IMAGES[kind]
     found, missing = replay.split(found)
     if found.empty:
-        raise ValueError("; ".join(missing))
+        raise ValueError("; ".join(missing) or "these rows are of images from elsewhere, which are not drawn again")
     for reason in missing:
         say(f"without a model: {reason}")
     if kind == "samples":
@@ -94,7 +94,7 @@ def picture(
 def sampled(found: pd.DataFrame, replay: Replay, images: int) -> list[Picture]:
     """Samples, errors along the way and curvature of each model."""
     pictures = []
-    for model, mine in found.groupby("model", sort=False):
+    for model, mine in replay.measured(found).groupby("model", sort=False):
         budgets = sorted(mine["nfe"].unique())
         here = mine[mine["nfe"] == budgets[len(budgets) // 2]]
         solvers = ", ".join(dict.fromkeys(mine["title"]))

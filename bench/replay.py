@@ -17,6 +17,7 @@ from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
 from fastsample.models.public.cards import Card, cards
 from fastsample.models.public.manifest import existing
+from fastsample.results.comparable import STATED
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.grids import Grid
@@ -55,6 +56,8 @@ class Replay:
                 hash.
         """
         row = self.store.row(cell)
+        if STATED in row.protocol:
+            raise ValueError(f"{row.title} is images from elsewhere, which no sampler here draws again")
         check_precision(row.precision, self.sampler.device)
         model = self._model(row)
         if row.learned:
@@ -72,10 +75,14 @@ class Replay:
             raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")
         return Cell(model, plan, row.options, row.asked, row.samples, row.seed, (), table)
 
+    def measured(self, found: pd.DataFrame) -> pd.DataFrame:
+        """The evidence without images from elsewhere, which no sampler here draws again."""
+        return found[~found["stated"]]
+
     def split(self, found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         """The evidence on models that are here, and for each of the others why it is left out."""
         kept, reasons = [], []
-        for _, group in found.groupby("model", sort=False):
+        for _, group in self.measured(found).groupby("model", sort=False):
             try:
                 self._model(self.store.row(group["cells"].iloc[0][0]))
                 kept.append(group)

@@ -47,6 +47,7 @@ class Request(Protocol):
         metrics: kinds of `results.metrics`, or with an extractor as in `fd[cifar10-resnet]`; without one it is that
             which ships for the model's data.
         keep: what stays beside the rows, for other metrics and more samples: features, or images too.
+        save_samples: write the images of each cell into the store, as png files or as one npz.
         out: folder of the store.
     """
 
@@ -64,6 +65,7 @@ class Request(Protocol):
     transfer: bool = False
     metrics: tuple[str, ...] = Field(DEFAULT, min_length=1)
     keep: Literal["", "features", "images"] = ""
+    save_samples: Literal["", "png", "npz"] = ""
     out: Path = Path("results-store")
 
     @field_validator("nfe")

@@ -22,13 +22,15 @@ from fastsample.datasets.levels import UINT8_RULES
 from fastsample.models.foreign.text import told_prompts
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
+from fastsample.results.storage.images import save_images, saved_images
 from fastsample.results.store import Store
 from fastsample.solvers.numerics import NUMERICS
 
-__all__ = ["Keep", "Part", "Runner"]
+__all__ = ["Keep", "Part", "Runner", "Save", "together", "versions"]
 
 Part = tuple[int, int]  # samples first to end
 Keep = Literal["", "features", "images"]
+Save = Literal["", "png", "npz"]
 
 
 @dataclass
@@ -40,12 +42,14 @@ class Runner:
         worker: whose measures they are; it computes nothing here but what is cached of their judges.
         keep: arrays that stay beside the rows, for other metrics and more samples.
         devices: on which other workers have measured, in words.
+        save: write the images of each cell in this form.
     """
 
     store: Store
     worker: Worker
     keep: Keep = ""
     devices: list[str] = field(default_factory=list)
+    save: Save = ""
     _facts: dict[str, dict[str, str]] = field(default_factory=dict)
     _made: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -83,8 +87,25 @@ class Runner:
         return {name: text for name, text in facts.items() if text}
 
     def finished(self, cell: Cell) -> Row | None:
-        """The row of a cell, if the store has it."""
-        return self.store.finished(cell.identity(self.facts(cell)))
+        """The row of a cell, if the store has it, and its images where they are to be saved."""
+        row = self.store.finished(cell.identity(self.facts(cell)))
+        return row if row is None or not self.save or self._saved(cell, row.cell) else None
+
+    def _saved(self, cell: Cell, name: str) -> bool:
+        """Whether the images of a finished cell are there in their form, or can be made of parts that were kept."""
+        if saved_images(self.store.folder, name, self.save).exists():
+            return True
+        there = self.made(cell)["images"] in self.store.parts(cell.sampling).names(0, cell.samples)
+        if there:
+            self._save(cell, name)
+        return there
+
+    def _save(self, cell: Cell, name: str) -> None:
+        known, images = self.store.parts(cell.sampling), self.made(cell)["images"]
+        save_images(
+            saved_images(self.store.folder, name, self.save), cell.samples, cell.model.image_shape,
+            (known.read(first, end, images) for first, end in self.parts(cell)),
+        )  # fmt: skip
 
     def parts(self, cell: Cell) -> list[Part]:
         """The parts of a cell."""
@@ -144,9 +165,9 @@ class Runner:
         seconds, (evaluations, forwards) = self._spent(cell, arrays)
         noted = self._noted(cell, arrays)
         measures = self.worker.of(cell)
-        judged = _together([measure.judge(cell) for measure in measures])
+        judged = together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
-        summary = _together([measure.estimate(cell, arrays) for measure in measures])
+        summary = together([measure.estimate(cell, arrays) for measure in measures])
         seconds["metrics"] += time.perf_counter() - begin
         values = summary.values | judged.values
         errors = {name: estimate.standard_error for name, estimate in summary.estimates.items()}
@@ -181,13 +202,15 @@ class Runner:
             standard_errors=errors,
             seconds=seconds | {"total": sum(seconds.values())},
             protocol=self.facts(cell) | judged.facts | noted | cell.spelled,
-            versions=_versions(),
+            versions=versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
         lines = {name: array for name, array in arrays.items() if array.ndim == 1}  # features have their own place
+        if self.save:
+            self._save(cell, row.cell)
         self.store.finish(row, lines | influences | summary.arrays, keep=bool(self.keep))
         return row
 
@@ -243,7 +266,7 @@ class Runner:
 _LABELS = {"random": "uniform, philox(seed, i) on the host", "balanced": "i modulo the number of classes"}
 
 
-def _together(parts: list[Summary]) -> Summary:
+def together(parts: list[Summary]) -> Summary:
     """What several measures say as one."""
     whole = Summary()
     for part in parts:
@@ -252,6 +275,7 @@ def _together(parts: list[Summary]) -> Summary:
     return whole
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what decides numbers: fastsample, the libraries and Python."""
     names = ("fastsample", "torch", "torchvision", "torch-fidelity", "numpy")
     return {name: version(name) for name in names} | {"python": platform.python_version()}

@@ -33,7 +33,7 @@ from fastsample.results.overview import overview, sentences, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["Prepared", "prepare", "run_sweep", "timed"]
+__all__ = ["Prepared", "available", "prepare", "run_sweep", "swept", "timed"]
 
 
 @dataclass
@@ -69,7 +69,7 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
             raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")
         raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
     tools = Tools(Sampler(device), weights or {}, console)
-    measures, reasons, notes = _available(planned, wanted, tools)
+    measures, reasons, notes = available(planned, wanted, tools)
     for note in dict.fromkeys(notes):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for (what, reason), of in reasons.items():
@@ -80,7 +80,10 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    images = request.keep == "images"
+    for cell in cells if request.save_samples else ():
+        if len(cell.model.image_shape) != 3:
+            raise RequestError(f"--save-samples: samples of {cell.model.id} are no images")
+    images = request.keep == "images" or bool(request.save_samples)
     ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
@@ -111,24 +114,38 @@ def run_sweep(
         plan: only tell what is to be computed and what it costs.
     """
     ready = prepare(request, console, weights)
-    runner = Runner(Store(request.out), ready.worker, request.keep)
     if plan:
-        _foretold(ready, runner, console)
+        _foretold(ready, _runner(request, ready), console)
         return ready.failures
 
-    def crew() -> Crew:
-        return hire(order_of(request, weights or {}, runner, ready.cells)) if hire else InProcess(ready.worker, cells)
+    def crew(runner: Runner) -> Crew:
+        assert hire
+        return hire(order_of(request, weights or {}, runner, ready.cells))
 
-    cells = {cell.sampling: cell for cell in ready.cells}
-    try:
-        rows = _computed(ready, runner, console, crew)
-    finally:
-        runner.store.summarise()
-    if rows:
+    if rows := swept(request, ready, console, crew if hire else None):
         console.print(to_rich(overview(frame_of(rows))))
         for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
+
+
+def swept(
+    request: Request, ready: Prepared, console: Console, crew: Callable[[Runner], Crew] | None = None
+) -> list[Row]:
+    """The rows of a request, from its store or computed; what failed is added to the failures.
+
+    Args:
+        crew: starts workers; without it this process is the only one.
+    """
+    runner, cells = _runner(request, ready), {cell.sampling: cell for cell in ready.cells}
+    try:
+        return _computed(ready, runner, console, lambda: crew(runner) if crew else InProcess(ready.worker, cells))
+    finally:
+        runner.store.summarise()
+
+
+def _runner(request: Request, ready: Prepared) -> Runner:
+    return Runner(Store(request.out), ready.worker, request.keep, save=request.save_samples)
 
 
 def timed(request: Request, console: Console) -> tuple[list[Cell], Worker]:
@@ -236,7 +253,7 @@ def _fail(failures: list[str], console: Console, what: str) -> None:
     console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
 
 
-def _available(
+def available(
     cells: list[Cell], wanted: dict[str, Asked], tools: Tools
 ) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
     """The measures that can be had here, by (of what, why) the metrics that cannot, and notes on the others."""

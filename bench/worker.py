@@ -21,7 +21,6 @@ from fastsample.bench.metrics.error import finite, psnr_values
 from fastsample.bench.metrics.measure import Batch, Measure, Tools
 from fastsample.bench.timing import arithmetic, fitting, waited
 from fastsample.bench.tree import Tree, Walk
-from fastsample.datasets.levels import to_uint8
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import step_noise
@@ -199,7 +198,7 @@ class Worker:
                 exact = self._exact(cell, indices[:lines])
                 found[ROUNDING] = psnr_values(batch.images[:lines], self.tools.sampler.images(cell, exact))
             if self.images:
-                found["images"] = to_uint8(batch.images, cell.protocol.uint8).cpu().numpy()
+                found["images"] = batch.levels.cpu().numpy()
             seconds = np.zeros((len(indices), len(SECONDS)), np.float32)
             seconds[:, 2] = (time.perf_counter() - begin) / len(indices)
             return found | {"seconds": seconds}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fastsample.datasets.files import read_small, write_atomically
 from fastsample.datasets.text import text_of
-from fastsample.results.comparable import CELL, FINGERPRINT, incomparable, what_decides
+from fastsample.results.comparable import CELL, FINGERPRINT, incomparable, stated, what_decides
 from fastsample.results.evidence import Comparison
 from fastsample.results.statistics import Estimate
 from fastsample.results.store import Store
@@ -141,12 +141,13 @@ class Baseline(BaseModel):
 
 
 def baseline_of(store: Store) -> Baseline:
-    """The baseline of a store: its numbers that have a standard error.
+    """The baseline of a store: its numbers that have a standard error, but for those of images from elsewhere.
 
     Raises:
         BaselineError: if no row has such a number, or if the store is mixed: numbers of one metric are not comparable.
     """
     frame, comparison = store.frame(), Comparison(store)
+    frame = frame[[not stated(row) for row in frame.to_dict("records")]]  # no build makes images from elsewhere again
     names = [name.removeprefix("metrics.") for name in frame.columns if name.startswith("metrics.")]
     entries: dict[tuple[Any, ...], Entry] = {}
     for row in frame.to_dict("records"):

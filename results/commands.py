@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from fastsample.datasets.names import number
+from fastsample.results.comparable import STATED
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 
@@ -14,9 +15,18 @@ GIVEN = "model given as"  # of a row's protocol: what `--model` takes, where the
 
 
 def bench_command(row: Row) -> str:
-    """The command that computes the row again, with all its metrics, into a store of its own."""
+    """The command that computes the row again, with all its metrics, into a store of its own.
+
+    Of images from elsewhere the row does not tell where they lie.
+    """
     kinds = dict.fromkeys(name.partition("@")[0] for name in row.metrics if name not in metric_of(name).summaries)
     words = ["--samples", str(row.samples), "--precision", row.precision, "--metrics", ",".join(kinds)]
+    if STATED in row.protocol:
+        given = ["--reference", row.reference] if row.reference else []
+        given += ["--model", row.model] if row.model != row.reference else []
+        name, count = row.solver.removesuffix(" (stated)"), str(row.samples)
+        given += ["--name", name, "--nfe", str(row.nfe_asked), "--samples", count, "--metrics", ",".join(kinds)]
+        return f"fastsample score IMAGES {shlex.join(given)} --out results-again"
     words += ["--uint8", row.uint8] if row.uint8 != "round" else []
     words += ["--reference", row.reference] if row.reference else []
     words += ["--reference-steps", str(row.reference_steps)] if row.reference_steps else []

@@ -16,10 +16,14 @@ import pandas as pd
 from fastsample.results.metrics import extractor_of, metric_of
 from fastsample.results.protocol import Protocol
 
-__all__ = ["CELL", "FINGERPRINT", "cell_text", "incomparable", "judged", "moved", "shortened", "what_decides"]
+__all__ = [
+    "CELL", "FINGERPRINT", "STATED", "alike", "cell_text", "incomparable", "judged", "moved", "shortened",
+    "stated", "what_decides",
+]  # fmt: skip
 
 CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
 FINGERPRINT = "psnr reference fingerprint"  # of a row's protocol: signature of the integrator and eight projections
+STATED = "stated"  # of a row's protocol: which images of another program it is of; what made them is not known here
 MOVED = 2e-4  # root mean square move of reference solutions: float32 on other kernels moves them by some 1e-6
 # Fields of a protocol that a fact of the row tells, with hashes or where they matter; `preset` decides nothing.
 _TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset", "prompts"}
@@ -50,6 +54,24 @@ def _precision(row: Mapping[Any, Any]) -> str:
     name, observed = _text(row.get("precision")), _text(row.get("protocol.tf32"))
     on_gpu = not _text(row.get("device")).startswith("cpu")
     return f"{name} with TF32 for {observed}" if name == "float32" and on_gpu and "True" in observed else name
+
+
+def stated(row: Mapping[Any, Any]) -> str:
+    """Which images of another program a row is of, whose solver and evaluations are as stated; "" for measured ones."""
+    return _text(row.get(f"protocol.{STATED}"))
+
+
+def alike(first: Mapping[Any, Any], second: Mapping[Any, Any], metric: str) -> bool:
+    """Whether a metric of two rows differs in nothing but what is compared; of stated ones as far as they tell."""
+    one, two = ({"model": row["model"]} | what_decides(row, metric) for row in (first, second))
+    if stated(first) or stated(second):
+        return all(_untold(name, one[name]) or _untold(name, two[name]) or one[name] == two[name] for name in one)
+    return one == two
+
+
+def _untold(name: str, value: str) -> bool:
+    """Whether a row of images from elsewhere says nothing of a field: it has what they are compared with, no more."""
+    return name not in ("model", "samples") and not (name.startswith("protocol.") and value)
 
 
 def judged(metric: str) -> bool:
@@ -90,13 +112,16 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
     # Not one of the facts above, since a gate compares across versions of the code on purpose.
     for field in ("protocol.numerics", "protocol.solver code"):
         facts[field] = [_text(row.get(field)) for row in rows.to_dict("records")]
+    elsewhere = pd.Series([bool(stated(row)) for row in rows.to_dict("records")], index=rows.index, dtype=bool)
     for name in facts:
+        facts[name] = facts[name].mask(elsewhere & facts[name].map(lambda value, name=name: _untold(name, value)))
         of = rows[_ONE_EACH[name]] if name in _ONE_EACH else rows[f"metrics.{metric}"].notna()
         for _, values in facts[name].groupby(of):
-            kinds = [shortened(value) for value in values.unique()]
+            kinds = [shortened(value) for value in values.dropna().unique()]
             if len(kinds) > 1:
                 field = str(name).removeprefix("protocol.")
                 return f"{metric}: {field} is {kinds[0]} in one row and {kinds[1]} in another"
+    rows = rows[~elsewhere]
     seeds = rows.groupby(list(CELL))["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))
     versions = rows.groupby([*CELL, "seed"])["versions.fastsample"].agg(lambda found: " and ".join(sorted(set(found))))
     if seeds.nunique() > 1:

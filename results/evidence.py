@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fastsample.results.comparable import what_decides
+from fastsample.results.comparable import alike, stated
 from fastsample.results.layout import evidence, metrics_named
 from fastsample.results.metrics import metric_of
 from fastsample.results.overview import select
@@ -59,17 +60,21 @@ class Comparison:
     ) -> Interval | None:
         """First minus second, paired where the seeds are the same; None where the two are not comparable."""
         rows = [self._rows[cell] for cell in (*_listed(first), *_listed(second))]
-        facts = [{"model": row["model"]} | what_decides(row, metric) for row in rows]
         one, two = self.by_seed(first, metric), self.by_seed(second, metric)
-        if not one or not two or any(fact != facts[0] for fact in facts):
+        if not one or not two or not all(alike(rows[0], row, metric) for row in rows[1:]):
             return None
         return difference(one, two).interval(level)
 
     def by_seed(self, cell: str | Sequence[str], metric: str) -> dict[int, Estimate]:
         """The metric of each seed with the effect of each sample on it; empty where one has no per-sample data."""
-        found = {int(self._rows[one]["seed"]): self._estimate(one, metric) for one in _listed(cell)}
+        found = {self._seed(one): self._estimate(one, metric) for one in _listed(cell)}
         known = {seed: estimate for seed, estimate in found.items() if estimate}
         return known if len(known) == len(found) else {}
+
+    def _seed(self, cell: str) -> int:
+        """The seed of a row; of images from elsewhere, whose noise is their own, a number that no other row has."""
+        row = self._rows[cell]
+        return -1 - int(hashlib.sha256(cell.encode()).hexdigest()[:8], 16) if stated(row) else int(row["seed"])
 
     def _estimate(self, cell: str, metric: str) -> Estimate | None:
         key = cell, metric

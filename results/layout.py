@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastsample.results.comparable import CELL, incomparable
+from fastsample.results.comparable import CELL, incomparable, stated
 from fastsample.results.metrics import MAIN, metric_of
 from fastsample.results.sheet import Entry, Footnotes, Sheet
 from fastsample.results.statistics import Interval
@@ -60,10 +60,10 @@ def evidence(
     """One line per model, solver with its options, grid, budget and metric; repeated seeds are averaged.
 
     Columns: model, solver, title, grid, nfe (asked), made, metric, samples, seeds, guidance, value, low, high (95 %
-    interval, NaN where the store has no per-sample data), rank, cells, remarks. The rank is `best` where every paired
-    difference from the others excludes zero, `tied` for all that cannot be told from the leader, `second` for what
-    comes next where there is a best. Without intervals the values alone decide. A solver that exceeds its budget, as
-    adaptive ones may, has no rank.
+    interval, NaN where the store has no per-sample data), rank, cells, remarks, stated (whether of
+    images from elsewhere). The rank is `best` where every paired difference from the others excludes zero, `tied` for
+    all that cannot be told from the leader, `second` for what comes next where there is a best. Without intervals the
+    values alone decide. A solver that exceeds its budget, as adaptive ones may, has no rank.
 
     Args:
         rows: of `results.row.frame_of`.
@@ -93,7 +93,7 @@ def evidence(
                 "seeds": ", ".join(str(one["seed"]) for one in group), "guidance": float(row["guidance"]),
                 "value": float(np.mean([one[f"metrics.{metric}"] for one in group])),
                 "low": known.low if known else math.nan, "high": known.high if known else math.nan, "rank": "",
-                "cells": cells, "remarks": _remarks(row),
+                "cells": cells, "remarks": _remarks(row), "stated": bool(stated(row)),
             })  # fmt: skip
     ranks: dict[int, str] = {}
     rivals: dict[_Key, list[int]] = {}
@@ -108,6 +108,8 @@ def evidence(
 def _remarks(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """What a reader has to know of a cell: another grid than the solver's own, another number of evaluations."""
     found, spare, own_grid = [], int(row["nfe_asked"] - row["nfe"]), row["own_grid"]
+    if told := stated(row):
+        found.append(f"stated, not measured, but for the metrics: {told[: told.find(', sha256') + 25]}")
     if row["grid"] != own_grid:
         found.append(f"grid {row['grid']}" + (f", not the solver's own ({own_grid})" if own_grid else ""))
     if spare:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -84,7 +85,7 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
         name = column.removeprefix("metrics.")
         if name != column and name not in (metric := metric_of(name)).summaries:
             table[metric.head(name)] = rows[column]
-    sampling = rows["seconds.network"] + rows["seconds.solver"]
+    sampling = (rows["seconds.network"] + rows["seconds.solver"]).replace(0, math.nan)  # of images from elsewhere
     table["images/s"] = rows["samples"] / sampling
     table["ms/image"] = 1e3 * sampling / rows["samples"]
     share = (rows["seconds.solver"] + rows["seconds.metrics"]) / rows["seconds.network"].where(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -131,6 +132,9 @@ def recommend(
         ValueError: without a condition, or where no row meets it; the message says what comes nearest.
     """
     metric, model = found["metric"].iloc[0], found["model"].iloc[0]
+    found = found[~found["stated"]]  # no sampler here makes images from elsewhere
+    if found.empty:
+        raise ValueError(f"all rows of {model} are of images from elsewhere, which no sampler here makes")
     sign, unit = (1, "at least") if metric_of(metric).higher else (-1, "at most")
     fits, conditions = found, []
     if budget is not None:
@@ -174,12 +178,12 @@ def with_seconds(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         ValueError: where the rows were timed on several devices.
     """
     rows = rows[rows["cell"].isin(found["cells"].explode())].set_index("cell")
-    if rows["device"].nunique() > 1:
+    seconds = (rows["seconds.network"] + rows["seconds.solver"]).replace(0, math.nan) / rows["samples"]
+    if rows["device"][seconds.notna()].nunique() > 1:
         raise ValueError(
             f"times of different devices cannot be compared: {' and '.join(sorted(rows['device'].unique()))}; "
             "choose one with --where device=..."
         )
-    seconds = (rows["seconds.network"] + rows["seconds.solver"]) / rows["samples"]
     return found.assign(seconds=[float(seconds[list(cells)].mean()) for cells in found["cells"]])
 
 

@@ -146,8 +146,9 @@ def report_of(
         for model, mine in found.groupby("model", sort=False):
             sheet = sheet_of(mine, notes=notes_of(rows[rows["model"] == model], mine))
             tables.append(Table(f"{title} on {model}", sheet))
-            budgets = sorted(set(mine["nfe"][mine["nfe"] >= mine["made"].min()]))
-            verdicts += [recommend(mine, comparison.difference, budget=budget) for budget in budgets]
+            ours = mine[~mine["stated"]]
+            budgets = sorted(set(ours["nfe"][ours["nfe"] >= ours["made"].min()]))
+            verdicts += [recommend(ours, comparison.difference, budget=budget) for budget in budgets]
         pictures += _of_quality(found, rows, title)
         first = found if first is None else first
     if first is not None:

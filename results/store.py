@@ -4,6 +4,7 @@
     STORE/per_sample/CELL.npz               what its intervals need: values and influences of its samples
     STORE/partial/SAMPLING/FIRST-END.npz    finished parts of samples whose cells are unfinished
     STORE/kept/SAMPLING/FIRST-END.npz       parts that were to be kept, with features or images
+    STORE/images/CELL.npz or CELL/00000.png  images of a finished cell, where they were to be saved
     STORE/claims/JOB.lock                   what a process is at work on
     STORE/rows.parquet, rows.csv            all rows, rewritten now and then and at the end of a sweep
     STORE/damaged/                          row files that could not be read when their cells were computed anew

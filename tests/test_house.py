@@ -54,6 +54,13 @@ def test_no_first_party_import_hides_in_a_function():
             assert allowed or not inside, f"{path}:{line} imports {name}"
 
 
+def test_the_face_imports_when_it_is_called():
+    """What a notebook imports stands above all rooms, and costs nothing until one of its functions is called."""
+    found = [(name, inside) for name, _, inside in imports(ast.parse((ROOT / "__init__.py").read_text("utf-8")))]
+    assert found
+    assert all(inside for _, inside in found)
+
+
 def test_nothing_below_the_command_line_imports_it():
     for path, tree in FILES.items():
         if not path.startswith("bench/cli/") and path != "bench/__main__.py":

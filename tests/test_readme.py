@@ -12,7 +12,8 @@ import pytest
 from fastsample.bench.cli.model_page import model_page
 
 README = Path(__file__).parents[1] / "README.md"
-EXAMPLE = re.search(r"```python\n(.*?)```", README.read_text("utf-8").split("## Add a solver\n")[1], re.S)[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8").split("## Add a solver\n")[1], re.S)
+EXAMPLE = next(block for block in BLOCKS if "@register" in block)
 OWN = README.read_text("utf-8").split("## Your own model")[1].split("\n## ")[0]
 
 

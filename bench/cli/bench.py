@@ -159,6 +159,9 @@ def bench(
     compiled: Annotated[
         bool | None, typer.Option("--compile", help="Fuse the network: a minute once, for sweeps of ten and more.")
     ] = None,
+    save_samples: Annotated[
+        str | None, typer.Option(help="png or npz: write the images of each cell to STORE/images.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
@@ -194,7 +197,8 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, compiled=compiled, out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, compiled=compiled,
+        save_samples=save_samples, out=out,
         prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     try:

@@ -160,8 +160,8 @@ def prune(
 ) -> None:
     """Remove what no row, table or interval needs.
 
-    Parts of unfinished cells (bench would go on from them), damaged rows, arrays without a row, and the features in
-    rows of older versions.
+    Parts of unfinished cells (bench would go on from them), damaged rows, arrays and images without a row, and the
+    features in rows of older versions.
     """
     from rich.filesize import decimal
 

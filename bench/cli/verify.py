@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fastsample.solvers.own import solver_named
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
 
-__all__ = ["draw_orders", "run_verification"]
+__all__ = ["draw_orders", "proofs_of", "run_verification"]
 
 
 @contextmanager
@@ -32,14 +32,24 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
+def proofs_of(names: Sequence[str] | None, console: Console) -> list[Proof]:
+    """Prove the claims of the solvers named, of all where None, with progress on the console.
+
+    Raises:
+        ValueError: for an unknown solver.
+    """
+    chosen = claims([solver_named(name) for name in names] if names else None)
+    return [prove(claim) for claim in track(list(chosen), "orders", console=console, transient=True)]
+
+
+@_one_thread()
 def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture: Path, console: Console) -> bool:
     """Prove the claims of the solvers named (all where None), print a table, write a picture; True if all hold.
 
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
-    chosen = claims([solver_named(name) for name in names] if names else None)
-    proofs = [prove(claim) for claim in track(list(chosen), "orders", console=console, transient=True)]
+    proofs = proofs_of(names, console)
     table = Table(
         "solver",
         "claimed",

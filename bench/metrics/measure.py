@@ -72,6 +72,11 @@ class Batch:
         return self.tools.sampler.images(self.cell, self.x)
 
     @cached_property
+    def levels(self) -> torch.Tensor:
+        """The images as uint8, by the rule of the cell."""
+        return to_uint8(self.images, self.cell.protocol.uint8)
+
+    @cached_property
     def solution_images(self) -> torch.Tensor:
         """The images that the reference solutions decode to."""
         return self.tools.sampler.images(self.cell, self.solution)
@@ -86,7 +91,7 @@ class Batch:
     def features(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) of an open extractor, float32."""
         if name not in self._features:
-            self._features[name] = self.tools.extractors[name](to_uint8(self.images, self.cell.protocol.uint8))
+            self._features[name] = self.tools.extractors[name](self.levels)
         return self._features[name]
 
 

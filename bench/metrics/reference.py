@@ -2,8 +2,7 @@
 
 A model's set is that which its card names (an entry of `datasets/references.toml`), or the data set that an embedded
 or own checkpoint was trained on; `--reference` names another: an entry's id, a file of statistics, or images, as
-`folder:PATH[@PREPROCESSING]` or the name of a data set. Statistics are taken under the extractor that made them; under
-another they are computed from the set's images, where these are here.
+`folder:PATH[@PREPROCESSING]` or the name of a data set. Under another extractor than theirs statistics are made anew.
 """
 
 from __future__ import annotations
@@ -193,7 +192,8 @@ def _moments_of_data(name: str, seen: Seen) -> ReferenceStats:
 
 
 def _computed(images: Images, seen: Seen) -> ReferenceStats:
-    return moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
+    stats = moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
+    return replace(stats, sigma=stats.sigma.astype(np.float32).astype(np.float64))  # as the file has it
 
 
 def _kept(cached: Path, images: Callable[[], Images], seen: Seen) -> ReferenceStats:

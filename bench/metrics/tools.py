@@ -100,8 +100,8 @@ class Tools:
         reference = self.reference(cell)
         numbers = range(indices[0] // BATCH, indices[-1] // BATCH + 1)
         if any((reference.id, number) not in self._solutions for number in numbers):
-            whole = len(indices) % BATCH == 0 and indices[0] % len(indices) == 0
-            at_once = len(indices) // BATCH if whole else 1
+            aligned = len(indices) % BATCH == 0 and indices[0] % len(indices) == 0
+            at_once = len(indices) // BATCH if aligned else 1
             found = reference.batches(numbers, lambda samples: self.solved(cell, samples), at_once)
             self._solutions = {(reference.id, number): arrays for number, arrays in found.items()}
         parts = []

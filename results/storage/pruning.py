@@ -34,16 +34,23 @@ def waste(store: Store, *, kept: bool = False) -> list[Waste]:
     """
     folder = store.folder
     rows = {file.stem for file in (folder / "rows").glob("*.json")}
+    images = folder / "images"
     arrays = list((folder / "per_sample").glob("*.npz"))
     features = {file: size for file in arrays if file.stem in rows and (size := _features(file))}
     found = [
         _files("parts of unfinished cells", (folder / "partial").rglob("*")),
         _files("damaged rows", (folder / "damaged").rglob("*")),
         _files("arrays without a row", (file for file in arrays if file.stem not in rows)),
+        _files("images without a row", (file for file in images.rglob("*") if not _has_row(file, images, rows))),
         Waste("features in rows of older versions", features, whole=False),
         _files("kept parts", (folder / "kept").rglob("*") if kept else ()),
     ]
     return [one for one in found if one.sizes]
+
+
+def _has_row(file: Path, images: Path, rows: set[str]) -> bool:
+    """Whether images are those of a row: CELL.npz or CELL/NUMBER.png; others were not finished."""
+    return file.relative_to(images).parts[0].removesuffix(".npz") in rows
 
 
 def prune(store: Store, found: Sequence[Waste]) -> None:
