@@ -5,7 +5,8 @@ of which x and the prediction are two. So each reading of a network draws a few 
 predicts the noise, and least squares in both lessen its error by nothing where it is the right one: another prediction,
 sign, or scale of x is such a line. A time that says nothing would pass: error must grow more where the network is told
 those of neighbouring levels. Readings differ from what is stated in one thing; in two, where none of these holds. No
-data are needed. Readings that are called alike at all levels are one.
+data are needed. Readings under which a network is asked and heard alike at all levels are one. Where several hold, as
+for data that leave little to tell, the stated one does, unless another is far better.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ _VALUES, _FEWEST, _MOST, _WIDEST = 8192, 2, 1024, 1e3  # of samples
 _FITTING = 24  # readings that are sampled
 _LEAST = 0.02  # of an error, below which less is chance: of few samples
 _TINY, _HOPELESS = 1e-6, 0.5
-_WEIGHT, _HEEDED, _NEAR = 4.0, 0.05, 0.5  # of scores
+_WEIGHT, _HEEDED, _NEAR = 4.0, 0.05, 0.25  # of scores
 _TIMES: tuple[tuple[Time, float, float], ...] = (
     ("t", 1.0, 0.0), ("t", 1000.0, 0.0), ("t", -1.0, 1.0), ("t", -1000.0, 1000.0),
     ("sigma", 1.0, 0.0), ("nsr", 1.0, 0.0), ("log-nsr", 1.0, 0.0), ("log-nsr", 0.25, 0.0),
@@ -80,10 +82,12 @@ def fitting(denoiser: NetworkDenoiser, shape: Sequence[int]) -> tuple[Fit, Fit]:
     count = max(_FEWEST, min(_MOST, _VALUES // math.prod(shape)))
     judge = _Judge(denoiser, (count, *shape))
     stated = stated_by(denoiser)
-    near = _different([stated, *_changed(stated)])
-    found = [judge.fit(stated), *judge.compare(near[1:])]
-    if not any(fit.holds for fit in found):
-        found += judge.compare(_different([*near, *(far for one in near for far in _changed(one))])[len(near) :])
+    tried, found = [stated], [judge.fit(stated)]
+    for ways in (_changed(stated), _elsewhere(stated), _twice(stated)):
+        new = _different([*tried, *ways])[len(tried) :]
+        tried, found = [*tried, *new], [*found, *judge.compare(new)]
+        if any(fit.holds for fit in found):
+            break
     own, best = found[0], max(found, key=lambda fit: fit.score)
     return own, own if own.holds and own.score > _NEAR * best.score else best
 
@@ -99,17 +103,30 @@ def stated_by(denoiser: NetworkDenoiser) -> OwnConvention:
 
 
 def _changed(stated: OwnConvention) -> Iterator[OwnConvention]:
-    """What differs from it in one thing."""
+    """What differs from it in one thing but the path."""
     yield replace(stated, sign=-stated.sign)
     for prediction in _PREDICTIONS:
         yield replace(stated, prediction=prediction)
+    yield replace(stated, time_scale=-stated.time_scale, time_shift=stated.time_shift + stated.time_scale)
+    for name in get_args(Time):
+        yield replace(stated, time=name)
     for time, scale, shift in _TIMES:
         yield replace(stated, time=time, time_scale=scale, time_shift=shift)
     for divided_by in _SCALES:
         yield replace(stated, divided_by=divided_by)
+
+
+def _elsewhere(stated: OwnConvention) -> Iterator[OwnConvention]:
+    """The same on other paths; of data in far and narrow modes the best x0 is nearly the same there."""
     for name in _PATHS:
         if name != stated.path.name:
             yield replace(stated, path=path_named(name))
+
+
+def _twice(stated: OwnConvention) -> Iterator[OwnConvention]:
+    """What differs from it in two things."""
+    for one in (*_changed(stated), *_elsewhere(stated)):
+        yield from (*_changed(one), *_elsewhere(one))
 
 
 def _called(one: OwnConvention) -> tuple[float, ...]:
@@ -131,8 +148,12 @@ def _different(readings: list[OwnConvention]) -> list[OwnConvention]:
 
 
 def same(one: OwnConvention) -> list[OwnConvention]:
-    """Other ways to state it."""
-    return [other for other in dict.fromkeys(_changed(one)) if other != one and _called(other) == _called(one)]
+    """Other ways to state it, with one thing changed, or else with two."""
+    called = _called(one)
+    for ways in (_changed(one), _twice(one)):
+        if found := [other for other in dict.fromkeys(ways) if other != one and _called(other) == called]:
+            return found
+    return []
 
 
 @torch.inference_mode()
