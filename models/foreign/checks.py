@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser, NetworkDenoiser
-from fastsample.models.foreign.conventions import draw, fitting
+from fastsample.models.foreign.conventions import draw, fitting, same
 
 __all__ = ["Check", "checks"]
 
@@ -96,10 +96,11 @@ def _cost(denoiser: Denoiser, noise: Tensor, t: float) -> Iterator[Check]:
 
 def _convention(denoiser: NetworkDenoiser, shape: tuple[int, ...]) -> Check:
     stated, best = fitting(denoiser, shape)
-    if stated.holds:
+    if best is stated and stated.holds:
         low, high = min(stated.errors), max(stated.errors)
         errors = " and ".join(f"{stated.errors[level]:.2g} at sigma/alpha {level:g}" for level in (low, high))
         return Check("convention", f"{stated.convention} as stated; the error of the noise is {errors}", True)
     if best.holds:
-        return Check("convention", f"not {stated.convention} as stated: {best.convention} fits", False)
+        others = "".join(f", the same as {one}" for one in same(best.convention))
+        return Check("convention", f"not {stated.convention} as stated: {best.convention} fits{others}", False)
     return Check("convention", f"not {stated.convention} as stated, nor another one that is tried", False)

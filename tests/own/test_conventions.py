@@ -8,11 +8,9 @@ import torch
 
 from fastsample.models.analytic import image_mixture, ring_mixture
 from fastsample.models.checkpoints import load_model
-from fastsample.models.foreign.conventions import fitting
+from fastsample.models.foreign.conventions import fitting, same
 from fastsample.models.foreign.own import OwnConvention, OwnDenoiser
-from fastsample.models.path import LinearFlow, VPLinear
-
-ROOM = 1e-3
+from fastsample.models.path import LinearFlow, VPCosine, VPLinear
 
 
 class Asked(torch.nn.Module):
@@ -88,12 +86,55 @@ def test_the_right_convention_is_named(name, way, request):
     assert str(best.convention) == str(right)
 
 
-@pytest.mark.parametrize("name", ["mixture of images", "ring on a flow", "ring on vp"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[SLOW] if one.endswith("package") else []) for one in NETWORKS]
+)
 def test_what_is_stated_rightly_is_left(name):
     shape, convention, f = NETWORKS[name]()
     own, best = fitting(OwnDenoiser(Asked(f), convention), shape)
     assert own.holds
     assert best is own
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ring on a flow", {"divided_by": "unit"}),
+        ("ring on a flow", {"time": "nsr"}),
+        ("ring on vp", {"prediction": "velocity"}),
+        ("ring on vp", {"divided_by": "edm"}),
+        ("mixture of images", {"path": VPCosine()}),
+        ("mixture of images", {"divided_by": 0.5}),
+        pytest.param("flow of the package", {"divided_by": "unit"}, marks=SLOW),
+        pytest.param("vp of the package", {"divided_by": "edm"}, marks=SLOW),
+        pytest.param("vp of the package", {"prediction": "velocity"}, marks=SLOW),
+    ],
+)
+def test_what_is_stated_nearly_rightly_is_not_left(name, changes):
+    """Of which samples look well: a reading's own are judged by itself, and another is no better on them."""
+    shape, convention, f = NETWORKS[name]()
+    own, best = fitting(OwnDenoiser(Asked(f), replace(convention, **changes)), shape)
+    assert best is not own
+    assert best.holds
+    assert best.convention == convention
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
+def test_times_that_a_network_does_not_know_do_not_hide_the_right_one(prediction):
+    """An x0 that is told one time for all predicts noise well: by noise alone it comes before the right reading."""
+    shape, convention, f = exact(ring_mixture(VPLinear()), prediction)
+    _, best = fitting(OwnDenoiser(Asked(f), replace(convention, time_scale=1000.0)), shape)
+    assert best.convention == convention
+
+
+def test_two_ways_to_state_one_convention_are_one():
+    shape, convention, f = NETWORKS["ring on a flow"]()
+    reversed_time = replace(convention, time_scale=-1.0, time_shift=1.0)
+    own, best = fitting(OwnDenoiser(Asked(lambda x, s: f(x, 1 - s)), replace(convention, time="sigma")), shape)
+    assert own.holds
+    assert best is own
+    assert same(own.convention) == [reversed_time]
+    assert same(reversed_time) == [own.convention]
 
 
 def test_the_command_says_it_and_ends_with_1(mine, command):
