@@ -10,11 +10,12 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastsample.models.altered import Thresholded
@@ -23,6 +24,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, Path, VPLinear
 from fastsample.models.recorder import Recorder
 from fastsample.solvers.grids import Grid
+from fastsample.solvers.proofs import training_free as _training_free  # noqa: F401 - registers its readers
 from fastsample.solvers.proofs.readers import READERS, Case, Run
 from fastsample.solvers.solver import Plan, get
 
@@ -120,6 +122,8 @@ class _Given(Grid):
 
 def _grid(case: Case) -> Grid:
     name = str(case.get("schedule", case.get("grid")))
+    if case["timesteps"][-1] == -1:  # a list of entries of a table, and clean data
+        return _Given("integer-golden", times=tuple((entry + 1) / 1000 for entry in case["timesteps"]))
     if case["problem"] == "gmm2d_ddpm1000_int":
         return Grid.parse(f"integer-{name}-official")
     if fitted := re.fullmatch(r"time_uniform\(rho=(\d+)\)", name):
@@ -152,6 +156,14 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
     return denoiser, replace(plan, noise_start=True)
 
 
+def _noises(case: Case) -> Callable[[int], torch.Tensor] | None:
+    """The noises of a stochastic case, by the seed that its options name."""
+    told = re.search(r"default_rng\((\d+)\)", str(case.get("options", {}).get("noise")))
+    return (
+        None if told is None else _tensor(np.random.default_rng(int(told[1])).standard_normal((64, 16, 2))).__getitem__
+    )
+
+
 @dataclass(frozen=True)
 class Parity:
     """How far we are from a golden case: evaluations, relative error of the call times, max abs error of the result."""
@@ -179,7 +191,8 @@ def compare(case: Case) -> Parity:
     base, plan = rebuild(case)
     calls = Recorder(base)
     start, result = _tensor(case.get("x_T", case.get("x_init"))), _tensor(case.get("x_0", case.get("x_final")))
-    error = (plan(calls, start) - result).abs().max().item()
+    given = (_noises(case),) if isinstance(plan, Plan) else ()
+    error = (plan(calls, start, *given) - result).abs().max().item()
     golden, ours = case["timesteps"], [t for t, _ in calls.points]
     if "model_times" in case:
         golden = case["model_times"]
