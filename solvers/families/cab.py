@@ -28,7 +28,7 @@ _CAB = partial(
 
 
 def _weights(order: int, theta: float) -> Callable[[Sequence[float], float, float], list[float]]:
-    """Of the last three slopes, newest first; a node at infinite NSR (alpha = 0) has none but its part of the defect."""
+    """Of the last three slopes, newest first; one at infinite NSR (alpha = 0) has its part in the defect alone."""
 
     def weights(nodes: Sequence[float], s: float, t: float) -> list[float]:
         finite = [node for node in nodes[:order] if math.isfinite(node)]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import Path
@@ -43,7 +43,7 @@ def _rule(official: bool) -> Rule:
     def rule(h: float, nodes: Sequence[float]) -> Sequence[float]:
         if len(nodes) < 2:
             return adams(h, nodes)
-        gamma = _gamma(*nodes, official)
+        gamma = _gamma(nodes[0], nodes[1], official)
         last = psi(1, h) / (gamma * nodes[0] + nodes[1])
         return [gamma * last, last]
 

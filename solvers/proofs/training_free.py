@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
-from fastsample.solvers.proofs.readers import Case, reader
+import torch
+
+from fastsample.models.denoiser import Denoiser
+from fastsample.solvers.proofs.readers import Case, Run, reader
+from fastsample.solvers.solver import get
 
 
 @reader("res-2s", "res-3s", "res-2m", "res-3m")
@@ -27,3 +33,46 @@ def _pfdiff(case: Case) -> tuple[str, int, dict[str, Any]]:
     given = case["options"]
     options = {"variant": f"{given['k']}_{given['h']}", "intervals": given.get("intervals", len(case["timesteps"]) - 1)}
     return "pfdiff", case["nfe_actual"], options
+
+
+@reader("sa-solver")
+def _sa_solver(case: Case) -> tuple[str, int, dict[str, Any]]:
+    given, tau = case["options"], case["options"]["tau"]
+    options = {key: given[key] for key in ("predictor_order", "corrector_order", "pc_mode", "mode")}
+    options |= {"prediction": given["prediction"].removesuffix("_prediction"), "denoise": given["mode"] == "more_steps"}
+    if isinstance(tau, str):  # "1 where 0.05 <= NSR(t) <= 1, else 0"
+        value, low, high = (float(number) for number in re.findall(r"\d+\.?\d*", tau)[:3])
+        return "sa-solver", case["nfe_actual"], options | {"tau": value, "nsr_min": low, "nsr_max": high}
+    everywhere = {"tau": tau, "nsr_min": 0.0, "nsr_max": 1e9}
+    return "sa-solver", case["nfe_actual"], options | everywhere
+
+
+@reader("stork-flow")
+def _stork(case: Case) -> tuple[str, int, dict[str, Any]]:
+    given = case["options"]
+    options = {"order": case["order"], "official": not given.get("corrected", False)}
+    return "stork", case["nfe_actual"], options | ({"s": given["s"]} if "s" in given else {})
+
+
+@reader("stork-noise")
+def _stork_noise(case: Case) -> Run:
+    options = {"s": case["options"]["s"], "official": not case["options"].get("corrected", False)}
+
+    def run(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
+        path = denoiser.path.between(1.0, case["model_times"][-1])
+        plan = get("stork-noise").plan(path, case["nfe_actual"], "uniform", denoise=True, **options)
+        # It ends with x - sigma eps, which is alpha times the data prediction.
+        return path.alpha(path.t_data) * replace(plan, noise_start=True)(denoiser, x)
+
+    return run
+
+
+@reader("rx-euler")
+def _rx_euler(case: Case) -> tuple[str, int, dict[str, Any]]:
+    return "rx-euler", case["nfe_actual"], {**case["options"], "official": True}
+
+
+@reader("lms", "dpm-fast")
+def _aliases(case: Case) -> tuple[str, int, dict[str, Any]]:
+    options = {"order": case["order"]} if case["solver"] == "lms" else {}
+    return case["solver"], case["nfe_actual"], options
