@@ -41,9 +41,7 @@ def _share(block: Sequence[float], counted: int) -> float:
     return sum((width / (block[0] - block[-1])) ** 2 for width in widths[:counted])
 
 
-def _schedule(
-    path: Path, t_start: float, grid: Grid, nfe: int, *, k: int = 2, skip_last: bool = True
-) -> Schedule:
+def _schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, k: int = 2, skip_last: bool = True) -> Schedule:
     """Warns of blocks that amplify more than five times."""
     times = grid(path, nfe, t_start, path.t_data)
     worst = max((_share(block, k) for block in _blocks(times, k, skip_last) if len(block) > k), default=0.0)

@@ -61,8 +61,8 @@ def _stork_noise(case: Case) -> Run:
     def run(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
         path = denoiser.path.between(1.0, case["model_times"][-1])
         plan = get("stork-noise").plan(path, case["nfe_actual"], "uniform", denoise=True, **options)
-        # It ends with x - sigma eps, which is alpha times the data prediction.
-        return path.alpha(path.t_data) * replace(plan, noise_start=True)(denoiser, x)
+        # It takes the noise for the state at its first time, and ends with x - sigma eps: alpha times the data prediction.
+        return path.alpha(path.t_data) * replace(plan, noise_start=True)(denoiser, x / plan.entry[0])
 
     return run
 
@@ -76,3 +76,16 @@ def _rx_euler(case: Case) -> tuple[str, int, dict[str, Any]]:
 def _aliases(case: Case) -> tuple[str, int, dict[str, Any]]:
     options = {"order": case["order"]} if case["solver"] == "lms" else {}
     return case["solver"], case["nfe_actual"], options
+
+
+@reader("euler-ancestral", "dpm2-ancestral", "dpmpp-2s-ancestral", "dpmpp-sde", "dpmpp-2m-sde", "dpmpp-3m-sde")
+def _ancestral(case: Case) -> tuple[str, int, dict[str, Any]]:
+    options = {key: value for key, value in case["options"].items() if key in ("eta", "solver_type")}
+    official = {"official": True} if case["solver"] == "dpmpp-3m-sde" else {}
+    return case["solver"], case["nfe_actual"], options | official | {"denoise": True}
+
+
+@reader("restart")
+def _restart(case: Case) -> tuple[str, int, dict[str, Any]]:
+    entries = "+".join("/".join(map(str, entry)) for entry in case["options"]["restart"])
+    return "restart", case["nfe_actual"], {"restarts": entries, "S_noise": case["options"]["S_noise"], "denoise": True}
