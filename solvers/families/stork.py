@@ -6,8 +6,8 @@ x, a step of length h on a flow is
 
     x_{i+1} = x_i + h (W_0 v_i + W_1 h v'_i + W_2 h^2 / 2 v''_i),    W the method's moments of 1, c and c^2,
 
-which are (1, 1/2, 1/3) for ROCK4: a linear multistep method. On noise predictions the model is of eps, and the sub-steps
-integrate dx/dt = alpha' / alpha (x - eps / sigma).
+which are (1, 1/2, 1/3) for ROCK4: a linear multistep method. On noise predictions the model is of eps, and
+the sub-steps integrate dx/dt = alpha' / alpha (x - eps / sigma).
 """
 
 from __future__ import annotations

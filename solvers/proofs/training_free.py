@@ -61,7 +61,7 @@ def _stork_noise(case: Case) -> Run:
     def run(denoiser: Denoiser, x: torch.Tensor) -> torch.Tensor:
         path = denoiser.path.between(1.0, case["model_times"][-1])
         plan = get("stork-noise").plan(path, case["nfe_actual"], "uniform", denoise=True, **options)
-        # It takes the noise for the state at its first time, and ends with x - sigma eps: alpha times the data prediction.
+        # The noise is its state at the first time, and it ends with x - sigma eps: alpha times the data prediction.
         return path.alpha(path.t_data) * replace(plan, noise_start=True)(denoiser, x / plan.entry[0])
 
     return run
