@@ -10,7 +10,8 @@ One step goes from s to t with h = lambda_t - lambda_s. Noise and data predictio
     noise     tau sigma_t sqrt(e^(2h) - 1) z    sigma_t sqrt(1 - e^(-2 tau^2 h)) z
 
 tau = 0 is the probability-flow ODE, tau > 0 an SDE of the same marginals (arXiv 2309.05019, eq. 14), to whose step the
-noise is added; tau = 1 is that of arXiv 2211.01095. The exact solution is, but for the noise (arXiv 2206.00927, eq. 3.4; 2211.01095, eq. 9),
+noise is added; tau = 1 is that of arXiv 2211.01095. But for the noise the exact solution is (arXiv 2206.00927, eq. 3.4;
+2211.01095, eq. 9)
 
     x_t = A x_s - c_t H  int_0^1 e^(H (1 - tau)) m(lambda_s + tau h) dtau.
 
@@ -36,7 +37,8 @@ from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule
 
-__all__ = ["Rule", "adams", "adams_half", "multistep", "multistep_schedule", "prediction_named", "psi", "spread", "step"]
+__all__ = ["Rule", "adams", "adams_half", "multistep", "multistep_schedule", "prediction_named", "psi", "spread",
+           "step"]  # fmt: skip
 
 # (H, nodes tau_k) -> weights v_k of m_k - m_0
 Rule = Callable[[float, Sequence[float]], Sequence[float]]

@@ -84,7 +84,8 @@ def sa_solver(
     """SA-Solver of orders (predictor_order, corrector_order); corrector_order = 0 has no corrector.
 
     tau acts where nsr_min <= sigma / alpha <= nsr_max; tau = 0 is the ODE. few_steps: the last step is DDIM without
-    noise, and with data prediction a second-order step has h^2 / 2 for its first moment, which damps. more_steps: the last step is corrected like the others; published with `denoise`.
+    noise, and with data prediction a second-order step has h^2 / 2 for its first moment, which damps.
+    more_steps: the last step is corrected like the others; published with `denoise`.
     """
     path, wanted, n = denoiser.path, prediction_named(prediction), len(times) - 1
     few = mode == "few_steps"
