@@ -136,8 +136,8 @@ def stork_noise(denoiser: Denoiser, x: Any, times: Sequence[float], *, s: int = 
     """STORK-4 on the VP path with linear beta; one evaluation a step, and three more in the first.
 
     It starts one step late, at 1 - 1/N. An older value keeps its place in the history, and so its distance is taken
-    for a whole step, when it was half of one. Second order while the steps are longer than the end's time; the last step, to
-    an end nearer to the data, leaves first order.
+    for a whole step, when it was half of one. Second order while the steps are longer than the end's time; the last
+    step, to an end nearer to the data, leaves first order.
     """
     path = denoiser.path
 
