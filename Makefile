@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all gate lint docs clean
+.PHONY: demo test test-all gate lint docs speed clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastsample bench --solver scire --nfe 10
@@ -27,9 +27,15 @@ lint: $(VENV)/.dev .ns
 
 docs: $(VENV)/.demo
 	$(BIN)/python -c "from fastsample.bench.cli.listing import solver_page; print(solver_page(), end='')" > docs/solvers.md
+	$(BIN)/python -c "from fastsample.bench.cli.model_page import model_page; print(model_page(), end='')" > docs/models.md
 	$(BIN)/python -c "import pathlib; from fastsample.results.papers.page import filled; \
 		pages = map(pathlib.Path, ('docs/published.md', 'docs/protocols.md')); \
 		[page.write_text(filled(page.read_text('utf-8')), 'utf-8') for page in pages]"
+
+# Ratios to other libraries and to what a run cannot do without, on this machine and on one thread.
+speed: $(VENV)/.dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/speed > docs/speed.md.part
+	mv docs/speed.md.part docs/speed.md
 
 # The environment is reused between calls; it is made again when pyproject.toml changes.
 $(VENV)/.demo: pyproject.toml

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,21 +15,23 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from fastsample.bench.limits import TABLE_NFE
 from fastsample.bench.metrics.trajectories import undefined
 from fastsample.bench.protocol import asked_of, check_guidance, guide_of, under
 from fastsample.bench.request import Request, RequestError
 from fastsample.datasets.errors import told
 from fastsample.datasets.home import data_home
-from fastsample.models.catalogue import Model, model_names, open_model
+from fastsample.models.catalogue import Model, check_name, open_model
 from fastsample.models.noise import label_list
-from fastsample.models.public.cards import cards
+from fastsample.models.precision import whole_dtype
+from fastsample.results.commands import GIVEN
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.spec import Spec
-from fastsample.solvers.table import trace
+from fastsample.solvers.table import Table, trace
 from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Cell", "Skipped", "plan_cells"]
@@ -63,11 +64,17 @@ class Cell:
     seed: int
     metrics: tuple[str, ...] = ()
     table: TableFile | None = None
+    compared: int = 0  # samples that are compared with reference solutions, the first so many; 0 for all
 
     @cached_property
-    def nfe(self) -> int:
-        """Evaluations that the plan makes, known before it runs; 0 for adaptive solvers."""
-        return 0 if self.plan.solver.adaptive else trace(self.plan, "x0").nfe
+    def rows(self) -> Table | None:
+        """Its coefficients in x0; None where it has none: adaptive, too long, or asking where x says x0 already."""
+        if self.plan.solver.adaptive or self.plan.nfe > TABLE_NFE:
+            return None
+        try:
+            return trace(self.plan, "x0")
+        except ZeroDivisionError:
+            return None
 
     @cached_property
     def unbent(self) -> str:
@@ -82,20 +89,53 @@ class Cell:
         """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
         return self.options if self.table else self.plan.solver.settings(self.options)
 
+    @cached_property
+    def group(self) -> str:
+        """Hash of what answers and of the noise that it starts from: cells of one group share evaluations."""
+        model, asked = self.model, self.protocol
+        facts = {
+            "version": version("fastsample"), "model": model.id, "checkpoint": model.sha256, "card": model.conditions,
+            "classifier": model.classifier, "guide": model.guide, "guidance": asked.guidance, "labels": asked.labels,
+            "precision": asked.precision, "seed": self.seed, **asked.altered,
+        }  # fmt: skip
+        return _hash(facts)
+
+    @cached_property
+    def sampling(self) -> str:
+        """Hash of all that determines sample i, whatever is measured and however many there are."""
+        facts = {
+            "group": self.group, "numerics": NUMERICS, "solver": self.plan.solver.name, "options": self.settings,
+            "times": list(self.plan.times), "nfe": self.plan.nfe, "table": self.table and self.table.sha256,
+        }  # fmt: skip
+        return _hash(facts)
+
+    @property
+    def spelled(self) -> dict[str, str]:
+        """What commands call its model, where the id is not enough; it decides no number."""
+        return {GIVEN: self.model.given} if self.model.given else {}
+
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""
-        asked = self.protocol
-        facts = {
-            "version": version("fastsample"), "numerics": NUMERICS,
-            "model": self.model.id, "checkpoint": self.model.sha256,
-            "solver": self.plan.solver.name, "options": self.settings, "times": list(self.plan.times),
-            "nfe": self.plan.nfe, "guidance": asked.guidance, "samples": self.samples, "seed": self.seed,
-            "precision": asked.precision, "metrics": sorted(self.metrics), "protocol": protocol, **asked.altered,
-        }  # fmt: skip
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        facts = {"sampling": self.sampling, "samples": self.samples, "metrics": sorted(self.metrics)}
+        facts |= {"compared": self.compared} if 0 < self.compared < self.samples else {}
+        return _hash(facts | {"protocol": protocol})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its state."""
+        return whole_dtype(self.protocol.precision)
+
+    @property
+    def sampler(self) -> str:
+        """The sentence of solver and options."""
+        return str(Spec(self.plan.solver.name, self.options))
 
     def __str__(self) -> str:
-        return f"{self.model.id} {Spec(self.plan.solver.name, self.options)} {self.plan.grid} NFE {self.plan.nfe}"
+        return f"{self.model.id} {self.sampler} {self.plan.grid} NFE {self.plan.nfe}"
+
+
+def _hash(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def plan_cells(
@@ -130,33 +170,24 @@ def plan_cells(
     if request.transfer and all(spec.solver for spec in specs):
         raise RequestError("--transfer lets learned solvers take another model's table, and none is asked for")
     for name in request.model:
-        base = re.sub(r"@[0-9a-f]{8}$", "", name)  # of weights that are not the published ones
-        if base not in {**model_names(), **cards()} and not base.partition("#")[0].endswith((".toml", ".safetensors")):
-            open_model(name)  # says what there is
+        check_name(name)
     guide, notes = guide_of(request, console), list[str]()
     for name in request.model:
         try:
-            model = open_model(
-                name, home=data_home(), console=console, checkpoint=request.checkpoint,
-                classifier_scale=request.classifier_scale,
-            )  # fmt: skip
-            asked: dict[tuple[str, int], Request] = {}
-            opened: dict[Protocol, Model] = {}
-            for key in product([spec.name for spec in specs], request.nfe):
-                asked[key], said = asked_of(request, model, *key)
-                notes += said
-                if (protocol := asked[key].asked) not in opened:
-                    opened[protocol] = _ready(model, asked[key], guide)
+            asked, opened = _opened(name, request, specs, guide, console)
         except Exception as error:
             first = first or error
             skipped.append(Skipped(name, told(error), failed=True))
             continue
+        notes += [note for _, said in asked.values() for note in said]
         for spec in specs:
             takes = spec.gridded and not spec.grid and request.grid
             for one, nfe in product([spec.on(grid) for grid in grids] if takes else [spec], request.nfe):
-                wanted = asked[spec.name, nfe]
+                wanted, _ = asked[spec.name, nfe]
                 model = opened[wanted.asked]
                 protocol = wanted.asked.model_copy(update={"guide": guide.id if guide else ""})
+                if model.prompts and protocol.labels == "random":
+                    protocol = protocol.model_copy(update={"labels": "balanced"})  # prompt i belongs to sample i
                 try:
                     plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
@@ -167,7 +198,8 @@ def plan_cells(
                 foreign = table is not None and not fits(table, model, request.guidance)
                 options = {"transfer": table.model} if table and foreign else dict(one.options)
                 for seed in range(wanted.seed, wanted.seed + wanted.seeds):
-                    cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table)
+                    compared = min(wanted.psnr_samples, wanted.samples)
+                    cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table, compared)
                     cells.setdefault(cell.identity({}), cell)  # what is asked for twice is one cell
     for note in dict.fromkeys(notes):
         (console or Console(quiet=True)).print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
@@ -177,10 +209,35 @@ def plan_cells(
     return list(cells.values()), skipped
 
 
+def _opened(
+    name: str, request: Request, specs: list[Spec], guide: Model | None, console: Console | None
+) -> tuple[dict[tuple[str, int], tuple[Request, list[str]]], dict[Protocol, Model]]:
+    """What `asked_of` says of a model for each solver and NFE, and the model under each protocol of these.
+
+    Of several models none stays open: each is opened again at its first cell.
+    """
+    asked: dict[tuple[str, int], tuple[Request, list[str]]] = {}
+    opened: dict[Protocol, Model] = {}
+    model = open_model(
+        name, home=data_home(), console=console, checkpoint=request.checkpoint,
+        classifier_scale=request.classifier_scale,
+    )  # fmt: skip
+    try:
+        for key in product([spec.name for spec in specs], request.nfe):
+            asked[key] = asked_of(request, model, *key)
+            if (protocol := asked[key][0].asked) not in opened:
+                opened[protocol] = _ready(model, asked[key][0], guide)
+    finally:
+        if len(request.model) > 1:
+            for one in (model, *opened.values()):
+                one.release()
+    return asked, opened
+
+
 def _ready(model: Model, request: Request, guide: Model | None) -> Model:
     """The model under a request; raises where it has an option that is none for the model."""
-    _check_options(model, request)
     model = under(model, request, guide)
+    _check_options(model, request)
     label = torch.zeros(1, dtype=torch.int64) if model.num_classes else None
     model.make(model.network, label, request.guidance, None)  # raises for guidance that it was not trained for
     return model
@@ -210,5 +267,5 @@ def _check_options(model: Model, request: Request) -> None:
         label_list(request.labels, model.num_classes)
     except ValueError as error:
         raise RequestError(f"--labels {request.labels} is not for {model.id}: {error}") from None
-    if request.precision in ("bf16", "fp16") and model.network is None:
+    if model.exact and request.precision not in ("float32", "float64"):
         raise RequestError(f"{model.id} is exact and has no network to run in {request.precision}")

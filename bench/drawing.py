@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.worker import BATCH
 from fastsample.datasets.files import write_atomically
 from fastsample.datasets.levels import to_uint8
 
@@ -41,10 +42,10 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     if request.samples > most:
         raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
     sampler = Sampler(choose_device(request.device))
-    everything = list(range(request.samples))
+    everything, size = list(range(request.samples)), request.batch_size or BATCH
     parts = [
-        to_uint8(sampler.images(cell, sampler.sample(cell, everything[low : low + request.batch_size])[0])).cpu()
-        for low in range(0, request.samples, request.batch_size)
+        to_uint8(sampler.images(cell, sampler.sample(cell, everything[low : low + size])[0])).cpu()
+        for low in range(0, request.samples, size)
     ]
     rows, images = math.ceil(math.sqrt(request.samples)), torch.cat(parts) / 255
     write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=1, format="png"))

@@ -213,9 +213,9 @@ def curvature_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFra
 def _points(replay: Replay, cell: Cell, indices: list[int]) -> tuple[np.ndarray, torch.Tensor]:
     """The points at which the cell's solver asks the model, and its result, on the linear path."""
     batch = replay.run(cell, indices)
-    assert batch.recorder
+    assert batch.walk
     ends = [] if cell.plan.denoise else [(cell.plan.end, batch.x)]  # else x is none of the trajectory's points
-    return states(cell.plan.path, [*batch.recorder.points, *ends])
+    return states(cell.plan.path, [*batch.walk.points, *ends])
 
 
 def _own_times(

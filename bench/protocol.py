@@ -43,7 +43,7 @@ def asked_of(request: Request, model: Model, solver: str, nfe: int) -> tuple[Req
         if given.get(name, value) != value
     ]
     unknown = [name for name in ("samples", "uint8", "reference") if name not in {*fields, *given}]
-    if "reference" in unknown and (model.network is None or model.reference in preset.references):
+    if "reference" in unknown and (model.exact or model.reference in preset.references):
         unknown.remove("reference")  # the exact models have none
     if unknown:
         notes.append(f"{', '.join(unknown)}: not known for {model.id}; what holds without a protocol stands")
@@ -95,7 +95,7 @@ def open_under(name: str, protocol: Protocol, console: Console | None = None) ->
 
 
 def under(model: Model, protocol: Protocol, guide: Model | None = None) -> Model:
-    """The model on the interval, and with the guide and the thresholding, of a protocol.
+    """The model on the interval, and with the prompts, the guide and the thresholding, of a protocol.
 
     Args:
         guide: of `guide_of`.
@@ -103,6 +103,7 @@ def under(model: Model, protocol: Protocol, guide: Model | None = None) -> Model
     Raises:
         RequestError: for an end that the model's path has not, a guide that cannot be one, or thresholding of latents.
     """
+    model = _told(model, protocol)
     if protocol.threshold and model.shape != model.image_shape:
         raise RequestError(f"{model.id} is a latent model, and thresholding is of pixels")
     asked = {
@@ -118,6 +119,23 @@ def under(model: Model, protocol: Protocol, guide: Model | None = None) -> Model
     if (within := (protocol.guidance_low, protocol.guidance_high)) != (None, None):
         model = guided_within(model, *within)
     return _thresholded(model, protocol.threshold, protocol.threshold_max) if protocol.threshold else model
+
+
+def _told(model: Model, protocol: Protocol) -> Model:
+    """The model with the prompts, and what else is said to pipelines, of a protocol."""
+    said = {
+        "prompts": protocol.prompts, "negative": protocol.negative, "embedded": protocol.embedded_guidance,
+        "size": protocol.size, "tiled": protocol.tiling,
+    }  # fmt: skip
+    if model.told:
+        try:
+            return model.told(**said)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+    if any(value not in (None, "") and value is not False for value in said.values()):
+        options = "--prompts, --negative, --embedded-guidance, --size and --tiling"
+        raise RequestError(f"{model.id} is no diffusers pipeline: leave {options} out")
+    return model
 
 
 def _between(model: Model, protocol: Protocol, ends: str) -> Model:

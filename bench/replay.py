@@ -12,7 +12,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.measure import Batch, Tools
 from fastsample.bench.metrics.solution import solution_at
 from fastsample.bench.protocol import under
-from fastsample.bench.sampling import Sampler, choose_device
+from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, open_model, shipped_path
 from fastsample.models.public.cards import Card, cards
@@ -49,10 +49,13 @@ class Replay:
         """The cell of a finished row, to be sampled.
 
         Raises:
-            ValueError: if it cannot be repeated here: its model is not here or another one by now, or its solver or
-                grid gives other times. Nothing is downloaded, and no word of the row is taken for a file.
+            ValueError: if it cannot be repeated here: its model is not here or another one by now, its solver or grid
+                gives other times, or the device does not compute in its precision. Nothing is downloaded, and no word
+                of the row is taken for a file but that of its prompts, which is read as text and must have the row's
+                hash.
         """
         row = self.store.row(cell)
+        check_precision(row.precision, self.sampler.device)
         model = self._model(row)
         if row.learned:
             table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
@@ -97,16 +100,18 @@ class Replay:
         return self.sampler.images(cell, solution_at(cell.plan.end, path, x, denoised))
 
     def _model(self, row: Row) -> Model:
-        model = self._opened(row.model, row.classifier_scale)
+        own = self._opened(row.model, row.classifier_scale)
+        key = row.model, row.classifier_scale, row.prompts, *row.altered.items()
+        if key not in self._under:
+            self._under[key] = under(own, row, self._opened(row.guide) if row.guide else None)
+        model = self._under[key]
         mine = model.sha256, model.conditions, model.classifier
         if mine != (row.checkpoint_sha256, *(row.protocol.get(k, "") for k in ("model card", "classifier guidance"))):
-            raise ValueError(f"the {row.model} that is here is not the checkpoint of row {row.cell}")
-        key = row.model, row.classifier_scale, *row.altered.items()
-        if key not in self._under:
-            self._under[key] = under(model, row, self._opened(row.guide) if row.guide else None)
-        if self._under[key].guide != row.protocol.get("guide", ""):
+            what = "checkpoint, or has not the prompts," if model.prompts else "checkpoint"
+            raise ValueError(f"the {row.model} that is here is not the {what} of row {row.cell}")
+        if model.guide != row.protocol.get("guide", ""):
             raise ValueError(f"the {row.guide} that is here is not the guide of row {row.cell}")
-        return self._under[key]
+        return model
 
     def _opened(self, model: str, scale: float = 0.0) -> Model:
         if (model, scale) not in self._models:

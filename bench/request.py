@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -35,7 +35,10 @@ class Request(Protocol):
         nfe: evaluations to spend, each from 1 to `MOST_NFE`.
         grid: grid names, or () for each solver's recommended one.
         samples: images per cell.
-        batch_size: images per network call; changes nothing but speed.
+        psnr_samples: of them PSNR and truncation are measured on the first so many: a reference solution costs ten
+            times what the sample of a cell does.
+        batch_size: images per network call, None for 64 on a CPU and what fits on a GPU; changes nothing but speed, and
+            the last bits.
         seed: of the noise.
         seeds: how often each cell is repeated, with seeds seed, seed + 1, ..., all of them below `SEEDS`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
@@ -43,6 +46,7 @@ class Request(Protocol):
         transfer: a learned solver that has no table for a model may take another model's; its rows say so.
         metrics: kinds of `results.metrics`, or with an extractor as in `fd[cifar10-resnet]`; without one it is that
             which ships for the model's data.
+        keep: what stays beside the rows, for other metrics and more samples: features, or images too.
         out: folder of the store.
     """
 
@@ -51,13 +55,15 @@ class Request(Protocol):
     nfe: tuple[int, ...] = Field((10,), min_length=1)
     grid: tuple[str, ...] = ()
     samples: int = Field(256, ge=2, le=1_000_000)  # their features are in memory at once
-    batch_size: int = Field(64, ge=1, le=MOST_BATCH)
+    psnr_samples: int = Field(1024, ge=2, le=1_000_000)
+    batch_size: int | None = Field(None, ge=1, le=MOST_BATCH)
     seed: int = Field(0, ge=0, lt=SEEDS)
     seeds: int = Field(1, ge=1, le=1000)
     device: str = "auto"
     checkpoint: Path | None = None
     transfer: bool = False
     metrics: tuple[str, ...] = Field(DEFAULT, min_length=1)
+    keep: Literal["", "features", "images"] = ""
     out: Path = Path("results-store")
 
     @field_validator("nfe")

@@ -1,126 +1,162 @@
-"""The job: cells in, rows out. Samples stream from the solver into the metrics; no image is written.
+"""Parts in, rows out: what a worker has measured is kept in the store, and a cell whose parts are all there is a row.
 
-A cell is computed in shards of `SHARD` samples; each finished shard is kept in the store until the cell
-is done, so an interrupted run goes on from its last shard. A row is written when all its numbers are
-there and finite, and not before.
+A part of a cell is a batch of its samples. A row is written when all its numbers are there and finite, and not before.
 """
 
 from __future__ import annotations
 
 import platform
-import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
-import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
-from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools
+from fastsample.bench.metrics.measure import Summary
+from fastsample.bench.worker import COUNTS, ROUNDING, SECONDS, Arrays, Worker
 from fastsample.datasets.levels import UINT8_RULES
+from fastsample.models.foreign.text import told_prompts
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.numerics import NUMERICS
-from fastsample.solvers.spec import Spec
 
-__all__ = ["SHARD", "CellError", "Runner"]
+__all__ = ["Keep", "Part", "Runner"]
 
-SHARD = 256
-
-
-class CellError(RuntimeError):
-    """A cell that could not be computed; no row was written."""
+Part = tuple[int, int]  # samples first to end
+Keep = Literal["", "features", "images"]
 
 
 @dataclass
 class Runner:
-    """Computes cells and keeps them in a store.
+    """Keeps what is measured of cells in a store.
 
     Args:
-        store: where rows go.
-        tools: of the measures, with the sampler.
-        batch_size: samples per network call; changes nothing but speed.
-        measures: a cell has those of them that say something about it.
-        progress: called with the number of samples finished.
+        store: where parts and rows go.
+        worker: whose measures they are; it computes nothing here but what is cached of their judges.
+        keep: arrays that stay beside the rows, for other metrics and more samples.
+        devices: on which other workers have measured, in words.
     """
 
     store: Store
-    tools: Tools
-    batch_size: int
-    measures: list[Measure]
-    progress: Callable[[int], None] = lambda _: None
-
-    def of(self, cell: Cell) -> list[Measure]:
-        """The measures that say something about a cell."""
-        return [measure for measure in self.measures if not measure.why_not(cell)[1]]
+    worker: Worker
+    keep: Keep = ""
+    devices: list[str] = field(default_factory=list)
+    _facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    _made: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def facts(self, cell: Cell) -> dict[str, str]:
         """The facts beside the cell's own that decide its numbers: the protocol of its row."""
+        if cell.sampling not in self._facts:
+            self._facts[cell.sampling] = self.facts_of(cell, self.worker)
+        return self._facts[cell.sampling]
+
+    @staticmethod
+    def facts_of(cell: Cell, worker: Worker) -> dict[str, str]:
+        """The same, as a worker measures the cell."""
         model, table, asked = cell.model, cell.table, cell.protocol
         facts = {
             "numerics": str(NUMERICS),
             "noise": "philox(seed, i) on the host",
             "uint8": UINT8_RULES[asked.uint8],
             "resize": "none",
-            "tf32": f"matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}",
+            "tf32": "on" if asked.precision == "tf32" else "off",
             "distance": "eigvalsh of the symmetric product, float64",
             "labels": _LABELS.get(asked.labels, f"classes {asked.labels} in turn") if model.num_classes else "",
             "weights": model.weights,
             "model card": model.conditions,
             "classifier guidance": model.classifier,
             "guide": model.guide,
+            "solver code": cell.plan.solver.code,
+            "prompts": told_prompts(model.prompts) if model.prompts else "",
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
-        for measure in self.of(cell):
+        for measure in worker.of(cell):
             facts |= measure.protocol(cell)
         return {name: text for name, text in facts.items() if text}
 
-    def run(self, cell: Cell) -> Row:
-        """The row of a cell: from the store if it is finished, else computed and committed.
+    def finished(self, cell: Cell) -> Row | None:
+        """The row of a cell, if the store has it."""
+        return self.store.finished(cell.identity(self.facts(cell)))
+
+    def parts(self, cell: Cell) -> list[Part]:
+        """The parts of a cell."""
+        size = self.worker.batch(cell)
+        return [(first, min(first + size, cell.samples)) for first in range(0, cell.samples, size)]
+
+    def missing(self, cell: Cell) -> list[Part]:
+        """The parts of a cell of which the store has not all arrays."""
+        known, made = self.store.parts(cell.sampling), self.made(cell)
+        return [
+            (first, end)
+            for first, end in self.parts(cell)
+            for lines in (self.worker.names(cell, first, end),)
+            if any(made.get(name, name) not in known.names(first, first + count) for name, count in lines.items())
+        ]
+
+    def made(self, cell: Cell) -> dict[str, str]:
+        """What the store calls the arrays of measures: by name, with a hash of what decides them."""
+        if cell.sampling not in self._made:
+            images = {"images": f"images|{cell.protocol.uint8}"}
+            made = {name: f"{name}|{how}" for name, how in self.worker.made(cell).items()}
+            self._made[cell.sampling] = images | made
+        return self._made[cell.sampling]
+
+    def there(self, cell: Cell, part: Part) -> bool:
+        """Whether the store has a part by now, or the row, of another process: looked at where there is a file."""
+        file = self.store.folder / "partial" / cell.sampling / f"{part[0]}-{part[1]}.npz"
+        return (file.exists() and part not in self.missing(cell)) or self.finished(cell) is not None
+
+    def add(self, cell: Cell, part: Part, arrays: Arrays) -> None:
+        """Keep a part that was measured."""
+        made = self.made(cell)
+        self.store.add_part(cell.sampling, *part, {made.get(name, name): array for name, array in arrays.items()})
+
+    def drop(self, cell: Cell) -> None:
+        """Forget the unfinished parts of a cell that has no numbers."""
+        self.store.drop(cell.sampling)
+
+    def settle(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are there: of another process by now, or committed while no other does it."""
+        while True:
+            with self.store.claim(cell.sampling) as mine:
+                if mine:
+                    return self.finished(cell) or self.commit(cell)
+            time.sleep(0.1)
+
+    def commit(self, cell: Cell) -> Row | None:
+        """The row of a cell whose parts are all there; None where one is not, or not any more.
+
+        Another process that has finished a row of the same samples has removed them, or one is damaged.
 
         Raises:
-            CellError: where samples, images, features or a metric are not finite; its shards are dropped.
+            FloatingPointError: where a metric is not finite.
         """
-        key = cell.identity(self.facts(cell))
-        if finished := self.store.finished(key):
-            self.progress(cell.samples)
-            return finished
-        try:
-            return self._run(cell, key)
-        except FloatingPointError as error:
-            shutil.rmtree(self.store.folder / "partial" / key, ignore_errors=True)
-            raise CellError(f"{cell}: {error}; no row was written") from error
-
-    def _run(self, cell: Cell, key: str) -> Row:
-        shards = self.store.shards(key)
-        for index in range(-(-cell.samples // SHARD)):
-            if index in shards:
-                self.progress(min(SHARD, cell.samples - index * SHARD))
-                continue
-            shards[index] = self._shard(cell, index)
-            self.store.add_shard(key, index, shards[index])
-        parts = [shards[index] for index in sorted(shards)]
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in _SUMS}
-        sums = {name: float(sum(part[name] for part in parts)) for name in _SUMS}
-        judged = _together([measure.judge(cell) for measure in self.of(cell)])
+        if (arrays := self._whole(cell)) is None:
+            return None
+        seconds, (evaluations, forwards) = self._spent(cell, arrays)
+        noted = self._noted(cell, arrays)
+        measures = self.worker.of(cell)
+        judged = _together([measure.judge(cell) for measure in measures])
         begin = time.perf_counter()
-        summary = _together([measure.estimate(cell, arrays) for measure in self.of(cell)])
-        sums["metrics"] += time.perf_counter() - begin
+        summary = _together([measure.estimate(cell, arrays) for measure in measures])
+        seconds["metrics"] += time.perf_counter() - begin
         values = summary.values | judged.values
         errors = {name: estimate.standard_error for name, estimate in summary.estimates.items()}
         for name, value in [*values.items(), *((f"the standard error of {name}", e) for name, e in errors.items())]:
             finite(f"{name} is", np.array(value))
         solver, adaptive = cell.plan.solver, cell.plan.solver.adaptive
         row = Row(
-            cell=key,
+            cell=cell.identity(self.facts(cell)),
+            sampling=cell.sampling,
+            made={name: how for name, how in self.worker.made(cell).items() if arrays[name].ndim == 1},
             version=3,
             model=cell.model.id,
             checkpoint_sha256=cell.model.sha256,
@@ -128,74 +164,83 @@ class Runner:
             title=solver.title,
             options=cell.options,
             settings=cell.settings,
-            sampler=str(Spec(solver.name, cell.options)),
+            sampler=cell.sampler,
             grid=str(cell.plan.grid),
             own_grid=str(cell.plan.grid if cell.table else solver.default_grid(cell.model.path)),
             times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
-            nfe=round(sums["nfe"] / cell.samples),
-            nfe_mean=sums["nfe"] / cell.samples if adaptive else None,
+            nfe=round(evaluations),
+            nfe_mean=evaluations if adaptive else None,
             nfe_max=int(arrays["evaluations"].max()) if adaptive else None,
-            forwards=round(sums["forwards"] / cell.samples),
-            classifier_calls=round(sums["nfe"] / cell.samples) if cell.model.classifier else 0,
+            forwards=round(forwards),
+            classifier_calls=round(evaluations) if cell.model.classifier else 0,
             samples=cell.samples,
             seed=cell.seed,
-            device=self.tools.sampler.device_name,
+            device=" and ".join(self.devices) or self.worker.tools.sampler.device_name,
             metrics=values,
             standard_errors=errors,
-            seconds={
-                "network": sums["network"],
-                "solver": sums["sampling"] - sums["network"],
-                "metrics": sums["metrics"],
-                "total": sums["sampling"] + sums["metrics"],
-            },
-            protocol=self.facts(cell) | judged.facts,
+            seconds=seconds | {"total": sum(seconds.values())},
+            protocol=self.facts(cell) | judged.facts | noted | cell.spelled,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **cell.protocol.model_dump(),
         )
         of_each = summary.estimates.items()
         influences = {f"influence[{name}]": one.parts[0] for name, one in of_each if not metric_of(name).mean}
-        self.store.finish(row, arrays | influences | judged.arrays)
+        lines = {name: array for name, array in arrays.items() if array.ndim == 1}  # features have their own place
+        self.store.finish(row, lines | influences | summary.arrays, keep=bool(self.keep))
         return row
 
-    @torch.inference_mode()
-    def _shard(self, cell: Cell, shard: int) -> dict[str, np.ndarray]:
-        """Sample and measure one shard."""
-        first, measures = shard * SHARD, self.of(cell)
-        everything = list(range(first, min(first + SHARD, cell.samples)))
-        network = self.tools.sampler.network(cell)
-        needs = {measure.asked.metric.needs for measure in measures}
-        out: dict[str, list[np.ndarray]] = {}
-        sums = dict.fromkeys(_SUMS, 0.0)
-        for low in range(0, len(everything), self.batch_size):
-            batch = Batch(cell, everything[low : low + self.batch_size], self.tools)
-            if "solution" in needs:
-                _ = batch.solution  # its cost is no metric's
-            if network is not None:
-                network.seconds()
-            begin = time.perf_counter()
-            batch.sample(recorded="trajectory" in needs)
-            sums["nfe"] += sum(batch.evaluations)
-            sums["forwards"] += sum(batch.forwards)
-            if network is not None:
-                sums["network"] += network.seconds()
-            middle = time.perf_counter()
-            sums["sampling"] += middle - begin
-            found = {"evaluations": np.array(batch.evaluations)} if cell.plan.solver.adaptive else {}
-            for measure in measures:
-                found |= measure.per_sample(batch)
-            for name, value in found.items():
-                finite(f"{name} of some sample is", value)
-                out.setdefault(name, []).append(value)
-            sums["metrics"] += time.perf_counter() - middle
-            self.progress(len(batch.indices))
-        arrays = {name: np.concatenate(values) for name, values in out.items()}
-        return arrays | {name: np.array(value) for name, value in sums.items()}
+    def _whole(self, cell: Cell) -> Arrays | None:
+        """The arrays of all parts of a cell; what measures need of all samples is in memory at once."""
+        known, made, whole = self.store.parts(cell.sampling), self.made(cell), Arrays()
+        needed = self.worker.names(cell, 0, cell.samples)
+        lines = needed | dict.fromkeys((*COUNTS, "seconds", "batch"), cell.samples)
+        lines.pop("images", None)
+        for name, most in lines.items():
+            for first, end in self.parts(cell):
+                last = min(end, most)
+                if first >= last:
+                    continue
+                if (value := known.read(first, last, made.get(name, name))) is None and name in needed:
+                    return None
+                if value is not None:
+                    if name not in whole:
+                        whole[name] = np.zeros((most, *value.shape[1:]), value.dtype)
+                    whole[name][first:last] = value
+        return whole
+
+    def _spent(self, cell: Cell, arrays: Arrays) -> tuple[dict[str, float], tuple[float, float]]:
+        """Seconds for all samples; evaluations and network calls of one in the mean. They are taken out of the arrays.
+
+        Of samples that were not drawn, since an earlier row or what is kept has all of them, it is as in that row.
+        """
+        counts = [arrays.pop(name, None) if cell.rows else arrays[name] for name in COUNTS]
+        taken = arrays.pop("seconds", None)
+        if taken is None or counts[0] is None or counts[1] is None:
+            earlier = self.store.earlier(cell.sampling)
+            assert earlier
+            scale = cell.samples / earlier.samples
+            spent = {name: scale * earlier.seconds[name] for name in SECONDS}
+            return spent, (earlier.nfe_mean or earlier.nfe, earlier.forwards)
+        computed = taken[taken.any(1)]
+        sums = computed.sum(0, dtype=np.float64) * cell.samples / max(1, len(computed))
+        mean = np.max if cell.rows else np.mean  # where all make as many
+        return dict(zip(SECONDS, sums.tolist(), strict=True)), (float(mean(counts[0])), float(mean(counts[1])))
+
+    def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
+        """What a row tells of how it was computed, and what does not decide its numbers."""
+        facts = {"batch": f"{self.worker.batch(cell)} samples"}
+        if ROUNDING in arrays:
+            off = arrays[ROUNDING]
+            facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"
+        if (batch := arrays.pop("batch", None)) is not None:
+            least = batch[batch > 0].min()
+            facts["batch"] += f", down to {least} where memory did not suffice"
+        return facts
 
 
 _LABELS = {"random": "uniform, philox(seed, i) on the host", "balanced": "i modulo the number of classes"}
-_SUMS = ("sampling", "network", "metrics", "nfe", "forwards")
 
 
 def _together(parts: list[Summary]) -> Summary:

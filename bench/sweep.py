@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,26 +12,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
+from fastsample.bench.jobs.dispatch import Crew, Dispatch
+from fastsample.bench.jobs.ledger import Ledger, Purpose
+from fastsample.bench.jobs.messages import Failure, Order, order_of
+from fastsample.bench.jobs.outlook import aliases, outlook
+from fastsample.bench.jobs.plan import Job, cost_of, jobs_of
+from fastsample.bench.local import InProcess
+from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
 from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
 from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.metrics.own import add_own_metrics
 from fastsample.bench.request import Request, RequestError
-from fastsample.bench.run import CellError, Runner
+from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
-from fastsample.datasets.errors import told
+from fastsample.bench.worker import Worker
 from fastsample.datasets.names import nearest
-from fastsample.results.metrics import METRICS, Asked, parse_metric, sentences
-from fastsample.results.overview import overview, to_rich
+from fastsample.results.metrics import METRICS, Asked, parse_metric
+from fastsample.results.overview import overview, sentences, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
-__all__ = ["run_sweep"]
+__all__ = ["Prepared", "prepare", "run_sweep", "timed"]
 
 
-def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> list[str]:
-    """Compute and show the cells of a request; returns the messages of cells that failed.
+@dataclass
+class Prepared:
+    """A request ready to be computed: its cells, what measures them, and what failed already."""
 
-    A failure is of its cell: the others are computed.
+    cells: list[Cell]
+    worker: Worker
+    failures: list[str] = field(default_factory=list)
+
+
+def prepare(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> Prepared:
+    """Plan the cells of a request and open what measures them; what is left out is said on the console.
 
     Args:
         weights: files of the weights of extractors by name; of others they are looked for where they belong.
@@ -41,15 +56,17 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
     """
     device = choose_device(request.device)
     check_precision(request.precision, device)
+    add_own_metrics(request.metrics)
     wanted = {text: parse_metric(text, EMBEDDED) for text in request.metrics}
     for asked in wanted.values():
-        if asked.extractor and asked.extractor not in known_extractors():
+        if asked.metric.needs == "features" and asked.extractor not in known_extractors():
             raise RequestError(nearest(asked.extractor, known_extractors(), "feature extractor"))
     planned, skipped = plan_cells(request, tuple(request.metrics), console)
-    for name in {*(weights or ())} - {asked.extractor for asked in wanted.values()}:
-        kinds = " and ".join(kind for kind, metric in METRICS.items() if metric.extractor == INCEPTION)
+    known = {name for asked in wanted.values() for name in (*files_of(asked.extractor), asked.metric.kind)}
+    for name in {*(weights or ())} - known:
+        kinds = " and ".join(kind for kind, metric in METRICS.items() if INCEPTION in files_of(metric.extractor))
         if name == INCEPTION:
-            raise RequestError(f"--inception-weights is for {kinds}, and neither is asked for")
+            raise RequestError(f"--inception-weights is for {kinds}, and none of them is asked for")
         raise RequestError(f"--extractor-weights: no metric in the features of {name} is asked for")
     tools = Tools(Sampler(device), weights or {}, console)
     measures, reasons, notes = _available(planned, wanted, tools)
@@ -63,53 +80,160 @@ def run_sweep(request: Request, console: Console, weights: Mapping[str, Path] | 
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
     if not cells:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")
-    failures: list[str] = []
-
-    def fail(what: str) -> None:
-        failures.append(what)
-        console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
-
+    images = request.keep == "images"
+    ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
-            fail(f"{cell}: none of the metrics asked for says anything about it")
+            _fail(ready.failures, console, f"{cell}: none of the metrics asked for says anything about it")
     for skip in skipped:
         if skip.failed:
-            fail(f"{skip.what}: {skip.reason}")
+            _fail(ready.failures, console, f"{skip.what}: {skip.reason}")
         else:
             console.print(f"[yellow]skipped[/] {escape(f'{skip.what}: {skip.reason}')}", highlight=False)
-    store = Store(request.out)
-    rows: list[Row] = []
+    return ready
+
+
+def run_sweep(
+    request: Request,
+    console: Console,
+    weights: Mapping[str, Path] | None = None,
+    hire: Callable[[Order], Crew] | None = None,
+    *,
+    plan: bool = False,
+) -> list[str]:
+    """Compute and show the cells of a request; returns the messages of cells that failed.
+
+    A failure is of its cell: the others are computed. Raises as `prepare` does.
+
+    Args:
+        weights: as `prepare` takes them.
+        hire: starts workers; without it this process is the only one.
+        plan: only tell what is to be computed and what it costs.
+    """
+    ready = prepare(request, console, weights)
+    runner = Runner(Store(request.out), ready.worker, request.keep)
+    if plan:
+        _foretold(ready, runner, console)
+        return ready.failures
+
+    def crew() -> Crew:
+        return hire(order_of(request, weights or {}, runner, ready.cells)) if hire else InProcess(ready.worker, cells)
+
+    cells = {cell.sampling: cell for cell in ready.cells}
+    try:
+        rows = _computed(ready, runner, console, crew)
+    finally:
+        runner.store.summarise()
+    if rows:
+        console.print(to_rich(overview(frame_of(rows))))
+        for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
+            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return ready.failures
+
+
+def timed(request: Request, console: Console) -> tuple[list[Cell], Worker]:
+    """The cells of a request and a worker that measures nothing of their samples; raises as `prepare` does."""
+    device = choose_device(request.device)
+    check_precision(request.precision, device)
+    return plan_cells(request, (), console)[0], Worker(Tools(Sampler(device)), [], batch_size=request.batch_size)
+
+
+def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
+    missing = {cell.sampling: runner.missing(cell) for cell in ready.cells if not runner.finished(cell)}
+    cells = {cell.sampling: cell for cell in ready.cells}
+    if jobs := jobs_of(missing, ready.cells):
+        console.print(outlook(jobs, cells, ready.worker))
+    console.print(f"{len(ready.cells) - len(missing)} of {len(ready.cells)} cells are finished", highlight=False)
+    for line in aliases(ready.cells):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew]) -> list[Row]:
+    """The rows of the cells, from the store or computed, with progress in evaluations."""
+    rows: dict[str, Row] = {}
+    missing: dict[str, set[Part]] = {}
+    failed: set[str] = set()
+    cells = {cell.sampling: cell for cell in ready.cells}
+
+    def fail(cell: Cell, failure: Failure) -> None:
+        failed.add(cell.sampling)
+        if failure.lasting:
+            runner.drop(cell)
+        _fail(ready.failures, console, f"{cell}: {failure.reason}; no row was written")
+
+    def commit(cell: Cell) -> None:
+        """The row of a cell, or its parts among those that are missing again."""
+        try:
+            if row := runner.settle(cell):
+                rows[cell.sampling] = row
+            else:
+                missing[cell.sampling] = {*(runner.missing(cell) or runner.parts(cell))}
+        except Exception as error:  # of a metric, out of memory, a full disk, ...
+            fail(cell, Failure.of(error))
+
+    def settle(group: str) -> list[Job]:
+        """Write the rows of finished cells, in the order of the request; what has to be done again."""
+        for cell in ready.cells:
+            key = cell.sampling
+            if cell.group != group or key in rows or key in failed:
+                continue
+            if missing.get(key):
+                break
+            progress.update(task, description=f"metrics of {cell.plan.solver.name} NFE {cell.plan.nfe}")
+            commit(cell)
+            if missing.get(key):
+                return jobs_of({key: missing[key]}, [cell])
+        return []
+
+    for cell in ready.cells:
+        if row := runner.finished(cell):
+            rows[cell.sampling] = row
+        elif parts := runner.missing(cell):
+            missing[cell.sampling] = {*parts}
+        else:
+            commit(cell)
+    jobs = jobs_of(missing, ready.cells)
     columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("images  {task.fields[rate]}"),
+        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("evaluations"),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(cell.samples for cell in cells), rate="")
+        cost = cost_of(jobs, cells, ready.worker)
+        task = progress.add_task("", total=cost.made + cost.references)
 
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            speed = progress.tasks[task].finished_speed or progress.tasks[task].speed
-            progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
+        def tick(purpose: Purpose, evaluations: int) -> None:
+            progress.update(task, advance=evaluations, description=_STAGES[purpose])
 
-        runner = Runner(store, tools, request.batch_size, list(measures.values()), advance)
-        for number, cell in enumerate(cells, 1):
-            progress.update(task, description=f"cell {number}/{len(cells)} {_short(cell)}")
-            try:
-                rows.append(runner.run(cell))
-            except CellError as error:
-                fail(told(error))
-            except Exception as error:  # of a user's solver, out of memory, a full disk, ...
-                fail(f"{cell}: {told(error)}")
-            except KeyboardInterrupt:
-                store.summarise()
-                raise
-    store.summarise()
-    if rows:
-        console.print(to_rich(overview(frame_of(rows))))
-        for line in _footnotes(rows, request.out):
-            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
-    return failures
+        ready.worker.tools.ledger.tick = tick
+        there = lambda key, part: runner.there(cells[key], part)  # noqa: E731
+        note = lambda line: console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)  # noqa: E731
+        ledger, claim = ready.worker.tools.ledger, runner.store.claim
+        dispatch = Dispatch(crew, jobs, failed, claim, there, ledger, note)
+        runner.devices = dispatch.devices
+        for job, key, found in dispatch:
+            cell = cells[key]
+            if key in failed:
+                continue
+            if isinstance(found, Failure):
+                fail(cell, found)
+            else:
+                try:
+                    if found is not None:
+                        runner.add(cell, job.part, found)
+                    missing[key].discard(job.part)
+                except OSError as error:
+                    fail(cell, Failure.of(error))
+            if key in failed or not missing[key]:
+                dispatch.jobs += settle(cell.group)
+    return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
+
+
+_STAGES: dict[Purpose, str] = {"sampling": "samples", "references": "reference solutions"}
+
+
+def _fail(failures: list[str], console: Console, what: str) -> None:
+    failures.append(what)
+    console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
 
 
 def _available(
@@ -136,8 +260,9 @@ def _available(
     return measures, reasons, notes
 
 
-def _short(cell: Cell) -> str:
-    return f"{cell.model.id} {cell.plan.solver.name} NFE {cell.plan.nfe}"
+def _calls(ledger: Ledger) -> str:
+    calls = ledger.calls
+    return f"network calls: {calls['sampling']:,} for samples, {calls['references']:,} for reference solutions."
 
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:

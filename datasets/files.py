@@ -19,7 +19,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -220,11 +220,21 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_sealed(file, lambda stream: np.savez(stream, **cast(dict[str, Any], dict(arrays))))
 
 
-def read_arrays(file: Path, then: str = "it is made anew") -> dict[str, np.ndarray] | None:
-    """The arrays of an npz; None where it is not there, or damaged, which is said with what happens `then`."""
+def read_arrays(
+    file: Path, then: str = "it is made anew", names: Collection[str] | None = None
+) -> dict[str, np.ndarray] | None:
+    """The arrays of an npz; None where it is not there, or damaged, which is said with what happens `then`.
+
+    Args:
+        names: only those of these that are there. Nothing else is read, so not the checksum of the file but the CRC-32
+            of each array stands for it.
+    """
     try:
-        with open_sealed(file) as stream, np.load(stream, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+        opened = open_sealed(file) if names is None else file.open("rb")
+        with opened as stream, np.load(stream, allow_pickle=False) as data:
+            for member in data.zip.infolist():  # raises where the directory has another name than the array itself
+                data.zip.open(member).close()
+            return {name: data[name] for name in data.files if names is None or name in names}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged archive without a checksum makes zipfile and numpy raise anything

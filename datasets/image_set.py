@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 
@@ -74,7 +74,11 @@ class ImageDataset(Images):
 
     def signal(self, index: Tensor) -> Tensor:
         """The images of those indices, float32 in [-1, 1]."""
-        return self.images[index].contiguous().float() / 127.5 - 1
+        return self.images[index.to(self.images.device)].contiguous().float() / 127.5 - 1
+
+    def on(self, device: str) -> ImageDataset:
+        """The same with its pixels on a device."""
+        return replace(self, images=self.images.to(device))
 
     @cached_property
     def sha256(self) -> str:

@@ -15,6 +15,7 @@ from fastsample.datasets.benchmarks import BENCHMARKS
 from fastsample.datasets.folders import image_folder
 from fastsample.datasets.home import expanded
 from fastsample.datasets.image_set import DatasetError, Images
+from fastsample.datasets.own.code import Code, code_named, fault, offered
 from fastsample.datasets.registered import REGISTERED
 
 __all__ = ["CIFAR10_CLASSES", "dataset_named", "dataset_names"]
@@ -27,15 +28,16 @@ CIFAR10_CLASSES = (
 def dataset_names() -> dict[str, str]:
     """The known data sets, each with a line that says what it is."""
     here = {name: about for name, (about, _) in REGISTERED.items()}
-    return here | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
+    installed = {name: f"offered by {point.value}" for name, point in offered("datasets").items()}
+    return here | installed | {name: benchmark.title for name, benchmark in sorted(BENCHMARKS.items())}
 
 
 def dataset_named(name: str, split: str = "train", path: str | Path | None = None) -> Images:
     """The data set of that name.
 
     Args:
-        name: one of `dataset_names()`, or `folder:PATH`, or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see
-            `image_folder`.
+        name: one of `dataset_names()`; FILE.py:NAME, a function of (split, path) that returns `Images`; or
+            `folder:PATH`, or `folder:PATH@RECIPE` (a folder, a zip file or an npz); see `image_folder`.
         split: "train" or "test".
         path: torchvision's root folder for `cifar10`, a packed file for `cifar10-jpeg`, the folder of the
             published files for the others; by default all are looked for in `data_home()`, and the test
@@ -49,6 +51,8 @@ def dataset_named(name: str, split: str = "train", path: str | Path | None = Non
             raise DatasetError(f"{name} says itself where its images are; {path} is one place too many")
         return image_folder(name, split)
     place = None if path is None else expanded(path)
+    if name not in REGISTERED and (code := code_named(name, "datasets")):
+        return _own(code, split, place)
     if name in BENCHMARKS:
         return BENCHMARKS[name].open(name, split, place)
     if name not in REGISTERED:
@@ -56,3 +60,15 @@ def dataset_named(name: str, split: str = "train", path: str | Path | None = Non
     if split not in ("train", "test"):
         raise DatasetError(f"unknown split {split!r} of {name}; known: train, test")
     return REGISTERED[name][1](split, place)
+
+
+def _own(code: Code, split: str, path: Path | None) -> Images:
+    try:
+        found = code.value(split, path)
+    except DatasetError:
+        raise
+    except Exception as error:  # of a user's code
+        raise DatasetError(f"{code.name} fails: {fault(error)}") from error
+    if not isinstance(found, Images):
+        raise DatasetError(f"{code.name} returns {type(found).__name__}, not an ImageDataset or StreamedImages")
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch  # half of the time that a table of a store takes
 
 __all__ = ["UINT8_RULES", "to_signal", "to_uint8"]
 
@@ -15,7 +16,7 @@ UINT8_RULES = {"round": "floor(clip(127.5 x + 128, 0, 255))", "floor": "floor(cl
 
 def to_uint8(x: torch.Tensor, rule: Literal["round", "floor"] = "round") -> torch.Tensor:
     """Images in [-1, 1] as uint8, by one of `UINT8_RULES`."""
-    return (x * 127.5 + (128 if rule == "round" else 127.5)).clamp(0, 255).to(torch.uint8)
+    return (x * 127.5 + (128 if rule == "round" else 127.5)).clamp(0, 255).byte()
 
 
 def to_signal(levels: torch.Tensor) -> torch.Tensor:

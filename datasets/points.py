@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -48,7 +48,11 @@ class Points:
 
     def signal(self, index: Tensor) -> Tensor:
         """The points of those indices, float32 [n, 2]."""
-        return self.values[index]
+        return self.values[index.to(self.values.device)]
+
+    def on(self, device: str) -> Points:
+        """The same with its values on a device."""
+        return replace(self, values=self.values.to(device))
 
     @cached_property
     def sha256(self) -> str:

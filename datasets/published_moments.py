@@ -25,6 +25,7 @@ from fastsample.datasets.pickles import ArrayUnpickler, StoredArray
 __all__ = ["PublishedReference", "PublishedStats", "published_references", "read_stats", "write_stats"]
 
 _FEATURES = ("pool_3", "feats")  # arrays [n, d] in the files of Score-SDE and of clean-fid's KID
+_SPATIAL = ("mu_s", "sigma_s")
 _MOST = f"more than {MOST_FEATURES:,} features, which nothing here makes"
 
 
@@ -118,7 +119,7 @@ def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> Publish
 
     Args:
         extractor: what made the features; see `published_references`.
-        metric: "fid" or "fd_dinov2", for EDM2's files.
+        metric: "fid"; "fd_dinov2" of EDM2's files; "sfid" for mu_s and sigma_s of guided diffusion's.
 
     Raises:
         ReferenceError: for another content, objects other than arrays, asymmetric or negative sigma, or values that
@@ -136,14 +137,26 @@ def read_stats(path: str | Path, extractor: str, metric: str = "fid") -> Publish
     return PublishedStats(path, mu, sigma, extractor, n, others)
 
 
-def write_stats(path: str | Path, mu: NDArray[np.float64], sigma: NDArray[np.float64]) -> None:
+def write_stats(
+    path: str | Path,
+    mu: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    spatial: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> None:
     """Write the npz with mu and sigma, float64, that pytorch-fid, EDM and most others read.
+
+    Args:
+        spatial: mean and covariance of Inception's spatial features, beside them as mu_s and sigma_s.
 
     Raises:
         ReferenceError: when they are no mean and covariance.
     """
+    arrays: dict[str, Any] = {"mu": mu, "sigma": sigma}
     check_moments(mu, sigma, str(path))
-    write_atomically(Path(path), lambda stream: np.savez(stream, mu=mu, sigma=sigma))
+    if spatial:
+        check_moments(*spatial, str(path))
+        arrays |= dict(zip(_SPATIAL, spatial, strict=True))
+    write_atomically(Path(path), lambda stream: np.savez(stream, **arrays))
 
 
 def _moments(found: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
@@ -177,6 +190,8 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
         return _plain(content[metric]), ()
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        if metric == "sfid":
+            return _spatial(path, names), ()
         roots = [name for name in names if name.endswith("/data.pkl")]
         if not roots:
             keys = [name.removesuffix(".npy") for name in names]
@@ -191,6 +206,15 @@ def _content(path: Path, metric: str) -> tuple[dict[str, NDArray[Any]], tuple[st
         record = cache(lambda key: archive.read(f"{roots[0].removesuffix('.pkl')}/{key}"))
         tensor = _unpickled(archive.open(roots[0]), archive.getinfo(roots[0]).file_size, record)
     return (_plain(tensor) if isinstance(tensor, dict) else {_FEATURES[0]: tensor.array}), ()
+
+
+def _spatial(path: Path, names: list[str]) -> dict[str, NDArray[Any]]:
+    """mu_s and sigma_s, of an archive with these names, as a mean and a covariance."""
+    if missing := [key for key in _SPATIAL if f"{key}.npy" not in names]:
+        there = ", ".join(name.removesuffix(".npy") for name in names[:8])
+        raise ReferenceError(f"no {' and '.join(missing)}, which sFID is computed with; there are: {there}")
+    found = read_arrays(path, _SPATIAL)
+    return {"mu": found["mu_s"], "sigma": found["sigma_s"]}
 
 
 def _plain(content: dict[Any, Any]) -> dict[str, NDArray[Any]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fastsample.models.denoiser import Denoiser, Point, Wrapped
+
+if TYPE_CHECKING:
+    import torch  # as in `models.denoiser`
 
 __all__ = ["AnalyticFirstStep", "Thresholded"]
 
@@ -31,13 +32,15 @@ class Thresholded(Wrapped):
         return self._answer(x, self.base.x0(x, t), t, p, r)
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        import torch
+
         x0 = self.base.each(x, [(t, 1.0, 0.0) for t, _, _ in points], rows)
         return torch.cat([self._answer(x[i : i + 1], x0[i : i + 1], *point) for i, point in enumerate(points)])
 
     def _answer(self, x: torch.Tensor, x0: torch.Tensor, t: float, p: float, r: float) -> torch.Tensor:
         size = _quantile(x0.abs().flatten(1), self.quantile).clamp(min=1.0, max=self.most)
         size = size.reshape(-1, *[1] * (x0.ndim - 1))
-        x0 = torch.minimum(torch.maximum(x0, -size), size) / size
+        x0 = x0.maximum(-size).minimum(size) / size
         return p * x0 if r == 0 else p * x0 + (r / self.path.sigma(t)) * (x - self.path.alpha(t) * x0)
 
 
@@ -47,7 +50,7 @@ def _quantile(x: torch.Tensor, q: float) -> torch.Tensor:
     below = int(place)
     low = x.kthvalue(below + 1, dim=1).values
     high = x.kthvalue(min(below + 2, x.shape[1]), dim=1).values
-    return torch.lerp(low, high, place - below)
+    return low.lerp(high, place - below)
 
 
 class AnalyticFirstStep(Wrapped):
@@ -74,6 +77,8 @@ class AnalyticFirstStep(Wrapped):
         return (p * x0 + r / size) * x
 
     def each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        import torch
+
         if not self._first:
             return super().each(x, points, rows)
         self._first = False

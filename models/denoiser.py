@@ -18,14 +18,16 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 
 from fastsample.models.convention import Convention
 from fastsample.models.path import Path
+from fastsample.models.precision import computing
+
+if TYPE_CHECKING:
+    import torch  # a second of CPU time, which a list of solvers is not to take: so it stands in functions below
 
 __all__ = ["Denoiser", "NetworkDenoiser", "Point", "Prediction", "Wrapped", "column", "convert",
            "data_prediction", "scale_between", "weights"]  # fmt: skip
@@ -132,6 +134,8 @@ class Denoiser(ABC):
         return self._each(x, points, rows)
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
+        import torch
+
         return torch.cat([self._combine(x[i : i + 1], *point) for i, point in enumerate(points)])
 
     def evaluations(self, batch: int) -> list[int]:
@@ -192,7 +196,7 @@ class _View(Wrapped):
 
 def column(values: Sequence[float] | np.ndarray, x: torch.Tensor) -> torch.Tensor:
     """One number for each sample of x, to multiply it with."""
-    return torch.tensor(values, dtype=torch.float64).to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return x.new_tensor(values).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _same_kind(a: Path, b: Path) -> bool:
@@ -219,9 +223,9 @@ class NetworkDenoiser(Denoiser):
         classifier_scale: classifier guidance scale s, for networks that return eps and have a classifier: called as
             network(x, times, labels, s sigma), they return eps - s sigma grad log p(labels | x, t) (arXiv 2105.05233,
             algorithm 2); 0 for none.
-        autocast: dtype for torch.autocast, or None to run in the network's own dtype.
+        precision: of `models.precision`, with a network that is prepared for it; None for that of its weights.
 
-    The state keeps its dtype: x is cast to the network's dtype for the call and the result back.
+    The state keeps its dtype: x is cast to float32 for the call, float64 for a network in float64, and the result back.
     """
 
     def __init__(
@@ -234,32 +238,33 @@ class NetworkDenoiser(Denoiser):
         null_labels: torch.Tensor | None = None,
         guided_channels: int = 0,
         classifier_scale: float = 0.0,
-        autocast: torch.dtype | None = None,
+        precision: str | None = None,
     ) -> None:
+        import torch
+
         super().__init__(convention.path)
         if guidance and (labels is None or null_labels is None):
             raise ValueError("classifier-free guidance needs labels and null_labels")
         if classifier_scale and (labels is None or guidance or convention.prediction != "eps"):
             raise ValueError("classifier guidance needs labels and a network of eps, without classifier-free guidance")
         self.network, self.convention, self.guided_channels = network, convention, guided_channels
-        self.labels, self.null_labels, self.guidance, self.autocast = labels, null_labels, guidance, autocast
+        self.labels, self.null_labels, self.guidance, self.precision = labels, null_labels, guidance, precision
         self.classifier_scale, self.classifier_calls = classifier_scale, 1 if classifier_scale else 0
-        self._dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        # Half-precision weights are of products alone, which autocast feeds; what goes in and comes out is wider.
+        self._dtype = torch.promote_types(next((p.dtype for p in network.parameters()), torch.float32), torch.float32)
 
     def forwards(self, t: float) -> int:
         return 2 if self.guidance else 1
 
     def _call(self, x: torch.Tensor, times: torch.Tensor, given: list[Any]) -> torch.Tensor:
-        context = torch.autocast(x.device.type, dtype=self.autocast) if self.autocast else nullcontext()
-        with context:
+        with computing(self.precision, x.device):
             out = self.network(x.to(self._dtype), times, *given)
         return out.to(x.dtype)
 
     def _guided(self, x: torch.Tensor, times: Sequence[float], rows: list[int] | None = None) -> torch.Tensor:
         """The network's prediction with its guidance; for all at one time, or for some rows each at its own."""
         own, null = (one if one is None or rows is None else one[rows] for one in (self.labels, self.null_labels))
-        labels = torch.tensor([self.convention.label(t) for t in times], dtype=torch.float64)
-        labels = labels.expand(len(x)).to(x.device, self._dtype).contiguous()
+        labels = x.new_tensor([self.convention.label(t) for t in times], dtype=self._dtype).expand(len(x)).contiguous()
         given: list[Any] = [] if own is None else [own]
         if self.classifier_scale:
             scales = [self.classifier_scale * self.path.sigma(t) for t in times]
@@ -277,7 +282,7 @@ class NetworkDenoiser(Denoiser):
         f = self._guided(x, [t])
         if c_x == 0:
             return f if c_f == 1 else c_f * f
-        return torch.add(c_x * x, f, alpha=c_f)
+        return (c_x * x).add(f, alpha=c_f)
 
     def _each(self, x: torch.Tensor, points: Sequence[Point], rows: Sequence[int]) -> torch.Tensor:
         have = self.convention.prediction

@@ -19,6 +19,8 @@ from torch import nn
 
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser, Point, Wrapped
+from fastsample.models.foreign.diffusers_network import PipelineNetwork
+from fastsample.models.held import Held
 from fastsample.models.public.model import PublicNetwork
 
 __all__ = ["Guided", "GuidedWithin", "guided_by", "guided_within"]
@@ -104,19 +106,17 @@ def guided_by(model: Model, guide: Model) -> Model:
     if why := _unfit(model, guide):
         raise ValueError(f"{guide.id} cannot guide {model.id}: {why}")
 
-    def make(
-        module: nn.Module | None, labels: torch.Tensor | None, guidance: float, autocast: torch.dtype | None
-    ) -> Denoiser:
-        own = model.make(module, labels, 0.0, autocast)
+    def make(module: nn.Module | None, labels: torch.Tensor | None, guidance: float, precision: str | None) -> Denoiser:
+        own = model.make(module, labels, 0.0, precision)
         if not guidance:
             return own
         given = labels if guide.num_classes else None
-        return Guided(own, guide.make(None if module is None else _Guide(module), given, 0.0, autocast), guidance)
+        return Guided(own, guide.make(None if module is None else _Guide(module), given, 0.0, precision), guidance)
 
-    exact = model.network is None and guide.network is None
+    parts = [one.held for one in (model, guide) if one.held]
+    held = Held(None, lambda: _Two(model.network, guide.network).eval(), parts) if parts else None
     known = " ".join(filter(None, (guide.sha256, guide.conditions))) or "exact"
-    network = None if exact else _Two(model.network, guide.network).eval()
-    return replace(model, network=network, make=make, guide=f"{guide.id} ({known})")
+    return replace(model, held=held, make=make, guide=f"{guide.id} ({known})")
 
 
 def guided_within(model: Model, low: float | None, high: float | None) -> Model:
@@ -152,4 +152,5 @@ def _size(model: Model) -> str:
 
 def _units(model: Model) -> tuple[Any, ...]:
     """What numbers in its samples mean."""
-    return model.network.units if isinstance(model.network, PublicNetwork) else ("[-1,1]", (1.0,), (0.0,), "")
+    network = model.network
+    return network.units if isinstance(network, PublicNetwork | PipelineNetwork) else ("[-1,1]", (1.0,), (0.0,), "")

@@ -35,6 +35,7 @@ class Figure(BaseModel):
         value, standard_error: of the metric.
         influence: effect of each sample, in base64 of little-endian float16 [1 or 2, samples], of any scale; see
             `results.statistics.Estimate`.
+        samples: that it is from, where these are not all of its cell.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,23 +43,26 @@ class Figure(BaseModel):
     value: float
     standard_error: float = Field(ge=0)
     influence: str
+    samples: int | None = Field(None, ge=2)
 
     @classmethod
-    def of(cls, estimate: Estimate) -> Self:
-        """Of an estimate from one set of samples."""
+    def of(cls, estimate: Estimate, samples: int) -> Self:
+        """Of an estimate from one set of samples, or the first of them, of a cell that has so many."""
         (part,) = estimate.parts
         scaled = (part / (np.abs(part).max() or 1)).astype("<f2")
         return cls(
             value=estimate.value, standard_error=estimate.standard_error,
             influence=base64.b64encode(scaled.tobytes()).decode(),
+            samples=estimate.samples if estimate.samples != samples else None,
         )  # fmt: skip
 
     def estimate(self, samples: int) -> Estimate:
-        """The estimate again, to three digits in the influences.
+        """The estimate again, to three digits in the influences, in a cell of so many samples.
 
         Raises:
-            ValueError: if the influences are not those of so many samples.
+            ValueError: if the influences are not those of as many samples as it is from.
         """
+        samples = self.samples or samples
         data = base64.b64decode(self.influence, validate=True)
         if len(data) not in (2 * samples, 4 * samples):
             raise ValueError(f"the influences are not those of {samples} samples")
@@ -132,7 +136,8 @@ class Baseline(BaseModel):
     def write(self, file: Path) -> None:
         """Write the file, whole or not at all, and the folder that it lies in."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(self.model_dump_json(indent=1).encode() + b"\n"), self.read)
+        text = self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+        write_atomically(file, lambda stream: stream.write(text), self.read)
 
 
 def baseline_of(store: Store) -> Baseline:
@@ -146,7 +151,7 @@ def baseline_of(store: Store) -> Baseline:
     entries: dict[tuple[Any, ...], Entry] = {}
     for row in frame.to_dict("records"):
         found = {name: comparison.by_seed(row["cell"], name) for name in names}
-        figures = {name: Figure.of(one[row["seed"]]) for name, one in found.items() if one}
+        figures = {name: Figure.of(one[row["seed"]], row["samples"]) for name, one in found.items() if one}
         if not figures:
             continue
         facts = {field: text for name in figures for field, text in what_decides(row, name).items()}

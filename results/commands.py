@@ -8,7 +8,9 @@ from fastsample.datasets.names import number
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 
-__all__ = ["bench_command", "export_command", "sample_command"]
+__all__ = ["GIVEN", "bench_command", "export_command", "sample_command"]
+
+GIVEN = "model given as"  # of a row's protocol: what `--model` takes, where the id of the model is not enough
 
 
 def bench_command(row: Row) -> str:
@@ -28,9 +30,11 @@ def sample_command(row: Row) -> str:
 
 def export_command(row: Row) -> str:
     """The command that writes the row's sampler as a program of its own; for solvers with a coefficient table."""
-    words = ["fastsample", "export", "--model", row.model, *_sampler(row)]
+    words = ["fastsample", "export", "--model", row.protocol.get(GIVEN, row.model), *_sampler(row)]
     if row.learned:  # it has a table for each guidance
         words += ["--guidance", number(row.guidance), *_guide(row)]
+        words += ["--negative", row.negative] if row.negative else []
+        words += _number(row, "embedded_guidance")
     return shlex.join(words) + " --to python"
 
 
@@ -43,15 +47,23 @@ def _sampler(row: Row) -> list[str]:
 
 
 def _command(name: str, row: Row) -> str:
-    words = ["fastsample", name, "--model", row.model, *_sampler(row), "--seed", str(row.seed)]
+    words = ["fastsample", name, "--model", row.protocol.get(GIVEN, row.model), *_sampler(row), "--seed", str(row.seed)]
     words += ["--guidance", number(row.guidance), *_guide(row)] if row.guidance else []
+    for option in ("prompts", "negative", "size"):
+        words += [f"--{option}", getattr(row, option)] if getattr(row, option) else []
+    words += [*_number(row, "embedded_guidance"), *(["--tiling"] if row.tiling else [])]
+    words += ["--compile"] if row.compiled else []
     most = "" if row.threshold_max is None else f",{number(row.threshold_max)}"
     for option in ("t_end", "sigma_min", "sigma_max", "threshold"):
-        if (value := getattr(row, option)) is not None:
-            text = number(value) + (most if option == "threshold" else "")
-            words += [f"--{option.replace('_', '-')}", text]
+        words += _number(row, option, most if option == "threshold" else "")
     words += ["--classifier-scale", number(row.classifier_scale)] if row.classifier_scale else []
     return shlex.join(words + (["--labels", row.labels] if "labels" in row.protocol else []))
+
+
+def _number(row: Row, option: str, more: str = "") -> list[str]:
+    """A number of the row as an option, if it has it."""
+    value = getattr(row, option)
+    return [] if value is None else [f"--{option.replace('_', '-')}", number(value) + more]
 
 
 def _guide(row: Row) -> list[str]:

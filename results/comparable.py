@@ -22,12 +22,15 @@ CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in
 FINGERPRINT = "psnr reference fingerprint"  # of a row's protocol: signature of the integrator and eight projections
 MOVED = 2e-4  # root mean square move of reference solutions: float32 on other kernels moves them by some 1e-6
 # Fields of a protocol that a fact of the row tells, with hashes or where they matter; `preset` decides nothing.
-_TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset"}
+_TOLD = {"classifier_scale", "labels", "uint8", "reference", "reference_steps", "preset", "prompts"}
 _ALWAYS = (
     "samples", *(name for name in Protocol.model_fields if name not in _TOLD), "protocol.classifier guidance",
-    "protocol.guide", "protocol.noise", "protocol.labels", "protocol.tf32",
+    "protocol.guide", "protocol.prompts", "protocol.noise", "protocol.labels",
 )  # fmt: skip
-_OF_MODEL = ("checkpoint_sha256", "protocol.model card", "protocol.psnr reference")
+_ONE_EACH = {
+    "checkpoint_sha256": "model", "protocol.model card": "model", "protocol.psnr reference": "model",
+    "protocol.solver code": "solver",
+}  # fmt: skip
 
 
 def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
@@ -38,7 +41,15 @@ def what_decides(row: Mapping[Any, Any], metric: str) -> dict[str, str]:
         metric: full name, such as `psnr` or `fd[cifar10-resnet]@1000`.
     """
     own = (f"protocol.{name.replace('*', extractor_of(metric))}" for name in metric_of(metric).decided_by)
-    return {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+    facts = {name: _text(row.get(name)) for name in ("checkpoint_sha256", "protocol.model card", *_ALWAYS, *own)}
+    return facts | {"precision": _precision(row)}
+
+
+def _precision(row: Mapping[Any, Any]) -> str:
+    """A row's precision. Older rows tell what TF32 was allowed for, which counts in float32 on a GPU alone."""
+    name, observed = _text(row.get("precision")), _text(row.get("protocol.tf32"))
+    on_gpu = not _text(row.get("device")).startswith("cpu")
+    return f"{name} with TF32 for {observed}" if name == "float32" and on_gpu and "True" in observed else name
 
 
 def judged(metric: str) -> bool:
@@ -77,9 +88,11 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
     rows = rows[rows[f"metrics.{metric}"].notna()]
     facts = pd.DataFrame([what_decides(row, metric) for row in rows.to_dict("records")], index=rows.index)
     # Not one of the facts above, since a gate compares across versions of the code on purpose.
-    facts["protocol.numerics"] = [_text(row.get("protocol.numerics")) for row in rows.to_dict("records")]
+    for field in ("protocol.numerics", "protocol.solver code"):
+        facts[field] = [_text(row.get(field)) for row in rows.to_dict("records")]
     for name in facts:
-        for _, values in facts[name].groupby(rows["model"] if name in _OF_MODEL else rows[f"metrics.{metric}"].notna()):
+        of = rows[_ONE_EACH[name]] if name in _ONE_EACH else rows[f"metrics.{metric}"].notna()
+        for _, values in facts[name].groupby(of):
             kinds = [shortened(value) for value in values.unique()]
             if len(kinds) > 1:
                 field = str(name).removeprefix("protocol.")

@@ -19,7 +19,7 @@ __all__ = ["Comparison"]
 
 
 class Comparison:
-    """Intervals from the per-sample data of a store; the data of each cell are read once.
+    """Intervals from the per-sample data of a store; of each cell what a metric needs is read, once.
 
     A cell is named by the `cell` of its row, or where other rows repeat it with other seeds by a sequence of them.
     Its number is then the mean over seeds, and its error that within the seeds or between them, if that is larger.
@@ -75,8 +75,9 @@ class Comparison:
         key = cell, metric
         if key not in self._known:
             row = self._rows[cell]
-            there = not np.isnan(row.get(f"metrics.{metric}", np.nan)) and row["samples"] >= FEWEST
-            self._known[key] = _estimate(row, metric, self.store.per_sample(cell)) if there else None
+            there = not np.isnan(row.get(f"metrics.{metric}", np.nan))
+            found = _estimate(row, metric, self.store.per_sample(cell, _arrays_of(metric))) if there else None
+            self._known[key] = found if found and found.samples >= FEWEST else None
         return self._known[key]
 
 
@@ -84,12 +85,16 @@ def _listed(cells: str | Sequence[str]) -> Sequence[str]:
     return [cells] if isinstance(cells, str) else cells
 
 
+def _arrays_of(metric: str) -> tuple[str, ...]:
+    """What says how sure a metric is, the first that is there: values, named with their number or without it."""
+    values = (metric, metric.partition("@")[0]) if metric_of(metric).mean else ()
+    return (*values, f"influence[{metric}]")
+
+
 def _estimate(row: Mapping[Any, Any], metric: str, arrays: Mapping[str, np.ndarray]) -> Estimate | None:
     """From the arrays of a row; None where they hold nothing of the metric, as for distances in rows of 0.1.0."""
-    if not arrays:
-        return None
-    if metric_of(metric).mean and metric in arrays:
-        return mean_of(arrays[metric])
-    if f"influence[{metric}]" in arrays:
-        return Estimate(row[f"metrics.{metric}"], (arrays[f"influence[{metric}]"],))
-    return None
+    *values, influence = _arrays_of(metric)
+    for name in values:
+        if name in arrays:
+            return mean_of(arrays[name])
+    return Estimate(row[f"metrics.{metric}"], (arrays[influence],)) if influence in arrays else None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fastsample.results.comparable import CELL, incomparable
@@ -45,7 +46,7 @@ def metrics_named(rows: pd.DataFrame, names: Sequence[str] | None) -> list[str]:
     known = [str(name)[8:] for name in rows.dropna(axis=1, how="all") if str(name).startswith("metrics.")]
     main = [name for name in known if name not in metric_of(name).summaries]
     found: list[str] = []
-    for name in names or ([MAIN] if MAIN in main else main[:1]):
+    for name in names or ([MAIN] if any(metric_of(full).kind == MAIN for full in main) else main[:1]):
         matches = [name] if name in known else [full for full in main if metric_of(full).kind == name]
         if not matches:
             raise ValueError(f"no row has the metric {name!r}; there are {', '.join(main) or 'none'}")
@@ -73,22 +74,26 @@ def evidence(
         ValueError: where a column would mix what cannot be compared; the message says what.
     """
     lines: list[dict[str, Any]] = []
+    records = rows.to_dict("records")  # a frame is slow to take rows from
     for metric in metrics:
         if reason := incomparable(rows, metric):
             raise ValueError(f"these rows do not belong in one table: {reason}; choose with --where FIELD=VALUE")
-        there = rows[rows[f"metrics.{metric}"].notna()]
-        for _, same in there.groupby(list(CELL), sort=False):
-            group = same.drop_duplicates("seed", keep="last").sort_values("seed")
-            row, cells = group.iloc[0], tuple(group["cell"])
+        groups: dict[_Key, dict[int, dict[Any, Any]]] = {}
+        for row in records:
+            if not math.isnan(row[f"metrics.{metric}"]):
+                groups.setdefault(tuple(row[name] for name in CELL), {})[row["seed"]] = row
+        for by_seed in groups.values():
+            group = [by_seed[seed] for seed in sorted(by_seed)]
+            row, cells = group[0], tuple(one["cell"] for one in group)
             known = interval(cells, metric)
             lines.append({
                 "model": row["model"], "solver": row["solver"] + (f":{row['options']}" if row["options"] else ""),
                 "title": row["title"] + (f" ({row['options']})" if row["options"] else ""), "grid": row["grid"],
                 "nfe": int(row["nfe_asked"]), "made": int(row["nfe"]), "metric": metric, "samples": int(row["samples"]),
-                "seeds": ", ".join(map(str, group["seed"])), "guidance": float(row["guidance"]),
-                "value": float(group[f"metrics.{metric}"].mean()), "low": known.low if known else math.nan,
-                "high": known.high if known else math.nan, "rank": "", "cells": cells,
-                "remarks": _remarks(row),
+                "seeds": ", ".join(str(one["seed"]) for one in group), "guidance": float(row["guidance"]),
+                "value": float(np.mean([one[f"metrics.{metric}"] for one in group])),
+                "low": known.low if known else math.nan, "high": known.high if known else math.nan, "rank": "",
+                "cells": cells, "remarks": _remarks(row),
             })  # fmt: skip
     ranks: dict[int, str] = {}
     rivals: dict[_Key, list[int]] = {}
@@ -100,7 +105,7 @@ def evidence(
     return pd.DataFrame([line | {"rank": ranks.get(number, "")} for number, line in enumerate(lines)])
 
 
-def _remarks(row: pd.Series) -> tuple[str, ...]:
+def _remarks(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """What a reader has to know of a cell: another grid than the solver's own, another number of evaluations."""
     found, spare, own_grid = [], int(row["nfe_asked"] - row["nfe"]), row["own_grid"]
     if row["grid"] != own_grid:
@@ -153,9 +158,10 @@ def sheet_of(
     """
     down, across = _axes(found, rows, columns)
     cells: dict[tuple[_Key, _Key], tuple[Entry, tuple[str, ...]]] = {}
-    for _, line in found.iterrows():
+    for line in found.to_dict("records"):
         for number, entry, remarks in _entries(line, intervals):
-            cells[tuple(line[down]), (*line[across], number)] = entry, remarks
+            place = tuple(line[name] for name in down), (*(line[name] for name in across), number)
+            cells[place] = entry, remarks
     sides = sorted({side for side, _ in cells}, key=_order(found, down))
     tops = sorted({top for _, top in cells}, key=_order(found, across))
     several = len({number for *_, number in tops}) > 1
@@ -216,7 +222,7 @@ def _order(found: pd.DataFrame, axis: Sequence[str]) -> Callable[[_Key], _Key]:
     return lambda key: tuple(place[value] for place, value in zip([*places, numbers], key, strict=False))
 
 
-def _entries(line: pd.Series, intervals: bool) -> Iterator[tuple[str, Entry, tuple[str, ...]]]:
+def _entries(line: Mapping[Any, Any], intervals: bool) -> Iterator[tuple[str, Entry, tuple[str, ...]]]:
     """What a line of evidence puts into the table: the measured number, the published ones, and the difference."""
 
     def number(value: float) -> str:

@@ -13,7 +13,7 @@ from fastsample.results.protocol import Protocol
 from fastsample.results.sheet import plain
 from fastsample.results.sheet import to_rich as draw
 
-__all__ = ["differences", "overview", "select", "to_rich"]
+__all__ = ["differences", "overview", "select", "sentences", "to_rich"]
 
 _FIELDS = {"samples", *Protocol.model_fields} - {"preset", "reference"}  # reference: the row's own fact tells which
 
@@ -122,3 +122,26 @@ def differences(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     one, two = chosen
     lines = [(name, str(one[name]), str(two[name])) for name in rows.columns if str(one[name]) != str(two[name])]
     return pd.DataFrame(lines, columns=["field", *(str(row["cell"]) for row in chosen)])
+
+
+def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """What stands below a table of these metrics.
+
+    Args:
+        rows: of `results.row.frame_of`.
+        names: full names.
+    """
+    said = []
+    for metric in dict.fromkeys(map(metric_of, names)):
+        if "{" not in metric.sentence:
+            said.append(metric.sentence)
+            continue
+        needed = [f"metrics.{metric.bound}", "protocol.psnr reference"]
+        if not {*needed} <= {*rows}:
+            continue
+        one_each = rows.dropna(subset=needed).drop_duplicates("model")
+        titles = one_each[needed[-1]].str.replace(r" \([0-9a-f]{16}\)$", "", regex=True)
+        for title, group in one_each.groupby(titles, sort=False):
+            bounds = ", ".join(f"{row[needed[0]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
+            said.append(metric.sentence.format(reference=title, bounds=bounds))
+    return [text for text in dict.fromkeys(said) if text]

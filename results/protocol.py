@@ -10,6 +10,7 @@ __all__ = ["ALTERING", "MOST_STEPS", "Protocol"]
 
 ALTERING = (
     "t_end", "sigma_min", "sigma_max", "threshold", "threshold_max", "guide", "guidance_low", "guidance_high",
+    "negative", "embedded_guidance", "size", "tiling", "compiled",
 )  # fmt: skip
 MOST_STEPS = 10_000  # evaluations of a solution
 
@@ -18,13 +19,20 @@ class Protocol(BaseModel):
     """What is asked for beside model, sampler, noise and metrics: fields of a request, of a cell and of its row.
 
     Attributes:
-        precision: of the state and the network; bf16 and fp16 autocast the network over a float32 state.
+        precision: of the network: float64; float32, without TF32; or tf32, bf16 or fp16 over a state in float32.
         guidance: weight w of (1 + w) cond - w uncond, or with a guide of (1 + w) own - w guide.
         guide: another model that stands where classifier-free guidance has the network without a class.
         guidance_low, guidance_high: guidance acts where low < sigma / alpha <= high alone (arXiv 2404.07724).
         classifier_scale: of guidance by the classifier that a public model's card names; 0 for none.
         labels: of class-conditional models: `random` (uniform), `balanced` (sample i is of class i modulo classes), or
-            classes such as `3` or `3,7`, which samples take in turn.
+            classes such as `3` or `3,7`, which samples take in turn; of text-to-image models the same of prompts, and
+            `balanced` in the place of `random`.
+        prompts: of text-to-image models: a file, or "" for those of the package; a fact of the row has their hash.
+        negative: what stands there for no prompt in classifier-free guidance; "" for the pipeline's own.
+        embedded_guidance: that networks distilled from guidance take as an input, as Flux does; None for the usual one.
+        size: of images of text-to-image models in pixels, `SIDE` or `WIDTHxHEIGHT`; "" for the usual one.
+        tiling: latents are decoded in overlapping tiles.
+        compiled: the network is fused by torch.compile, with channels last, which moves the last bits.
         t_end: time of the model's path at which solvers stop, if not the usual one.
         sigma_min, sigma_max: the same for both ends, as noise-to-signal ratios sigma / alpha.
         threshold: quantile of dynamic thresholding of the data prediction (arXiv 2205.11487, section 2.3), if wanted.
@@ -39,13 +47,19 @@ class Protocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
+    precision: Literal["float64", "float32", "tf32", "bf16", "fp16"] = "float32"
     guidance: float = 0.0
     guide: str = ""
     guidance_low: float | None = Field(default=None, ge=0)
     guidance_high: float | None = Field(default=None, gt=0)
     classifier_scale: float = Field(default=0.0, ge=0)
     labels: str = "random"
+    prompts: str = ""
+    negative: str = ""
+    embedded_guidance: float | None = Field(default=None, ge=0)
+    size: str = ""
+    tiling: bool = False
+    compiled: bool = False
     t_end: float | None = None
     sigma_min: float | None = Field(default=None, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)
@@ -81,6 +95,10 @@ class Protocol(BaseModel):
             raise ValueError("t_end and sigma_min are two names of one end: give one")
         if self.threshold_max is not None and self.threshold is None:
             raise ValueError("threshold_max is a part of dynamic thresholding: give its quantile too")
+        if self.negative and not self.guidance:
+            raise ValueError("a negative prompt does nothing without guidance: give --cfg S too")
+        if self.guide and (self.prompts or self.negative):
+            raise ValueError("a guide stands where a negative prompt would, and knows no prompts but the package's own")
         within = self.guidance_low is not None or self.guidance_high is not None
         if (self.guide or within) and not self.guidance:
             what = f"the guide {self.guide}" if self.guide else "an interval of guidance"
@@ -92,7 +110,8 @@ class Protocol(BaseModel):
     @property
     def altered(self) -> dict[str, float | str]:
         """What of it makes another model of a model, where not the usual: `ALTERING`."""
-        return {name: value for name in ALTERING if (value := getattr(self, name)) not in (None, "")}
+        found = {name: getattr(self, name) for name in ALTERING}
+        return {name: value for name, value in found.items() if value not in (None, "") and value is not False}
 
     @property
     def asked(self) -> Protocol:

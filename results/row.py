@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field, JsonValue, ValidationError
 
 from fastsample.datasets.files import DamagedFileError, read_json
+from fastsample.results.metrics import remember
 from fastsample.results.protocol import Protocol
 
 __all__ = ["VERSION", "Row", "frame_of", "read_row"]
@@ -32,6 +33,9 @@ class Row(Protocol):
 
     Attributes:
         cell: identity, a hash of all that determines the numbers.
+        sampling: identity of the samples, a hash of what determines them, without their number and without metrics;
+            rows of older versions have none.
+        made: of each array of its samples, by name, a hash of what beside `sampling` decides it.
         model, checkpoint_sha256: the model and the hash of its weights ("" for analytic models).
         version: of this form; rows without it are of version 1.
         solver, title, options, grid: the sampler; options as given, grid as `Grid.parse` reads it; `sampler` is the
@@ -53,6 +57,8 @@ class Row(Protocol):
     """
 
     cell: str = Field(pattern=r"^[^/\\\x00]+$")  # names files of the store
+    sampling: str = Field("", pattern=r"^([^/\\\x00.][^/\\\x00]*)?$")  # names folders of it
+    made: dict[str, str] = Field({})
     version: int = 1
     model: str
     checkpoint_sha256: str
@@ -95,8 +101,13 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a flat frame: nested fields become columns such as `metrics.psnr`, options `key=value,...`."""
     order = [*Row.__annotations__, *Protocol.model_fields]
     flat = [
-        {name: value for name in order if name not in ("settings", "sampler") for value in (getattr(row, name),)}
-        | {"options": row.sampler.partition(":")[2]}
+        {
+            name: value
+            for name in order
+            if name not in ("settings", "sampler", "made")
+            for value in (getattr(row, name),)
+        }
+        | {"options": row.sampler.removeprefix(row.solver).removeprefix(":")}
         for row in rows
     ]
     return pd.json_normalize(flat, max_level=1)
@@ -115,6 +126,7 @@ def read_row(file: Path, cell: str = "") -> Row:
         raise
     except DamagedFileError as error:
         raise DamagedFileError(f"is damaged ({error})") from None
+    remember(row.protocol)
     if row.cell != (cell or file.stem):
         raise DamagedFileError(f"is damaged (it is the row of {row.cell})")
     return row

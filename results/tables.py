@@ -8,7 +8,7 @@ import pandas as pd
 
 from fastsample.results.evidence import Comparison
 from fastsample.results.layout import sheet_of
-from fastsample.results.metrics import sentences
+from fastsample.results.overview import sentences
 from fastsample.results.papers.stated import Suite
 from fastsample.results.published import beside, published
 from fastsample.results.sheet import Sheet

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -26,7 +27,7 @@ from fastsample.models.path import Path, path_named
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
 
-__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "solvers", "steps"]
+__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "registered_apart", "solvers", "steps"]
 
 Solve = Callable[..., Any]
 
@@ -102,10 +103,11 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(Facts):
-    """A registered solver: a name, a solve function, and their facts."""
+    """A solver: a name, a solve function, and their facts; `code` is the file of one of a user's own, with its hash."""
 
     name: str
     solve: Solve
+    code: str = ""
 
     @property
     def known_options(self) -> dict[str, Any]:
@@ -204,18 +206,33 @@ class Solver(Facts):
 
 
 _SOLVERS: dict[str, Solver] = {}
+_apart: list[list[Solver]] = []  # that what is registered goes into, the last of them
 
 
 def register(name: str, facts: Facts) -> Callable[[Solve], Solve]:
     """Register a solve function under the name that the command line calls it; one may be registered several times."""
 
     def decorate(solve: Solve) -> Solve:
-        if name in _SOLVERS:
+        solver = Solver(name=name, solve=solve, **vars(facts))
+        if _apart:
+            _apart[-1].append(solver)
+        elif name in _SOLVERS:
             raise ValueError(f"solver {name} is registered twice")
-        _SOLVERS[name] = Solver(name=name, solve=solve, **vars(facts))
+        else:
+            _SOLVERS[name] = solver
         return solve
 
     return decorate
+
+
+@contextmanager
+def registered_apart() -> Iterator[list[Solver]]:
+    """What is registered inside goes into the list alone, under names that may be taken."""
+    _apart.append([])
+    try:
+        yield _apart[-1]
+    finally:
+        _apart.pop()
 
 
 def solvers() -> dict[str, Solver]:

@@ -5,17 +5,20 @@ Spec.parse("scire:order=3,mode=multistep@karras:rho=5").plan(path, nfe=10)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastsample.datasets.names import nearest, number
+from fastsample.datasets.own.code import is_code, offered
 from fastsample.models.catalogue import Model
 from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid, SettingError
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.learned.shelf import find_table, table_plan, table_solvers
-from fastsample.solvers.solver import Plan, Solver, get, solvers
+from fastsample.solvers.own import find, solver_named
+from fastsample.solvers.solver import Plan, Solver, solvers
 from fastsample.solvers.table import trace
 from fastsample.solvers.table_file import TableFile
 
@@ -43,11 +46,10 @@ class Spec:
             SettingError: for a value that an option or a parameter of the grid cannot have.
             ValueError: for an unknown solver, option or grid, or what is given to a solver that takes none.
         """
-        head, at, grid = text.partition("@")
-        name, _, rest = (word.strip() for word in head.partition(":"))
-        solver = solvers().get(name)
+        name, rest, at, grid = _parts(text)
+        solver = find(name)
         if solver is None and name not in (tables := table_solvers()):
-            raise ValueError(nearest(name, [*solvers(), *sorted(tables)], "solver"))
+            raise ValueError(nearest(name, [*solvers(), *offered("solvers"), *sorted(tables)], "solver"))
         if solver is None and rest:
             raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
         if at and (solver is None or solver.adaptive):
@@ -62,7 +64,7 @@ class Spec:
     @property
     def solver(self) -> Solver | None:
         """The registered solver; None where it is one by its tables."""
-        return solvers().get(self.name)
+        return find(self.name)
 
     @property
     def gridded(self) -> bool:
@@ -80,7 +82,7 @@ class Spec:
 
     def plan(self, path: Path, nfe: int) -> Plan:
         """The plan of a registered solver; see `Solver.plan`."""
-        return get(self.name).plan(path, nfe, self.grid, **self.options)
+        return solver_named(self.name).plan(path, nfe, self.grid, **self.options)
 
     def plan_for(
         self, model: Model, nfe: int, guidance: float = 0.0, *, transfer: bool = False
@@ -121,8 +123,21 @@ def table_of(
     if table:
         return table
     solver, options = plan.solver, dict(spec.options)
-    facts: dict[str, Any] = dict(solver=spec.name, title=solver.title, paper=solver.paper, options=options)
+    name = re.sub("[^a-z0-9.]+", "-", spec.name.lower()).strip(
+        "-."
+    )  # of one's own solver, a name that a table can have
+    facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
     return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
+
+
+def _parts(text: str) -> tuple[str, str, str, str]:
+    """(solver, options, "@" or "", grid) of a sentence; a solver of one's own is FILE.py:NAME or module:NAME."""
+    own = re.fullmatch(r"\s*(.+?\.py:\w+|[\w.]+:\w+(?=\s*(?:[:@]|$)))\s*(?::([^@]*))?(@?)(.*)", text)
+    if own and is_code(own[1]) and own[1].partition(":")[0] not in solvers():
+        return own[1], (own[2] or "").strip(), own[3], own[4]
+    head, at, grid = text.partition("@")
+    name, _, rest = (word.strip() for word in head.partition(":"))
+    return name, rest, at, grid
 
 
 def _options(solver: Solver, text: str) -> dict[str, Any]:

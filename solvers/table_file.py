@@ -77,6 +77,8 @@ class TableFile(BaseModel):
         coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
         path: `name` and the constants of the model's path.
         model, model_sha256: what it was made for; "" where it fits every model on its path.
+        model_conditions, model_given: as `conditions` and `given` of that `Model`; older files of public models have
+            none.
         guidance: weight w of (1 + w) cond - w uncond that is part of the model it was made for.
         guide, guided_within: as of that `Model`: what stands for uncond, and where guidance acts.
         options: of the solver it was traced from.
@@ -100,6 +102,8 @@ class TableFile(BaseModel):
     path: dict[str, JsonValue]
     model: str = ""
     model_sha256: str = ""
+    model_conditions: str = Field(default="", exclude_if=lambda said: not said)
+    model_given: str = Field(default="", exclude_if=lambda said: not said)
     guidance: float = 0.0
     guide: str = Field(default="", exclude_if=lambda said: not said)
     guided_within: tuple[float | None, float | None] = Field(

@@ -11,8 +11,9 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fastsample.bench.cli import app as cli
-from fastsample.bench.metrics import measure
+from fastsample.bench.learning import distillation
 from fastsample.bench.metrics import solution as reference
+from fastsample.bench.metrics import tools
 from fastsample.bench.metrics.measures import solution
 from fastsample.datasets.published_moments import published_references
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
@@ -102,7 +103,7 @@ def listed():
 def coarse(monkeypatch):
     """Reference solutions of few steps and few samples."""
     monkeypatch.setattr(reference, "NFE", 8)
-    for module in (reference, solution, measure):
+    for module in (reference, tools, distillation):
         monkeypatch.setattr(module, "BATCH", 8)
     for module in (reference, solution):
         monkeypatch.setattr(module, "PROBES", 2)

@@ -6,13 +6,24 @@ from fastsample.bench.metrics import measures  # noqa: F401 - registers them
 from fastsample.bench.metrics.measure import MEASURES, Tools
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler
+from fastsample.bench.worker import Worker
 from fastsample.results.metrics import parse_metric
 
 
-def runner_of(store, batch_size=8, kinds=("psnr",), progress=lambda _: None):
+def runner_of(store, batch_size=8, kinds=("psnr",), tools=None):
     """A runner that measures these metrics."""
-    tools = Tools(Sampler(torch.device("cpu")))
-    return Runner(store, tools, batch_size, [measure_of(kind, tools) for kind in kinds], progress)
+    tools = tools or Tools(Sampler(torch.device("cpu")))
+    return Runner(store, Worker(tools, [measure_of(kind, tools) for kind in kinds], batch_size=batch_size))
+
+
+def row_of(runner, cell):
+    """The row of a cell, computed where it is not there; raises what a part raised."""
+    for part in [] if runner.finished(cell) else runner.missing(cell):
+        for _, found in runner.worker.measure([cell], *part):
+            if isinstance(found, Exception):
+                raise found
+            runner.add(cell, part, found)
+    return runner.finished(cell) or runner.commit(cell)
 
 
 def measure_of(text, tools=None, extractor=None):

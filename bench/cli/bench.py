@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from fastsample.bench.cli.words import (
+    EMBEDDED,
     EXTRACTOR_WEIGHTS,
     GUIDANCE,
     GUIDE,
     INTERVAL,
+    MODEL,
+    NEGATIVE,
+    PROMPTS,
+    SIZE,
     Words,
     console,
     errors,
@@ -23,6 +32,10 @@ from fastsample.bench.cli.words import (
 )  # fmt: skip
 from fastsample.results.metrics import DEFAULT, METRICS
 
+if TYPE_CHECKING:
+    from fastsample.bench.jobs.dispatch import Crew
+    from fastsample.bench.jobs.messages import Order
+
 __all__ = ["app"]
 
 app = typer.Typer()
@@ -31,6 +44,9 @@ app = typer.Typer()
 _GUIDANCE = typer.Option(help=rf"{GUIDANCE} \[default: 0]")
 _CFG = typer.Option(help="The same as papers write it: S = 1 + weight.")
 _GUIDE, _INTERVAL = typer.Option(help=GUIDE), typer.Option(help=INTERVAL)
+_PROMPTS, _NEGATIVE = typer.Option(help=rf"{PROMPTS} \[default: 64 of the package]"), typer.Option(help=NEGATIVE)
+_EMBEDDED, _SIZE = typer.Option(help=rf"{EMBEDDED} \[default: 3.5]"), typer.Option(help=SIZE)
+_TILING = typer.Option("--tiling", help="Decode latents in overlapping tiles, which takes less memory.")
 _T_END = typer.Option(help="Time of the model's path to stop at, such as 1e-4.")
 _SIGMA_MIN = typer.Option(help="Noise-to-signal ratio to stop at instead.")
 _SIGMA_MAX = typer.Option(help="Noise-to-signal ratio to start at.")
@@ -38,7 +54,18 @@ _THRESHOLD = typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 
 _CHECKPOINT = typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
 
 
+class _Bench(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--ray` without an address is `--ray auto`."""
+        given = [
+            f"{word}=auto" if word == "--ray" and (not after or after.startswith("-")) else word
+            for word, after in zip_longest(args, args[1:])
+        ]
+        return super().parse_args(ctx, given)
+
+
 @app.command(
+    cls=_Bench,
     epilog="""
 [bold]Examples[/]
 
@@ -48,12 +75,16 @@ fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,eul
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
 
+fastsample bench --config docs/search.toml --plan
+
+fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --workers 4
+
 fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver unipc --nfe 10 --device cuda
-"""
+""",
 )
 def bench(
     model: Annotated[
-        Words, typer.Option(help=r"Model ids, .safetensors files or .toml cards. \[default: cifar10-tiny-vp]")
+        Words, typer.Option(help=rf"{MODEL} Several make rows of each. \[default: cifar10-tiny-vp]")
     ] = None,
     solver: Annotated[
         Words, typer.Option(help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")
@@ -65,15 +96,24 @@ def bench(
         typer.Option(help="Samples, uint8 rule, interval, threshold, reference as a paper has them: `list protocols`."),
     ] = None,
     samples: Annotated[int | None, typer.Option(help=r"Images per cell. \[default: 256]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help=r"Images per network call. \[default: 64]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help=r"Seed of the noise. \[default: 0]")] = None,
     seeds: Annotated[int | None, typer.Option(help=r"Repeat each cell with this many seeds. \[default: 1]")] = None,
     device: Annotated[str | None, typer.Option(help=r"auto, cpu, cuda, ... \[default: auto]")] = None,
-    precision: Annotated[str | None, typer.Option(help=r"float32, float64, bf16 or fp16. \[default: float32]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help=r"float64, float32, tf32, bf16 or fp16. \[default: float32]")
+    ] = None,
     guidance: Annotated[float | None, _GUIDANCE] = None,
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[
         float | None, typer.Option(help=r"Scale of guidance by the model's own classifier. \[default: 0]")
     ] = None,
@@ -109,6 +149,17 @@ def bench(
         Words,
         typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]"),
     ] = None,
+    psnr_samples: Annotated[
+        int | None, typer.Option(help=r"Of them PSNR and truncation are of the first so many. \[default: 1024]")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="features or images: what stays in the store, for other metrics and more samples."),
+    ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile", help="Fuse the network: a minute once, for sweeps of ten and more.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what it will cost, and compute nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help=r"Folder of the store. \[default: results-store]", parser=path)
     ] = None,
@@ -119,6 +170,15 @@ def bench(
         Path | None, typer.Option(help="Inception-v3 weights of torch-fidelity, for fid.", parser=path)
     ] = None,
     extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help=r"Processes, one for each device. \[default: this process alone]", min=1)
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers on a Ray cluster: its address, or nothing for the one at hand.", metavar="[ADDRESS]"
+        ),
+    ] = None,
 ) -> None:
     """Sample every (model, solver, grid, NFE), measure, and keep one row per cell.
 
@@ -134,12 +194,14 @@ def bench(
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
         t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold, uint8=uint8, reference=reference,
-        metrics=split_words(metrics), out=out,
+        metrics=split_words(metrics), psnr_samples=psnr_samples, keep=keep, compiled=compiled, out=out,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     try:
-        failures = run_sweep(request, console, weights_by_name(extractor_weights, inception_weights))
+        weights = weights_by_name(extractor_weights, inception_weights)
+        failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
     except KeyboardInterrupt:
-        errors.print("[yellow]interrupted; finished cells and shards are kept, the same command goes on from there[/]")
+        errors.print("[yellow]interrupted; finished cells and parts are kept, the same command goes on from there[/]")
         raise typer.Exit(130) from None
     for failure in failures:
         errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
@@ -147,10 +209,23 @@ def bench(
         raise typer.Exit(1)
 
 
+def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | None:
+    """What starts workers; None for this process alone."""
+    if ray:
+        from fastsample.bench.on_ray import OnRay
+
+        return partial(OnRay, address=ray, count=workers)
+    if workers:
+        from fastsample.bench.local import Processes
+
+        return partial(Processes, count=workers)
+    return None
+
+
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
     grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
@@ -161,6 +236,11 @@ def sample(
     cfg: Annotated[float | None, _CFG] = None,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    prompts: Annotated[str | None, _PROMPTS] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
+    size: Annotated[str | None, _SIZE] = None,
+    tiling: Annotated[bool | None, _TILING] = None,
     classifier_scale: Annotated[float, typer.Option(help="Scale of guidance by the model's own classifier.")] = 0.0,
     t_end: Annotated[float | None, _T_END] = None,
     sigma_min: Annotated[float | None, _SIGMA_MIN] = None,
@@ -182,6 +262,7 @@ def sample(
         guidance=guidance, classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, transfer=transfer,
         cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
+        prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
     console.print(draw(request, out, console))
 

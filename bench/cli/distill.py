@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, errors, finite
+from fastsample.bench.cli.words import (
+    EMBEDDED,
+    GUIDANCE,
+    GUIDE,
+    INTERVAL,
+    MODEL,
+    NEGATIVE,
+    PROMPTS,
+    SIZE,
+    Words,
+    budgets,
+    console,
+    errors,
+    finite,
+)
 from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
 
 __all__ = ["app"]
@@ -30,7 +44,7 @@ fastsample bench --model cifar10-tiny-flow --solver bns,dpmpp-2m --nfe 4,8
 )
 def distill(
     kind: Annotated[str, typer.Argument(help="bns, dss, rk1-bespoke, rk2-bespoke or times.")],
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     nfe: Annotated[
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
     ] = None,
@@ -44,6 +58,10 @@ def distill(
     guidance: Annotated[float, typer.Option(callback=finite, help=f"{GUIDANCE} The table is for this one.")] = 0.0,
     guide: Annotated[str | None, typer.Option(help=GUIDE)] = None,
     guidance_interval: Annotated[str | None, typer.Option(help=INTERVAL)] = None,
+    prompts: Annotated[str | None, typer.Option(help=PROMPTS)] = None,
+    negative: Annotated[str | None, typer.Option(help=NEGATIVE)] = None,
+    embedded_guidance: Annotated[float | None, typer.Option(callback=finite, help=EMBEDDED)] = None,
+    size: Annotated[str | None, typer.Option(help=SIZE)] = None,
     train: Annotated[int, typer.Option(min=32, max=100_000, help="Training pairs.")] = 520,
     validation: Annotated[int, typer.Option(min=32, max=100_000, help="Validation pairs.")] = 128,
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Gauss-Newton steps at most.")] = 24,
@@ -58,7 +76,7 @@ def distill(
 
     An interrupted run goes on from its last step.
     """
-    from fastsample.bench.distillation import distill as learn
+    from fastsample.bench.learning.distillation import distill as learn
     from fastsample.bench.protocol import check_guidance, open_under
     from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device
@@ -67,7 +85,10 @@ def distill(
 
     learned = kind_named(kind)
     wanted = budgets(nfe, TABLE_NFE) or (8,)
-    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    asked = read_request(
+        None, guidance=guidance, guide=guide, guidance_interval=guidance_interval, prompts=prompts, negative=negative,
+        embedded_guidance=embedded_guidance, size=size,
+    )  # fmt: skip
     found = open_under(model, asked, console)
     check_guidance(found, asked)
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")

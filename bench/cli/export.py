@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, console, finite, path
+from fastsample.bench.cli.words import EMBEDDED, GUIDANCE, GUIDE, INTERVAL, MODEL, NEGATIVE, console, finite, path
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -19,12 +19,13 @@ __all__ = ["app"]
 app = typer.Typer()
 
 _SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
-_MODEL = typer.Option(help="Model id, .safetensors file or .toml card.")
+_MODEL = typer.Option(help=MODEL)
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
 _GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
 _GUIDE = typer.Option(help=GUIDE)
 _INTERVAL = typer.Option(help=INTERVAL)
+_NEGATIVE, _EMBEDDED = typer.Option(help=NEGATIVE), typer.Option(callback=finite, help=EMBEDDED)
 
 
 @app.command(
@@ -44,6 +45,8 @@ def explain(
     guidance: Annotated[float, _GUIDANCE] = 0.0,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
@@ -52,7 +55,10 @@ def explain(
     from fastsample.solvers.proofs.explain import explain as look
     from fastsample.solvers.spec import table_of
 
-    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    asked = read_request(
+        None, guidance=guidance, guide=guide, guidance_interval=guidance_interval, negative=negative,
+        embedded_guidance=embedded_guidance,
+    )  # fmt: skip
     found = open_under(model, asked, console)
     told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
     if as_json:
@@ -109,6 +115,8 @@ def export(
     guidance: Annotated[float, _GUIDANCE] = 0.0,
     guide: Annotated[str | None, _GUIDE] = None,
     guidance_interval: Annotated[str | None, _INTERVAL] = None,
+    negative: Annotated[str | None, _NEGATIVE] = None,
+    embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
     prediction: Annotated[
         str | None, typer.Option(help="What the network there returns: x0, eps, velocity or v.")
@@ -120,17 +128,23 @@ def export(
     """Carry a solver into other programs.
 
     json is the table, python one file of torch code, diffusers a folder for TableScheduler.from_pretrained. By default
-    the network there returns the velocity on flow paths, and elsewhere x0 for python and eps for diffusers.
+    the network there returns the velocity on flow paths, and elsewhere x0 for python and eps for diffusers; of a
+    diffusers pipeline the scheduler is the very pipeline's.
     """
     from fastsample.bench.protocol import open_under
     from fastsample.bench.request import read_request
     from fastsample.solvers.exports.export import export as write
     from fastsample.solvers.spec import table_of
 
-    asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
+    asked = read_request(
+        None, guidance=guidance, guide=guide, guidance_interval=guidance_interval, negative=negative,
+        embedded_guidance=embedded_guidance,
+    )  # fmt: skip
     found = open_under(model, asked, console)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)
-    made = write(file, to, out, prediction)
+    if to == "diffusers" and found.told and not found.convention:
+        raise ValueError(f"{found.id} scales what its network takes and returns, so no scheduler plays tables in it")
+    made = write(file, to, out, prediction, found.convention)
     console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -153,7 +167,7 @@ def import_(
 
     table, kept = import_table(file, name)
     console.print(f"{table.title}, {table.nfe} evaluations: {kept}", highlight=False, markup=False, soft_wrap=True)
-    model = table.model or f"MODEL (any on the path {table.path['name']})"
+    model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
     console.print(
         f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",
         highlight=False, markup=False, soft_wrap=True,

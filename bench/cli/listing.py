@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import fastsample.bench.metrics.measures  # noqa: F401 - registers the metrics
-from fastsample.datasets.images import dataset_names
 from fastsample.datasets.names import nearest
-from fastsample.datasets.points import POINTS
-from fastsample.datasets.published_moments import PublishedReference, published_references
-from fastsample.models.catalogue import model_names
 from fastsample.models.path import VPLinear
-from fastsample.models.training.recipe import Recipe, command_of, recipes
-from fastsample.results.metrics import METRICS
-from fastsample.results.papers.presets import protocol_lines
 from fastsample.solvers.grids import GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
+from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
 from fastsample.solvers.table import trace
+
+if TYPE_CHECKING:
+    from fastsample.datasets.published_moments import PublishedReference
+    from fastsample.models.training.recipe import Recipe
 
 __all__ = ["listing", "solver_page"]
 
@@ -34,22 +32,59 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
         "solvers": lambda: (
             _SOLVER_LONG if long else _SOLVER,
-            [_solver(s, long) for s in solvers().values()] + [_learned(name, long) for name in LEARNED],
+            [_solver(s, long) for s in all_solvers().values()] + [_learned(name, long) for name in LEARNED],
         ),
-        "models": lambda: (("model", "what it is"), list(model_names().items())),
-        "recipes": lambda: (
-            ("recipe", "what it is", "train with", "images", "source"),
-            list(map(_recipe, recipes().values())),
-        ),
-        "datasets": lambda: (("dataset", "what it is"), list((dataset_names() | _points()).items())),
+        "models": _models,
+        "recipes": _recipes,
+        "datasets": _datasets,
         "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
-        "metrics": lambda: (("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]),
-        "protocols": protocol_lines,
-        "references": lambda: (_REFERENCE, list(map(_reference, published_references()))),
+        "metrics": _metrics,
+        "protocols": _protocols,
+        "references": _references,
     }
     if what not in kinds:
         raise ValueError(nearest(what, list(kinds), "list"))
     return kinds[what]()
+
+
+# What only one list needs, and torch with it, is imported for that list.
+def _models() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.models.catalogue import model_names
+
+    return ("model", "what it is"), list(model_names().items())
+
+
+def _recipes() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.models.training.recipe import recipes
+
+    return ("recipe", "what it is", "train with", "images", "source"), list(map(_recipe, recipes().values()))
+
+
+def _datasets() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.datasets.images import dataset_names
+    from fastsample.datasets.points import POINTS
+
+    points = {name: f"{title}; for training" for name, (title, _, _) in POINTS.items()}
+    return ("dataset", "what it is"), list((dataset_names() | points).items())
+
+
+def _metrics() -> tuple[tuple[str, ...], Lines]:
+    import fastsample.bench.metrics.measures  # noqa: F401 - registers the metrics
+    from fastsample.results.metrics import METRICS
+
+    return ("metric", "what it measures"), [(kind, metric.about) for kind, metric in METRICS.items()]
+
+
+def _protocols() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.results.papers.presets import protocol_lines
+
+    return protocol_lines()
+
+
+def _references() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.datasets.published_moments import published_references
+
+    return _REFERENCE, list(map(_reference, published_references()))
 
 
 _REFERENCE = ("reference", "data", "preprocessing", "images", "extractor", "format", "file", "note")
@@ -126,11 +161,9 @@ def _spent(solver: Solver, budgets: range) -> list[int | None]:
 
 
 def _recipe(recipe: Recipe) -> tuple[str, ...]:
+    from fastsample.models.training.recipe import command_of
+
     return recipe.id, recipe.title, f"train {command_of(recipe)}", f"{recipe.images:,}", recipe.source
-
-
-def _points() -> dict[str, str]:
-    return {name: f"{title}; for training" for name, (title, _, _) in POINTS.items()}
 
 
 def _first(function: object) -> str:

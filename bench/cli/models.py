@@ -1,4 +1,4 @@
-"""Commands that say what there is to choose from, and fetch it."""
+"""Commands that say what there is to choose from, fetch it, and test it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastsample.bench.cli.words import Words, console, path
 __all__ = ["app"]
 
 app = typer.Typer()
-models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they are, and fetching them ahead of use.")
+models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they are, fetching them; tests of any model.")
 app.add_typer(models, name="models")
 
 
@@ -75,6 +75,36 @@ def models_info(
     for line in describe(card_named(model), data_home()):
         table.add_row(*map(escape, line))
     console.print(table)
+
+
+@models.command(
+    "test",
+    epilog="""
+[bold]Examples[/]
+
+fastsample models test mine.py:model
+
+fastsample models test cifar10-tiny-flow --device cuda
+""",
+)
+def models_test(
+    model: Annotated[str, typer.Argument(help="FILE.py:NAME, or any other model.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Ask a model what is asked of one before hours are spent on it: shape, ends, batch, speed, and its convention.
+
+    Exit 1 where it is not what it is said to be, with the convention that fits.
+    """
+    from fastsample.bench.sampling import choose_device
+    from fastsample.models.catalogue import open_model
+    from fastsample.models.foreign.checks import checks
+
+    wrong = False
+    for one in checks(open_model(model, console=console), choose_device(device)):
+        verdict = {True: "[green]fine[/]", False: "[bold red]WRONG[/]", None: "    "}[one.fine]
+        console.print(f"{verdict:<14} {one.name:<13} {escape(one.told)}", highlight=False, soft_wrap=True)
+        wrong |= one.fine is False
+    raise typer.Exit(wrong)
 
 
 @models.command(

@@ -39,6 +39,7 @@ def make(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Write mean and covariance of images' features, in the form that pytorch-fid, EDM and most others read."""
+    from fastsample.bench.metrics.extractor_weights import INCEPTION, SPATIAL, given_file
     from fastsample.bench.metrics.extractors import moments_of
     from fastsample.bench.metrics.features import open_network
     from fastsample.bench.sampling import choose_device
@@ -47,11 +48,14 @@ def make(
 
     found = dataset_named(images, split)
     weights = weights_by_name(extractor_weights, inception_weights)
-    seen = open_network(extractor, choose_device(device), weights.get(extractor))
+    names = (INCEPTION, SPATIAL) if extractor == SPATIAL else (extractor,)
+    extractors = [open_network(name, choose_device(device), given_file(name, weights)) for name in names]
     with console.status(f"{len(found):,} images"):
-        stats = moments_of(found, seen.name, seen.network, seen.sha256, seen.device)
-    write_stats(out, stats.mu, stats.sigma)
-    told = f"{stats.n:,} images of {found.name} under {seen.identity} in {out}; `bench --reference {out}` takes it"
+        made = [moments_of(found, seen.name, seen.network, seen.sha256, seen.device) for seen in extractors]
+    stats, *spatial = made
+    write_stats(out, stats.mu, stats.sigma, *((one.mu, one.sigma) for one in spatial))
+    under = " and ".join(seen.identity for seen in extractors)
+    told = f"{stats.n:,} images of {found.name} under {under} in {out}; `bench --reference {out}` takes it"
     console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Commands over a store: tables and published numbers."""
+"""Commands over stores: tables, several in one, what can go, and published numbers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "OUT", "app", "print_sheet"]
 
 app = typer.Typer()
+
+upkeep = typer.Typer(no_args_is_help=True, help="Keep a store small.")
+app.add_typer(upkeep, name="store")
 
 _STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 FORMAT = typer.Option(
@@ -76,15 +79,21 @@ def table(
 
     The best is set off only where its paired 95 % interval from every other excludes zero.
     """
-    import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
-    from fastsample.bench.suite import suite
+    from fastsample.results.metrics import registered
     from fastsample.results.store import Store
     from fastsample.results.tables import table_of
 
+    opened, published_by = Store(store, create=False), None
+    if not all(registered(name) for row in opened.rows() for name in row.metrics):
+        import fastsample.bench.metrics.measures  # noqa: F401 - the facts of metrics that are not the project's own
+    if published:
+        from fastsample.bench.suite import suite
+
+        published_by = suite()
     sheet = table_of(
-        Store(store, create=False), rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
+        opened, rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
         metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-        intervals=intervals, suite=suite() if published else None,
+        intervals=intervals, suite=published_by,
     )  # fmt: skip
     print_sheet(sheet, form, out)
 
@@ -115,6 +124,61 @@ def diff(store: Annotated[Path, _STORE], first: str, second: str) -> None:
     from fastsample.results.store import Store
 
     console.print(draw(differences(Store(store, create=False).frame(), first, second)))
+
+
+@app.command(epilog="Example: fastsample merge node-1 node-2 -o results-paper")
+def merge(
+    stores: Annotated[list[Path], typer.Argument(help="Folders written by bench --out.", parser=path)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The store to make; it may be one of them.", parser=path)],
+) -> None:
+    """Bring the rows of several stores, and the parts that they keep, into one.
+
+    Equal rows are one. Two stores with different numbers under one identity are refused, and nothing is written.
+    """
+    from fastsample.results.storage.merging import merge as merged
+    from fastsample.results.store import Store
+
+    rows, parts = merged(stores, out)
+    total = len(list((Store(out, create=False).folder / "rows").glob("*.json")))
+    told = f"{rows} rows and {parts} kept parts brought to {out}, which has {total} rows"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+@upkeep.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample store prune results-store --dry-run
+
+fastsample store prune results-store --kept
+"""
+)
+def prune(
+    store: Annotated[Path, _STORE],
+    kept: Annotated[bool, typer.Option("--kept", help="Also the parts of bench --keep.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+) -> None:
+    """Remove what no row, table or interval needs.
+
+    Parts of unfinished cells (bench would go on from them), damaged rows, arrays without a row, and the features in
+    rows of older versions.
+    """
+    from rich.filesize import decimal
+
+    from fastsample.results.storage.pruning import prune as remove
+    from fastsample.results.storage.pruning import waste
+    from fastsample.results.store import Store
+
+    opened = Store(store, create=False)
+    found = waste(opened, kept=kept)
+    if not dry_run:
+        remove(opened, found)
+    for one in found:
+        told = f"{one.what}: {len(one.sizes)} files, {decimal(sum(one.sizes.values()))}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    total = decimal(sum(size for one in found for size in one.sizes.values()))
+    told = f"{total} in {store} can go" if dry_run else f"{total} removed from {store}"
+    console.print(told if found else f"{store} has nothing to remove", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(

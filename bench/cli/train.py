@@ -119,8 +119,8 @@ def classifier(
     out: _Out = None, dataset: _Dataset = None, data: _Data = None, device: _Device = "auto",
 ) -> None:  # fmt: skip
     """An embedded classifier, whose features metrics and losses use."""
+    from fastsample.bench.learning.training import train_features
     from fastsample.bench.sampling import choose_device
-    from fastsample.bench.training import train_features
 
     folder = out or Path("runs") / name
     console.print(train_features(name, folder, dataset=dataset, data=data, device=str(choose_device(device))))
@@ -130,8 +130,8 @@ def _run(
     kind: str, name: str, out: Path | None, changes: Mapping[str, object], dataset: str | None, data: Path | None,
     pairs: Path | None, max_minutes: float | None, device: str, compile_network: bool,
 ) -> None:  # fmt: skip
+    from fastsample.bench.learning.training import train_recipe
     from fastsample.bench.sampling import choose_device
-    from fastsample.bench.training import train_recipe
     from fastsample.models.training.recipe import changed, command_of, read_recipe
 
     recipe = changed(read_recipe(name), changes)

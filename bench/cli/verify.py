@@ -13,9 +13,9 @@ from rich.progress import track
 from rich.table import Table
 
 from fastsample.datasets.files import write_atomically
+from fastsample.solvers.own import solver_named
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
-from fastsample.solvers.solver import get
 
 __all__ = ["draw_orders", "run_verification"]
 
@@ -38,9 +38,8 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
-    wanted = {get(name).name for name in names} if names else None
-    chosen = [claim for claim in claims() if wanted is None or claim.solver.name in wanted]
-    proofs = [prove(claim) for claim in track(chosen, "orders", console=console, transient=True)]
+    chosen = claims([solver_named(name) for name in names] if names else None)
+    proofs = [prove(claim) for claim in track(list(chosen), "orders", console=console, transient=True)]
     table = Table(
         "solver",
         "claimed",

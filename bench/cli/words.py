@@ -17,10 +17,15 @@ from fastsample.datasets.home import expanded
 from fastsample.results.escaping import visible
 
 __all__ = [
+    "EMBEDDED",
     "EXTRACTOR_WEIGHTS",
     "GUIDANCE",
     "GUIDE",
     "INTERVAL",
+    "MODEL",
+    "NEGATIVE",
+    "PROMPTS",
+    "SIZE",
     "Screen",
     "Words",
     "budgets",
@@ -35,8 +40,13 @@ __all__ = [
 
 EXTRACTOR_WEIGHTS = "NAME=FILE: weights of a feature extractor, as vgg16=vgg16-397923af.pth; several times for several."
 
+MODEL = r"Model id, .safetensors file, .toml card, or diffusers:FOLDER_OR_HUB_ID\[@REVISION]."
 GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 GUIDE = "Model that guides in the place of uncond: unconditional, or a weaker one (autoguidance)."
+PROMPTS = "File of prompts of text-to-image models, one a line; sample i has prompt i."
+NEGATIVE = "Prompt that --cfg leads away from, of text-to-image models."
+EMBEDDED = "Guidance that networks distilled from guidance take as an input, as Flux does."
+SIZE = "Size of images of text-to-image models in pixels: SIDE or WIDTHxHEIGHT."
 INTERVAL = "LO,HI: guidance only where LO < sigma/alpha <= HI, outside one network call; one end may be empty."
 
 
@@ -49,8 +59,8 @@ class Screen(Console):
             yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
 
 
-console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160)
-errors = Screen(stderr=True)
+console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160, emoji=False)  # a:wave: is a name
+errors = Screen(stderr=True, emoji=False)
 
 Words = list[str] | None
 

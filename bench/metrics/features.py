@@ -6,7 +6,8 @@ weights (torch's hub cache, or a path); with other weights than the published on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastsample.bench.metrics.extractor_weights import PUBLISHED, weights_file
+from fastsample.bench.metrics.extractor_weights import files_of, published, weights_file
 from fastsample.bench.metrics.extractors import (
     EMBEDDED,
     INCEPTION,
@@ -26,13 +27,23 @@ from fastsample.bench.metrics.extractors import (
 from fastsample.bench.metrics.frechet import symmetric_root
 from fastsample.bench.metrics.reference import Known, MetricUnavailable, ReferenceSet, of_data
 from fastsample.datasets.image_set import Images
+from fastsample.models.precision import matmul
 
-__all__ = ["EMBEDDED", "INCEPTION", "Extractor", "MetricUnavailable", "data_of_exact", "open_extractor", "open_network"]
+__all__ = [
+    "EMBEDDED",
+    "INCEPTION",
+    "Extractor",
+    "MetricUnavailable",
+    "data_of_exact",
+    "open_extractor",
+    "open_network",
+    "reading",
+]
 
 
 def data_of_exact(extractor: str) -> str:
     """The data set that models without data of their own, the exact ones, are compared with."""
-    return "cifar10" if extractor == INCEPTION else "cifar10-jpeg"
+    return "cifar10" if INCEPTION in files_of(extractor) else "cifar10-jpeg"
 
 
 def _none() -> Images:
@@ -50,6 +61,7 @@ class Extractor:
         weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
         reference: moments of the reference set; None before `against`.
         opened: opens the real images of the reference set.
+        classifies: it returns logits beside the features.
     """
 
     name: str
@@ -58,6 +70,7 @@ class Extractor:
     weights: str = ""
     reference: Known | None = None
     opened: Callable[[], Images] = _none
+    classifies: bool = True
     _last: tuple[np.ndarray, dict[str, float]] | None = field(default=None, init=False)
 
     @property
@@ -78,11 +91,16 @@ class Extractor:
         """
         return replace(self, reference=reference.moments(self), opened=reference.images)
 
+    @property
+    def arithmetic(self) -> torch.device | None:
+        """The device where it has float64 and is faster than numpy; None for numpy."""
+        return self.device if str(self.device).startswith("cuda") else None
+
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [d] and symmetric root of the covariance [d, d] of the reference set, float64."""
         assert self.reference
-        return self.reference.mu, symmetric_root(self.reference.sigma)
+        return self.reference.mu, symmetric_root(self.reference.sigma, self.arithmetic)
 
     @cached_property
     def real_images(self) -> Images:
@@ -99,6 +117,7 @@ class Extractor:
         return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
 
     @torch.inference_mode()
+    @matmul("float32")
     def __call__(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(features [n, d], logits [n, classes]) in float32 of uint8 images."""
         found = [part.float().cpu().numpy() for part in self.network(images.to(self.device))]
@@ -114,6 +133,22 @@ class Extractor:
         return self._last[1]
 
 
+@contextmanager
+def reading(name: str, given: Path | None) -> Iterator[None]:
+    """The errors of reading a file of weights: a ValueError of one that is given, MetricUnavailable of another."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        told = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            told = f"{error.filename} cannot be read ({error.strerror})"
+        if given:
+            raise ValueError(told) from error
+        there = name in published() and not isinstance(error, FileNotFoundError)
+        again = f"; remove it and fetch it again, {published()[name].url}" if there else ""
+        raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
+
+
 def open_network(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
     """The extractor of that name, without a reference set.
 
@@ -124,19 +159,11 @@ def open_network(name: str, device: torch.device, weights: Path | None = None) -
         MetricUnavailable: if its weights are not on this machine.
         ValueError: for an unknown extractor, or a file that holds no weights of it.
     """
-    file, layers = None, list(dict.fromkeys(layer_for(name, metric) for metric in ("fid", "isc")))
-    try:
+    layers = list(dict.fromkeys(layer_for(name, metric) for metric in ("fid", "isc")))
+    with reading(name, weights):
         file = weights_file(name, weights)
         network = extractor_named(name, layers, device, file)
-    except (OSError, ValueError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            told = f"{error.filename} cannot be read ({error.strerror})"
-        if weights:
-            raise ValueError(told) from error
-        again = f"; remove it and fetch it again, {PUBLISHED[name].url}" if file else ""
-        raise MetricUnavailable(f"{told}{again}. Going on with the other metrics.") from None
-    return Extractor(name, network, device, unpublished(name, file) if file else "")
+    return Extractor(name, network, device, unpublished(name, file) if file else "", classifies=len(layers) > 1)
 
 
 def open_extractor(

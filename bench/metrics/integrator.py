@@ -19,6 +19,7 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.denoiser import Denoiser, scale_between
 from fastsample.models.path import LinearFlow, Path
+from fastsample.models.precision import matmul
 
 __all__ = ["VERSION", "integrate", "linear_interval", "signature"]
 
@@ -36,6 +37,7 @@ def linear_interval(path: Path) -> LinearFlow:
     return LinearFlow(t_noise=first, t_data=LinearFlow().t_of_lam(path.lam(path.t_data)))
 
 
+@matmul("float32")
 def integrate(
     denoiser: Denoiser,
     x: torch.Tensor,
@@ -43,6 +45,8 @@ def integrate(
     visit: Callable[[float, torch.Tensor], None] = lambda t, z: None,
 ) -> torch.Tensor:
     """The solution at t_data of the denoiser's path, from x at t_noise, in the dtype of x; `steps` evaluations.
+
+    None of it is in TF32.
 
     Args:
         visit: called with each state on the linear path, (t, z), both ends included.

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from fastsample.bench.metrics.extractor_weights import EDM2, INCEPTION
-from fastsample.bench.metrics.extractors import layer_for, moments_of
+from fastsample.bench.metrics.extractor_weights import EDM2, INCEPTION, SPATIAL
+from fastsample.bench.metrics.extractors import moments_of
 from fastsample.datasets.files import warn
 from fastsample.datasets.home import data_home, expanded, keep, sha256_of
 from fastsample.datasets.image_set import DatasetError, Images
 from fastsample.datasets.images import dataset_named, dataset_names
 from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
 from fastsample.datasets.names import nearest
+from fastsample.datasets.own.code import code_named, is_code
 from fastsample.datasets.packed import PACK, packed_images
 from fastsample.datasets.published_moments import PublishedReference, PublishedStats, published_references, read_stats
 from fastsample.models.catalogue import Model
@@ -37,6 +38,9 @@ from fastsample.models.public.known import DownloadError
 from fastsample.models.public.references import made_by, reference_file
 
 __all__ = ["Known", "MetricUnavailable", "ReferenceSet", "Seen", "data_set", "of_data", "reference_set"]
+
+
+_WIDTHS = {INCEPTION: 2048, SPATIAL: 2023}
 
 
 class MetricUnavailable(ValueError):  # noqa: N818 - it is a state of this machine, not a fault
@@ -101,6 +105,8 @@ def reference_set(asked: str | None, model: Model, console: Console | None = Non
             raise MetricUnavailable(f"its card names {model.reference!r}, which `list references` does not have")
         return _published(entries[model.reference], console)
     data = data_set(model.data)
+    if is_code(data):
+        return _of_images(data)
     if model.reference == "none" or data not in dataset_names():
         of = f"it is a model of {model.data}" if model.data else "its data are not known"
         raise MetricUnavailable(f"{of}, for which no reference set is known; --reference names one")
@@ -113,7 +119,7 @@ def _asked(text: str, console: Console | None) -> ReferenceSet:
         return _published(entries[text], console)
     if text in dataset_names():
         return of_data(text)
-    if text.startswith("folder:"):
+    if text.startswith("folder:") or is_code(text):
         return _of_images(text)
     file = expanded(text)
     if not file.is_file():
@@ -213,6 +219,8 @@ def _of_images(spec: str) -> ReferenceSet:
 
 
 def _state(spec: str) -> str:
+    if code := code_named(spec, "datasets"):
+        return hashlib.sha256(code.told.encode()).hexdigest()
     root = expanded(spec.removeprefix("folder:"))
     root = root if root.exists() else expanded(spec.removeprefix("folder:").rpartition("@")[0])
     files = sorted(root.rglob("*")) if root.is_dir() else [root]
@@ -256,11 +264,13 @@ def _published(entry: PublishedReference, console: Console | None) -> ReferenceS
 def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
     """The moments of a file if the extractor is the one that made them, else those of the images that are with it.
 
-    EDM2's files hold those of Inception and of `dinov2-edm2`.
+    EDM2's files hold those of Inception and of `dinov2-edm2`; those of guided diffusion also Inception's spatial ones.
     """
     metric = "fid"
     if seen.name == EDM2 and extractor == INCEPTION and not zipfile.is_zipfile(file):
         extractor, metric = EDM2, "fd_dinov2"
+    elif seen.name == SPATIAL and extractor == INCEPTION:
+        extractor, metric = SPATIAL, "sfid"
     if seen.name != extractor:
         cached = data_home() / "reference" / f"{file.name}-{sha256_of(file)[:12]}@{seen.name}-{seen.sha256[:12]}.npz"
         try:
@@ -274,7 +284,7 @@ def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[
         stats: PublishedStats = read_stats(file, extractor, metric)
     except ReferenceError as error:
         raise MetricUnavailable(f"{error}. Going on with the other metrics.") from None
-    if extractor == INCEPTION and len(stats.mu) != (width := int(layer_for(extractor, "fid"))):  # its name
+    if len(stats.mu) != (width := _WIDTHS.get(extractor, len(stats.mu))):
         raise MetricUnavailable(f"{title} holds {len(stats.mu):,} features, where {extractor} makes {width:,}")
     return Known(stats.mu, stats.sigma, f"{title} sha256 {sha256_of(file)[:16]}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -33,8 +33,10 @@ __all__ = ["Reference", "reference_for", "solution_at"]
 
 NFE = 100
 ANALYTIC_NFE = 640  # cheap, and smooth enough to use it
-BATCH = 64  # samples of one cached file, and of one network call, whatever the cell's batch size
+BATCH = 64  # samples of one cached file, and of a network call at least, whatever the cell's batch size
 PROBES = 16  # samples on which the reference's own error is measured, and of which its fingerprint is
+
+Solved = Callable[[Sequence[int]], tuple[Denoiser, torch.Tensor]]
 
 # What could not be written, by the file that it would be: it is needed again, by the next cell at the latest.
 _held: dict[FilePath, dict[str, np.ndarray]] = {}
@@ -65,42 +67,72 @@ class Reference:
         """The integrator in words."""
         return f"Adams-Bashforth-Moulton 3, version {VERSION}, {self.steps} steps on the linear path"
 
-    def batch(self, index: int, denoiser: Denoiser, start: torch.Tensor) -> dict[str, torch.Tensor]:
+    def batch(self, index: int, solved: Solved) -> dict[str, torch.Tensor]:
         """`x` [n, ...], the solution at t_data, and `denoised`, the data prediction there, of one batch.
 
-        Computed in the dtype of `start` at the first call, read from the cache after that; a solution
-        that is not finite is not cached.
+        Computed at the first call, read from the cache after that; a solution that is not finite is not cached.
+
+        Args:
+            solved: gives (denoiser, start) of samples by their numbers.
         """
-        file = self.folder / f"{index}.npz"
-        found = _held.get(file) or read_arrays(file)
-        if not found:
+        return self.batches([index], solved)[index]
+
+    def batches(self, indices: Sequence[int], solved: Solved, at_once: int = 1) -> dict[int, dict[str, torch.Tensor]]:
+        """The same of several batches by their numbers; so many of those that are not in the cache are solved at once.
+
+        Each is computed in the dtype of its start.
+        """
+        found = {index: arrays for index in indices if (arrays := self._known(index))}
+        missing = [index for index in indices if index not in found]
+        for low in range(0, len(missing), at_once):
+            several = missing[low : low + at_once]
+            denoiser, start = solved([index * BATCH + i for index in several for i in range(BATCH)])
             x = integrate(denoiser, start, self.steps)
             last = denoiser.x0(x, denoiser.path.t_data)
-            found = {"x": x.cpu().numpy(), "denoised": last.cpu().numpy()}
-            if all(np.isfinite(value).all() for value in found.values()):
-                _keep(file, found)
-        return {name: torch.from_numpy(found[name]) for name in ("x", "denoised")}
+            for place, index in enumerate(several):
+                own = slice(place * BATCH, (place + 1) * BATCH)
+                found[index] = {"x": x[own].cpu().numpy(), "denoised": last[own].cpu().numpy()}
+                if all(np.isfinite(value).all() for value in found[index].values()):
+                    _keep(self._file(index), found[index])
+        return {index: {name: torch.from_numpy(found[index][name]) for name in ("x", "denoised")} for index in indices}
 
-    def fingerprint(self, denoiser: Denoiser, start: torch.Tensor) -> str:
+    def _file(self, index: int) -> FilePath:
+        return self.folder / f"{index}.npz"
+
+    def _known(self, index: int) -> dict[str, np.ndarray] | None:
+        return _held.get(self._file(index)) or read_arrays(self._file(index))
+
+    def missing(self, count: int) -> int:
+        """How many of the first samples have no solution in the cache: those of whole batches."""
+        numbers = range(-(-count // BATCH))
+        return BATCH * sum(self._file(n) not in _held and not self._file(n).exists() for n in numbers)
+
+    def fingerprint(self, solved: Solved) -> str:
         """The signature of the integrator, and eight projections of the first solutions on random signs.
 
         A projection is divided by the root of the number of values: where solutions move by some root mean square, so
         do their projections. See `results.comparable.moved`.
-
-        Args:
-            denoiser, start: of batch 0.
         """
-        x = self.batch(0, denoiser, start)["x"][:PROBES].double().numpy().ravel()
+        x = self.batch(0, solved)["x"][:PROBES].double().numpy().ravel()
         signs = np.random.Generator(np.random.Philox(key=0)).integers(0, 2, (8, x.size), dtype=np.int8)
         return " ".join([self.signature, *(f"{v:.5f}" for v in (2 * signs - 1) @ x / np.sqrt(x.size))])
 
-    def accuracy(
-        self, denoiser: Denoiser, noise: torch.Tensor, decode: Callable[[torch.Tensor], torch.Tensor]
-    ) -> float:
-        """Mean PSNR in dB between the images of the solution of the noise given and one in half the steps; cached."""
-        file = self.folder / "accuracy.json"
+    @property
+    def bounded(self) -> bool:
+        """Whether its accuracy is in the cache."""
+        file = self._accuracy
+        return file in _held_facts or file.exists()
+
+    @property
+    def _accuracy(self) -> FilePath:
+        return self.folder / "accuracy.json"
+
+    def accuracy(self, solved: Solved, decode: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        """Mean PSNR in dB between the images of the first solutions and of those in half the steps; cached."""
+        file = self._accuracy
         if found := _held_facts.get(file) or read_facts(file):
             return float(found["psnr"])
+        denoiser, noise = solved(range(PROBES))
         fine, coarse = (decode(integrate(denoiser, noise, steps)) for steps in (self.steps, self.steps // 2))
         value = float(psnr_values(fine, coarse).mean())
         facts = {"psnr": value, "samples": len(noise)}

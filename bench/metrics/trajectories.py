@@ -14,12 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastsample.bench.tree import Walk
 from fastsample.models.path import Path
 from fastsample.models.recorder import Recorder
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 
-__all__ = ["bending", "curvature", "distances", "interpolate", "outer_states", "states", "undefined"]
+__all__ = ["bending", "curvature", "distances", "interpolate", "outer_states", "outer_times", "states", "undefined"]
 
 _NODES = 6  # of an interpolation
 _SAME = 1e-9  # times of the linear path nearer than this are one
@@ -59,7 +60,7 @@ def undefined(plan: Plan) -> str:
 
 
 def outer_states(
-    plan: Plan, start: torch.Tensor, asked: Recorder, result: torch.Tensor
+    plan: Plan, start: torch.Tensor, asked: Recorder | Walk, result: torch.Tensor
 ) -> tuple[np.ndarray, torch.Tensor]:
     """The states of a solver at its outer times, on the linear path: (tau [n] rising, float64; z [n, batch, ...]).
 
@@ -71,7 +72,7 @@ def outer_states(
         plan: of which `undefined` says nothing.
         start, asked, result: what it started from, who answered it, what it returned; on its path.
     """
-    times, path = _linear_times(plan.own, plan.times), plan.path
+    times, path = outer_times(plan), plan.path
     factor, shift = plan.entry
     state, points = factor * start, asked.points
     if shift and not plan.afs:  # the first answer is the data prediction that completes the state
@@ -85,6 +86,11 @@ def outer_states(
     if not plan.denoise:
         found[len(times) - 1] = result / _total(path, plan.end)
     return times, torch.stack([found[i] for i in range(len(times))])
+
+
+def outer_times(plan: Plan) -> np.ndarray:
+    """The outer times of a solver on the linear path, [n] rising."""
+    return _linear_times(plan.own, plan.times)
 
 
 def _linear_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.embeddings import sinusoidal
 
 __all__ = ["ADMClassifier", "ADMUNet"]
@@ -88,7 +89,7 @@ class _Attention(nn.Module):
         else:
             qkv = qkv.unflatten(1, (self.heads, 3, -1))
         q, k, v = qkv.mT.unbind(2)
-        a = F.scaled_dot_product_attention(q, k, v).mT.flatten(1, 2)
+        a = attend(q, k, v).mT.flatten(1, 2)
         return (flat + self.proj_out(a)).reshape(x.shape)
 
 
@@ -106,7 +107,7 @@ class _AttentionPool(nn.Module):
         pixels = x.flatten(2)
         tokens = torch.cat([pixels.mean(2, keepdim=True), pixels], dim=2) + self.positional_embedding
         q, k, v = self.qkv_proj(tokens).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
-        pooled = F.scaled_dot_product_attention(q[:, :, :1], k, v).mT.flatten(1, 2)
+        pooled = attend(q[:, :, :1], k, v).mT.flatten(1, 2)
         out: Tensor = self.c_proj(pooled)[:, :, 0]
         return out
 

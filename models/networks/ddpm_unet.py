@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.embeddings import sinusoidal
 
 __all__ = ["DDPMUNet", "Downsample", "Level", "Middle", "Upsample", "norm"]
@@ -48,7 +49,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (self.q, self.k, self.v))
-        a = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
+        a = attend(q, k, v)[:, 0].mT.reshape(x.shape)
         return x + self.proj_out(a)
 
 

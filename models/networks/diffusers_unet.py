@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.embeddings import sinusoidal
 
 __all__ = ["DiffusersUNet", "current_names"]
@@ -78,7 +79,7 @@ class _Attention(nn.Module):
         h = (x if self.group_norm is None else self.group_norm(x)).flatten(2).mT
         layers = self.to_q, self.to_k, self.to_v
         q, k, v = (layer(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in layers)
-        h = self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        h = self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
         return (x + h.mT.reshape(x.shape)) / self.over
 
 

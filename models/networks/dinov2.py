@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
+
 __all__ = ["DINOV2", "DinoV2"]
 
 # Width, depth and heads of each; the giant one has SwiGLU in place of two layers with GELU.
@@ -28,7 +30,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class _Mlp(nn.Module):

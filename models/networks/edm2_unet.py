@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.edm_precond import edm_coefficients
 
 __all__ = ["EDM2_PARTS", "EDM2Precond"]
@@ -40,17 +41,37 @@ def _mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
 class _MPConv(nn.Module):
     """Convolution (linear with `kernel` 0) of weights normalised at each call, in training for good (eqs. 47, 66)."""
 
+    settled = False
+
     def __init__(self, cin: int, cout: int, kernel: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(cout, cin, kernel, kernel) if kernel else torch.randn(cout, cin))
 
-    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        rows = tuple(range(1, self.weight.ndim))
+    def settle(self, dtype: torch.dtype) -> None:
+        """Keep the weights as they are multiplied with, in that dtype; training is over."""
+        with torch.no_grad():
+            self.weight = nn.Parameter(self._scaled(1.0).to(dtype), requires_grad=False)
+        self.settled = True
+
+    def _scaled(self, gain: Tensor | float) -> Tensor:
+        w = _normalized(self.weight.float(), self._rows)
+        return w * (gain / math.sqrt(w[0].numel()))
+
+    @property
+    def _rows(self) -> tuple[int, ...]:
+        return tuple(range(1, self.weight.ndim))
+
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        if self.settled:
+            out = self._product(x, self.weight)
+            return out if gain is None else gain * out
         if self.training:
             with torch.no_grad():
-                self.weight.copy_(_normalized(self.weight.float(), rows))
-        w = _normalized(self.weight.float(), rows)
-        w = (w * (gain / math.sqrt(w[0].numel()))).to(x.dtype)
+                self.weight.copy_(_normalized(self.weight.float(), self._rows))
+        return self._product(x, self._scaled(1.0 if gain is None else gain).to(x.dtype))
+
+    @staticmethod
+    def _product(x: Tensor, w: Tensor) -> Tensor:
         return x @ w.T if w.ndim == 2 else F.conv2d(x, w, padding=w.shape[-1] // 2)
 
 
@@ -116,7 +137,7 @@ class _Block(nn.Module):
             # Channels of qkv run as (head, channel, {q, k, v}); SDPA wants [batch, heads, tokens, channels].
             qkv = self.attn_qkv(x).flatten(2).unflatten(1, (self.heads, -1, 3))
             q, k, v = _normalized(qkv, 2).permute(3, 0, 1, 4, 2)
-            a = F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
+            a = attend(q, k, v).mT.reshape(x.shape)
             x = _mp_sum(x, self.attn_proj(a), self.attn_balance)
         return x if self.clip_act is None else x.clip(-self.clip_act, self.clip_act)
 

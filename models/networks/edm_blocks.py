@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
+
 __all__ = ["Block", "Conv", "Linear", "group_norm"]
 
 
@@ -54,7 +56,7 @@ class Conv(nn.Module):
         if kernel:
             nn.init.xavier_uniform_(self.weight, gain)
         row = torch.tensor(taps, dtype=torch.float32)
-        taps_2d = row.outer(row)[None, None] / row.sum() ** 2 if up or down else None
+        taps_2d = (row[:, None] * row)[None, None] / row.sum() ** 2 if up or down else None
         self.register_buffer("resample_filter", taps_2d, persistent=stored_filter)
 
     def _fir(self, x: Tensor, pad: int) -> Tensor:
@@ -146,5 +148,5 @@ class Block(nn.Module):
             return x
         # Channels of qkv run as (head, channel, {q, k, v}); SDPA wants [batch, heads, tokens, channels].
         q, k, v = self.qkv(self.norm2(x)).flatten(2).unflatten(1, (self.heads, -1, 3)).permute(3, 0, 1, 4, 2)
-        a = F.scaled_dot_product_attention(q, k, v).mT.reshape(x.shape)
+        a = attend(q, k, v).mT.reshape(x.shape)
         return (x + self.proj(a)) * self.skip_scale

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastsample.models.networks.adm_unet import ADMUNet
+from fastsample.models.networks.attention import attend
 
 __all__ = ["ClassTokenUNet", "ldm_unet"]
 
@@ -27,7 +28,7 @@ class _CrossAttention(nn.Module):
             h.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for h in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        out: Tensor = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
         return out
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastsample.models.networks.attention import attend
 from fastsample.models.networks.edm_blocks import Conv, group_norm
 from fastsample.models.networks.embeddings import sinusoidal
 
@@ -95,7 +96,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.GroupNorm_0(x)
         q, k, v = (layer(h).flatten(2).mT[:, None] for layer in (self.NIN_0, self.NIN_1, self.NIN_2))
-        a = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
+        a = attend(q, k, v)[:, 0].mT.reshape(x.shape)
         return (x + self.NIN_3(a)) * self.scale
 
 

@@ -263,7 +263,7 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised network, in training mode, on PyTorch's default device.
 
     It is built on the device `meta` first, where it costs no memory: one that passes the limits of `networks.limits`
-    is refused there.
+    is refused there. On that device it has shapes and no values.
 
     Args:
         name: of the original class, such as "EDMPrecond" or "UNetModel".
@@ -277,8 +277,8 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     try:
         check_integers(config)
         with torch.device("meta"), Counted():
-            _BUILDERS[name](config)
-        return _BUILDERS[name](config)
+            network = _BUILDERS[name](config)
+        return network if torch.get_default_device().type == "meta" else _BUILDERS[name](config)
     except KeyError as error:
         raise ValueError(f"{name} refuses its configuration: {error} is missing") from error
     except Exception as error:  # a configuration can be wrong in every way

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import nn
 
 from fastsample.datasets.names import guidance_words
+from fastsample.datasets.own.code import Code, code_named, fault, is_code
 from fastsample.models import path as paths
 from fastsample.models.checkpoints import MOST_CLASSES
-from fastsample.models.networks.registry import network_names
+from fastsample.models.networks.registry import build_network, network_names
 
 __all__ = ["Fid", "Labels", "Network", "NoisePath", "Table", "Time"]
 
@@ -23,7 +25,8 @@ class Table(BaseModel):
 class Network(Table):
     """A network by the name of its original class, with the arguments as published.
 
-    TOML has no null: the text "null" stands for it.
+    `module:Class` is a class of a user's own, which is imported and called with the arguments. TOML has no null: the
+    text "null" stands for it.
     """
 
     name: str
@@ -37,9 +40,30 @@ class Network(Table):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.name not in network_names():
-            raise ValueError(f"unknown network {self.name!r}; known: {', '.join(network_names())}")
+        if self.name not in network_names() and not is_code(self.name):
+            raise ValueError(f"unknown network {self.name!r}; known: {', '.join(network_names())}, or module:Class")
         return self
+
+    @property
+    def code(self) -> Code | None:
+        """A class of a user's own; None for a network of the registry."""
+        return code_named(self.name, "models") if is_code(self.name) else None
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised.
+
+        Raises:
+            ValueError: for a class that cannot be imported, or arguments that it does not accept.
+        """
+        if not (code := self.code):
+            return build_network(self.name, self.config)
+        try:
+            network = code.value(**self.config)
+        except Exception as error:  # of a user's code
+            raise ValueError(f"{self.name} refuses its configuration: {fault(error)}") from error
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"{self.name} makes {type(network).__name__}, not a torch.nn.Module")
+        return network
 
 
 def _nulls(value: Any) -> Any:

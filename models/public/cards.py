@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fastsample.datasets.files import read_small
-from fastsample.datasets.home import expanded
+from fastsample.datasets.home import data_home, expanded
 from fastsample.datasets.names import nearest
+from fastsample.datasets.own.code import is_code
 from fastsample.datasets.preprocessing import RECIPES
 from fastsample.datasets.published_moments import published_references
 from fastsample.datasets.text import text_of
@@ -197,4 +198,8 @@ def card_named(name: str) -> Card:
     wanted = wanted or next(iter(own))
     if wanted not in own:
         raise CheckpointError(f"{file} has no card {wanted!r}, but {', '.join(own)}")
-    return _card(wanted, {**_shipped(), **own}, file)
+    card = _card(wanted, {**_shipped(), **own}, file)
+    networks = [one for one in (card.network, card.first_stage) if isinstance(one, Network)]
+    if any(is_code(one.name) for one in networks) and expanded(file).resolve().is_relative_to(data_home().resolve()):
+        raise CheckpointError(f"{file} is in the folder of downloads, {data_home()}: no class that it names is run")
+    return card

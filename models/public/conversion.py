@@ -29,7 +29,6 @@ from fastsample.datasets.files import write_atomically
 from fastsample.models.checkpoints import CheckpointError, check_fit
 from fastsample.models.networks.diffusers_unet import DiffusersUNet, current_names
 from fastsample.models.networks.edm_arguments import with_defaults
-from fastsample.models.networks.registry import build_network
 from fastsample.models.public.card_tables import Network
 from fastsample.models.public.cards import Card
 from fastsample.models.public.entries import inside, preferred
@@ -106,7 +105,7 @@ def open_converted(path: str | Path) -> Converted:
 
 def _filled(network: Network, tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
     check_fit(_empty(network), tensors, origin)
-    made = build_network(network.name, network.config)
+    made = network.build()
     made.load_state_dict(dict(tensors))
     return made.eval().requires_grad_(False)
 
@@ -224,7 +223,7 @@ def _split(tensors: Mapping[str, Tensor], has_first_stage: bool) -> dict[str, di
 def _empty(network: Network) -> nn.Module:
     try:
         with torch.device("meta"):
-            return build_network(network.name, network.config)
+            return network.build()
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 

@@ -27,7 +27,7 @@ from fastsample.models.public.fetch import fetch
 from fastsample.models.public.known import identity
 from fastsample.models.public.manifest import given_before
 
-__all__ = ["PublicModel", "PublicNetwork", "fetch_all", "path_of", "public_model"]
+__all__ = ["PublicModel", "PublicNetwork", "fetch_all", "integrable", "path_of", "public_model"]
 
 _SIGMA_DATA = 0.5
 _DECODED_AT_ONCE = 8  # 512x512 images take gigabytes each in the decoder
@@ -133,11 +133,10 @@ class PublicNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A public checkpoint, ready to be sampled.
+    """What is known of a public checkpoint, beside its network.
 
     Attributes:
         card: of the model.
-        network: in float32 and eval mode, on the CPU.
         path: the path it was trained on.
         sha256: of the file that the weights were in.
         conditions: a hash of what beside that file decides numbers: the card, the files of a first stage and of a
@@ -150,7 +149,6 @@ class PublicModel:
     """
 
     card: Card
-    network: PublicNetwork
     path: Path
     sha256: str
     conditions: str
@@ -161,9 +159,9 @@ class PublicModel:
     weights: str = ""
 
     def denoiser(
-        self, module: nn.Module | None, labels: Tensor | None, guidance: float, autocast: torch.dtype | None
+        self, module: nn.Module | None, labels: Tensor | None, guidance: float, precision: str | None
     ) -> Denoiser:
-        """The denoiser of `network`, or of a wrapper of it given as `module`, for class indices int64 [batch].
+        """The denoiser of its network, or of a wrapper of that, for class indices int64 [batch].
 
         Raises:
             CheckpointError: for classifier-free guidance of a network that was not trained without labels, or beside
@@ -180,10 +178,11 @@ class PublicModel:
         if guidance and self.classifier_scale:
             raise CheckpointError("classifier-free and classifier guidance exclude each other")
         time = (card.time.scale, card.time.shift) if card.time.map == "linear" else (1.0, 0.0)
+        assert module is not None
         return NetworkDenoiser(
-            module or self.network, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
+            module, Convention(self.path, _PREDICTIONS[card.output], *time), labels=given,
             guidance=guidance, null_labels=null, guided_channels=card.guided_channels,
-            classifier_scale=self.classifier_scale, autocast=autocast,
+            classifier_scale=self.classifier_scale, precision=precision,
         )  # fmt: skip
 
 
@@ -205,11 +204,20 @@ def path_of(card: Card) -> Path:
     if card.output in ("score", "edm-F") and not knows_sigma:
         raise CheckpointError(f"{card.id}: output {card.output} needs the path edm, and sigma or its logarithm as time")
     path = card.path.build()
-    if isinstance(path, DiscreteVP) and card.path.schedule == "cosine" and not card.path.zero_terminal_snr:
-        return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
     if card.path.name == "flow" and card.network.name == "NCSNpp":
         return path.between(_RF_START, path.t_data)
-    if _PREDICTIONS[card.output] == "eps":
+    return integrable(path, _PREDICTIONS[card.output], cosine=card.path.schedule == "cosine")
+
+
+def integrable(path: Path, prediction: Prediction, *, cosine: bool = False) -> Path:
+    """A path on the interval that a network of that prediction can be integrated on; see `path_of`.
+
+    Args:
+        cosine: its betas are of the cosine schedule.
+    """
+    if isinstance(path, DiscreteVP) and cosine and path.betas[-1] < 1:
+        return path.between(path.t_of_lam(_LAMBDA_MIN), path.t_data)
+    if prediction == "eps":
         return path.between(path.t_finite, path.t_data)
     return path
 
@@ -242,8 +250,10 @@ def public_model(
     checkpoint: FilePath | None = None,
     classifier_scale: float = 0.0,
     digits: str = "",
-) -> PublicModel:
+) -> tuple[PublicModel, PublicNetwork]:
     """The model of a card, guided by its classifier if there is a scale; what is not in `home` yet is fetched first.
+
+    The network is in float32 and eval mode, on the CPU.
 
     Raises:
         CheckpointError: as `path_of` and `fetch_all`, or for guidance by a classifier that the card does not name.
@@ -254,6 +264,7 @@ def public_model(
     sha256 = model.manifest.source_sha256
     first_stage = _first_stage(opened)
     facts = card.model_dump_json(include=_DECIDING) + "".join(one.manifest.source_sha256 for one in opened[1:])
+    facts += code.told if (code := card.network.code) else ""
     classes, classifier, classifier_sha256 = card.labels.classes, None, ""
     if guide:
         found = open_converted(fetch(guide, home, console))
@@ -261,10 +272,11 @@ def public_model(
         classifier_sha256 = found.manifest.source_sha256
         facts += f"{classifier_sha256} {classifier_scale}"
     network = PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval()
-    return PublicModel(
-        card, network, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
+    known = PublicModel(
+        card, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
         classes, classifier_scale, classifier_sha256, *identity(card, sha256, home),
     )  # fmt: skip
+    return known, network
 
 
 def _classifier_card(card: Card) -> Card:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.checkpoints import ClassifierMetadata, save_checkpoint
 from fastsample.models.networks.registry import build_network
+from fastsample.models.precision import matmul
 from fastsample.models.training.process import autocast_for
 from fastsample.models.training.state import kept_rng
 
@@ -54,6 +55,7 @@ CLASSIFIERS = {
 _NO_OPTIMISER_FIELDS = {"title", "dataset", "network", "network_args"}
 
 
+@matmul("float32")
 def train_classifier(
     name: str, recipe: ClassifierRecipe, train: ImageDataset, test: ImageDataset, out: str | Path, device: str = "cpu"
 ) -> ClassifierMetadata:
@@ -91,7 +93,7 @@ def _trained(
         start = time.monotonic()
         for epoch in range(recipe.epochs):
             network.train()
-            total = 0.0
+            losses = []
             for index in torch.randperm(len(train), device=device)[: steps * recipe.batch].split(recipe.batch):
                 with autocast:
                     _, logits = network(_augmented(images[index], recipe.cutout))
@@ -101,7 +103,8 @@ def _trained(
                 optimizer.step()
                 cycle.step()
                 average.update_parameters(network)
-                total += loss.item()
+                losses.append(loss.detach())
+            total = sum(torch.stack(losses).tolist())  # once: a look at a number waits for the device
             correct = accuracy(average.module, test)
             log.writerow([epoch + 1, total / steps, correct, round(time.monotonic() - start, 1)])
             file.flush()

@@ -1,7 +1,7 @@
 """Couplings: how a training batch pairs data x_0 with noise z.
 
-A coupling draws the indices' data and noise without gradient, from PyTorch's default generator on the host, then
-`joined` makes z of them, with gradient where an encoder takes part.
+A coupling draws the indices' data and noise without gradient, from a generator of the host, then `joined` makes z of
+them, with gradient where an encoder takes part.
 """
 
 from __future__ import annotations
@@ -54,14 +54,29 @@ class Coupling(nn.Module):
     def __init__(self, prior_std: tuple[float, ...] = (1.0,)) -> None:
         super().__init__()
         self.register_buffer("prior_std", torch.tensor(prior_std), persistent=False)
+        self.scale = torch.tensor(prior_std)  # the same, which stays on the host
 
-    def draw(self, data: TrainingData, index: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-        """(x_0, noise), both [n, *shape], on the host; with `flip`, half of the images are mirrored."""
-        x0 = data.signal(index)
+    def draw(
+        self,
+        data: TrainingData,
+        index: Tensor,
+        flip: bool,
+        rows: slice = slice(None),
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(x_0, noise), both [n, *shape], where the data are and on the host, of some rows of a batch.
+
+        Args:
+            index: of the whole batch, which decides where in the generator's stream a row's numbers are.
+            flip: half of the images are mirrored.
+            rows: those that are read and returned.
+            generator: PyTorch's default one if None.
+        """
+        x0 = data.signal(index[rows])
         if flip:
-            mirrored = (torch.rand(len(x0)) < 0.5).view(-1, *[1] * (x0.ndim - 1))
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
-        return x0, self.prior_std.cpu() * torch.randn(x0.shape)
+            mirrored = (torch.rand(len(index), generator=generator) < 0.5)[rows]
+            x0 = torch.where(mirrored.view(-1, *[1] * (x0.ndim - 1)).to(x0.device), x0.flip(-1), x0)
+        return x0, self.scale * torch.randn((len(index), *x0.shape[1:]), generator=generator)[rows]
 
     def joined(self, x0: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """(z [n, *shape], penalty [n] to be added to the loss, or None)."""
@@ -71,10 +86,17 @@ class Coupling(nn.Module):
 class MatchedCoupling(Coupling):
     """Minibatch optimal transport: noise permuted so that the sum of |x_0 - z|^2 is least (arXiv 2302.00482)."""
 
-    def draw(self, data: TrainingData, index: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-        x0, noise = super().draw(data, index, flip)
-        _, column = linear_sum_assignment(torch.cdist(x0.flatten(1), noise.flatten(1)).square().numpy())
-        return x0, noise[column]
+    def draw(
+        self,
+        data: TrainingData,
+        index: Tensor,
+        flip: bool,
+        rows: slice = slice(None),
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        x0, noise = super().draw(data, index, flip, generator=generator)  # all: who is matched depends on all
+        _, column = linear_sum_assignment(torch.cdist(x0.flatten(1).cpu(), noise.flatten(1)).square().numpy())
+        return x0[rows], noise[column][rows]
 
 
 class LearnedCoupling(Coupling):

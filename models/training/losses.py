@@ -22,7 +22,7 @@ from fastsample.models.denoiser import convert, weights
 from fastsample.models.training.couplings import Coupling
 from fastsample.models.training.recipe import Recipe
 
-__all__ = ["HUBER_C", "Batch", "Objective", "pseudo_huber"]
+__all__ = ["HUBER_C", "Batch", "Objective", "numbers_of", "pseudo_huber"]
 
 HUBER_C = 0.00054
 _LEAST_SHARE = 1e-5  # of noise, where LPIPS / u is evaluated
@@ -30,12 +30,22 @@ _LEAST_SHARE = 1e-5  # of noise, where LPIPS / u is evaluated
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step draws before it computes: x_0 and noise [n, *shape], n times of the path, one-hot labels or None."""
+    """What a step draws before it computes.
+
+    Attributes:
+        x0, noise: [n, *shape].
+        times: n, of the path.
+        labels: one-hot, or None.
+        numbers: those of the times, see `numbers_of`, where the others are; None to have them computed.
+        state: of the host's generator after the draws: dropout goes on from there.
+    """
 
     x0: Tensor
     noise: Tensor
     times: tuple[float, ...]
     labels: Tensor | None = None
+    numbers: Tensor | None = None
+    state: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -43,7 +53,26 @@ class Batch:
     def part(self, rows: slice) -> Batch:
         """Some of its rows."""
         labels = None if self.labels is None else self.labels[rows]
-        return Batch(self.x0[rows], self.noise[rows], self.times[rows], labels)
+        numbers = None if self.numbers is None else self.numbers[:, rows]
+        return Batch(self.x0[rows], self.noise[rows], self.times[rows], labels, numbers)
+
+
+def numbers_of(recipe: Recipe, times: Sequence[float]) -> Tensor:
+    """What the loss needs of each time, float32 [9, n] on the host: one copy to a device instead of nine.
+
+    The target's weights p and r, alpha, sigma, the label that the network is called with, the weights c_x and c_f of x
+    and of the network in the data prediction, 1 - u, and u where something is divided by it; the last four for LPIPS.
+    """
+    convention = recipe.convention
+    path, perceptual = convention.path, recipe.loss.startswith("lpips")
+    columns = []
+    for t in times:
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        share = sigma / (alpha + sigma)
+        data = convert(path, t, convention.prediction, (1.0, 0.0)) if perceptual else (0.0, 0.0)
+        given = *weights(path, t, convention.prediction), alpha, sigma, convention.label(t)
+        columns.append((*given, *data, 1 - share, max(share, _LEAST_SHARE)))
+    return torch.tensor(columns, dtype=torch.float32).T.contiguous()
 
 
 def pseudo_huber(e: Tensor) -> Tensor:
@@ -70,21 +99,12 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(loss [n] without penalty, penalty [n]), float32."""
-        recipe, convention, x0 = self.recipe, self.recipe.convention, batch.x0
-        path = convention.path
+        recipe, x0 = self.recipe, batch.x0
         z, penalty = self.coupling.joined(x0, batch.noise)
-        column = [-1] + [1] * (x0.ndim - 1)
-
-        def per_sample(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=x0.device)
-
-        p, r = (
-            per_sample(values).view(column)
-            for values in zip(*(weights(path, t, convention.prediction) for t in batch.times), strict=True)
-        )
-        alphas, sigmas = [path.alpha(t) for t in batch.times], [path.sigma(t) for t in batch.times]
-        x = per_sample(alphas).view(column) * x0 + per_sample(sigmas).view(column) * z
-        labels = per_sample([convention.label(t) for t in batch.times])
+        numbers = numbers_of(recipe, batch.times).to(x0.device) if batch.numbers is None else batch.numbers
+        p, r, alpha, sigma, _, c_x, c_f, _, _ = numbers.view(len(numbers), -1, *[1] * (x0.ndim - 1))
+        _, _, _, _, labels, _, _, data_share, share = numbers
+        x = alpha * x0 + sigma * z
         given = [labels] if batch.labels is None else [labels, batch.labels]
         out = self.network(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, *given).float()
         e = out - (p * x0 + r * z)
@@ -93,17 +113,11 @@ class Objective(nn.Module):
         elif recipe.loss == "huber":
             loss = pseudo_huber(e)
         else:
-            ((perceptual,), share) = self.perceptual, [s / (a + s) for a, s in zip(alphas, sigmas, strict=True)]
+            (perceptual,) = self.perceptual
             assert perceptual is not None
-            c_x, c_f = (
-                per_sample(values).view(column)
-                for values in zip(
-                    *(convert(path, t, convention.prediction, (1.0, 0.0)) for t in batch.times), strict=True
-                )
-            )
             with torch.autocast(x0.device.type, enabled=False):  # differences of features need more than 8 bits
                 distance = perceptual(c_x * x + c_f * out, x0)
             if recipe.loss == "lpips-huber-1/t":
-                distance = distance / per_sample([max(u, _LEAST_SHARE) for u in share])
-            loss = per_sample([1 - u for u in share]) * pseudo_huber(e) + distance
+                distance = distance / share
+            loss = data_share * pseudo_huber(e) + distance
         return loss, torch.zeros_like(loss) if penalty is None else penalty

@@ -112,10 +112,12 @@ class PairStore:
         """Their noise, float32 [n, *shape]."""
         return normal(self.facts["seed"], index.tolist(), self.shape)
 
-    def real(self, count: int) -> tuple[Tensor, Tensor]:
-        """(images, noise) of that many inverted real images, drawn with PyTorch's default generator."""
+    def real(
+        self, count: int, which: Tensor | slice = slice(None), generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(images, noise) of inverted real images: `count` are drawn, by PyTorch's generator if None, and some read."""
         images, noise = self._real
-        index = torch.randint(len(images), (count,)).numpy()
+        index = torch.randint(len(images), (count,), generator=generator)[which].numpy()
         return _decoded(images[index]), torch.from_numpy(noise[index].astype(np.float32))
 
 
@@ -126,12 +128,20 @@ class PairCoupling(Coupling):
         super().__init__()
         self.real = real
 
-    def draw(self, data: TrainingData, index: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    def draw(
+        self,
+        data: TrainingData,
+        index: Tensor,
+        flip: bool,
+        rows: slice = slice(None),
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
         assert isinstance(data, PairStore)
-        x0, noise = data.signal(index), data.noise(index)
+        x0, noise = data.signal(index[rows]), data.noise(index[rows])
         if self.real:
-            where = torch.rand(len(index)) < self.real
-            x0[where], noise[where] = data.real(int(where.sum()))
+            where = torch.rand(len(index), generator=generator) < self.real
+            mine, which = where[rows], where.cumsum(0)[rows] - 1
+            x0[mine], noise[mine] = data.real(int(where.sum()), which[mine], generator)
         return x0, noise
 
 

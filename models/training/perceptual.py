@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from fastsample.models.checkpoints import CheckpointError, ClassifierMetadata, check_fit, load_model
 from fastsample.models.public.readers import read_weights
 
-__all__ = ["FeatureDistance", "perceptual_named"]
+__all__ = ["TAPS", "FeatureDistance", "lpips_heads", "perceptual_named", "vgg16_features"]
 
 _EPS = 1e-10
 _VGG = "https://download.pytorch.org/models/vgg16-397923af.pth"
 _HEADS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-vgg16-lpips.pth"
-_TAPS = (3, 8, 15, 22, 29)  # the last activations before each pooling
+_HEAD, _WIDTHS = "lin{}.model.1.weight", (64, 128, 256, 512, 512)
+TAPS = (3, 8, 15, 22, 29)  # layers of VGG-16: the last activations before each pooling
 
 
 class FeatureDistance(nn.Module):
@@ -41,8 +42,8 @@ class FeatureDistance(nn.Module):
         return total
 
 
-class _Lpips(nn.Module):
-    """LPIPS as rfpp uses it: VGG-16 at 224x224 with average pooling in place of max pooling.
+class _RfppLpips(nn.Module):
+    """LPIPS as rfpp's loss has it, which is not LPIPS: VGG-16 at 224x224, average pooling in place of max pooling.
 
     Its files are looked for in torch's hub cache and read by `models.public.readers`; they are not fetched.
     """
@@ -52,21 +53,12 @@ class _Lpips(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.device("meta"):
-            self.features = torchvision.models.vgg16().features[: _TAPS[-1] + 1]
-        file, tensors = _published(_VGG)
-        own = {name.removeprefix("features."): t for name, t in tensors.items() if name.startswith("features.")}
-        check_fit(self.features, own, str(file))
-        self.features.load_state_dict(own, assign=True)
+        self.features = vgg16_features(_published(_VGG))
         for name, layer in self.features.named_children():
             if isinstance(layer, nn.MaxPool2d):
                 setattr(self.features, name, nn.AvgPool2d(2))
-        file, tensors = _published(_HEADS)
-        for index, tap in enumerate(_TAPS):
-            name, width = f"lin{index}.model.1.weight", self.features[tap - 1].out_channels
-            if name not in tensors or tensors[name].shape != (1, width, 1, 1):
-                raise CheckpointError(f"{file} has no weights of {width} channels under {name}")
-            self.register_buffer(f"head{index}", tensors[name])
+        for index, head in enumerate(lpips_heads(_published(_HEADS))):
+            self.register_buffer(f"head{index}", head)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).reshape(3, 1, 1))
         self.eval().requires_grad_(False)
@@ -84,30 +76,59 @@ class _Lpips(nn.Module):
         h, maps = F.interpolate((x - self.shift) / self.scale, (224, 224), mode=mode), []
         for index, layer in enumerate(self.features):
             h = layer(h)
-            if index in _TAPS:
+            if index in TAPS:
                 maps.append(h)
         return maps
 
 
 def perceptual_named(name: str, device: str | torch.device = "cpu") -> nn.Module:
-    """The distance of that name: "lpips", whose files are in torch's hub cache, or the id or file of a classifier.
+    """The distance of that name: "lpips", rfpp's, of files in torch's hub cache, or the id or file of a classifier.
 
     Raises:
         ValueError: for a model that is no classifier, or is not there.
     """
     if name == "lpips":
-        return _Lpips().to(device)
+        return _RfppLpips().to(device)
     network, metadata, _ = load_model(name, device)
     if not isinstance(metadata, ClassifierMetadata):
         raise ValueError(f"perceptual {name}: it holds a {metadata.kind}, and features need a classifier")
     return FeatureDistance(network)
 
 
-def _published(url: str) -> tuple[Path, dict[str, Tensor]]:
+def vgg16_features(file: Path) -> nn.Sequential:
+    """The layers of VGG-16 up to the last that LPIPS looks at, of torchvision's file.
+
+    Raises:
+        CheckpointError: for another file.
+    """
+    with torch.device("meta"):
+        layers = torchvision.models.vgg16().features[: TAPS[-1] + 1]
+    tensors = read_weights(file, "state-dict").tensors
+    own = {name.removeprefix("features."): t.float() for name, t in tensors.items() if name.startswith("features.")}
+    check_fit(layers, own, str(file))
+    layers.load_state_dict(own, assign=True)
+    return layers
+
+
+def lpips_heads(file: Path) -> list[Tensor]:
+    """The learned weights [1, channels, 1, 1] of LPIPS v0.1 for each of VGG-16's `TAPS`.
+
+    Raises:
+        CheckpointError: for another file.
+    """
+    tensors = read_weights(file, "state-dict").tensors
+    for index, width in enumerate(_WIDTHS):
+        name = _HEAD.format(index)
+        if name not in tensors or tensors[name].shape != (1, width, 1, 1):
+            raise CheckpointError(f"{file} has no weights of {width} channels under {name}")
+    return [tensors[_HEAD.format(index)].float() for index in range(len(_WIDTHS))]
+
+
+def _published(url: str) -> Path:
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
         raise CheckpointError(f"LPIPS needs {file}, which is not there: fetch {url}")
-    return file, read_weights(file, "state-dict").tensors
+    return file
 
 
 def _unit(f: Tensor) -> Tensor:

@@ -18,11 +18,14 @@ __all__ = ["agreed", "autocast_for", "process_group", "progress_bar", "stop_requ
 def autocast_for(device: str | torch.device, precision: str = "auto") -> tuple[torch.autocast, str]:
     """(autocast context, its description): bfloat16, float16 or none.
 
-    "auto" is bfloat16 where the device computes in it natively: on a CPU that means AMX or AVX512-BF16; emulated
-    bfloat16 is slower than float32.
+    "auto" is bfloat16 where the device computes in it natively: on a CPU that means AMX or AVX512-BF16, on a CUDA
+    device compute capability 8; emulated bfloat16 is slower than float32.
     """
     kind = torch.device(device).type
-    native = {"cuda": torch.cuda.is_bf16_supported, "cpu": torch.cpu._is_avx512_bf16_supported}.get(kind, bool)
+    native = {
+        "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+        "cpu": torch.cpu._is_avx512_bf16_supported,
+    }.get(kind, bool)
     if precision == "auto":
         precision = "bf16" if native() else "float32"
     dtype, told = {

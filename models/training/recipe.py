@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastsample.datasets.files import read_small
@@ -181,10 +182,10 @@ class Recipe(_Table):
                 table[key] = _without_folder(table[key])
         return fields
 
-    def draw_times(self, count: int) -> list[float]:
-        """`count` times of the path; randomness is from PyTorch's default generator on the host."""
+    def draw_times(self, count: int, generator: torch.Generator | None = None) -> list[float]:
+        """`count` times of the path; randomness is from that generator of the host, PyTorch's default one if None."""
         path, (low, high) = self.convention.path, self.span
-        drawn = self.times.sample(count)
+        drawn = self.times.sample(count, generator)
         if self.times.of_noise_share:
             ends = sorted((path.t_data, path.t_noise))
             return [min(max(path.t_of_nsr(u / (1 - u)), ends[0]), ends[1]) for u in drawn.tolist()]

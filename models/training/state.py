@@ -133,7 +133,7 @@ class State:
     def seen(self) -> int:
         return self.step * self.recipe.batch
 
-    def update(self) -> tuple[float, float]:
+    def update(self) -> tuple[Tensor, float]:
         """One step down the gradient that is there; (norm of the gradient before clipping, learning rate)."""
         lr = self.recipe.lr_at(self.seen)
         for group in self.optimizer.param_groups:
@@ -149,7 +149,7 @@ class State:
                 weight = 1 - self.recipe.ema_decay_at(self.seen, halflife)
                 torch._foreach_lerp_(list(ema.values()), current, weight)
         self.step += 1
-        return float(norm), lr
+        return norm, lr
 
     def save(self) -> None:
         """State, averaged weights and a sheet of samples, each written whole or not at all."""

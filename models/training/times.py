@@ -21,9 +21,9 @@ __all__ = ["AtNoise", "EdmLogNormal", "LogitNormal", "Times", "UShaped", "Unifor
 class _Times(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def sample(self, count: int) -> Tensor:
-        """u [count], float64, from PyTorch's default generator on the host."""
-        first = torch.rand(1, dtype=torch.float64)
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """u [count], float64, from that generator of the host, PyTorch's default one if None."""
+        first = torch.rand(1, dtype=torch.float64, generator=generator)
         return self.icdf((first + torch.arange(count, dtype=torch.float64) / count) % 1)
 
     @abstractmethod

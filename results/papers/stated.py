@@ -146,7 +146,7 @@ def deltas(number: Mapping[Any, Any], row: Mapping[Any, Any], suite: Suite) -> l
         found.append(Delta("statistics", told.statistics, here, False))
     if told.least:
         found.append(Delta("runs", "least of three", "one", False))
-    if (precision := _told(row, "precision")) in ("bf16", "fp16"):
+    if (precision := _told(row, "precision")) in ("tf32", "bf16", "fp16"):
         found.append(Delta("precision", "not stated", precision, False))
     return found
 
@@ -195,7 +195,7 @@ def nfe_words(number: Mapping[Any, Any]) -> str:
 def kind_of(metric: str) -> str:
     """What papers call a full name: its kind, with the extractor where that is not the one of papers."""
     facts = metric_of(metric)
-    return facts.kind if facts.needs != "features" or extractor_of(metric) == INCEPTION else metric.partition("@")[0]
+    return facts.kind if extractor_of(metric) in ("", INCEPTION) else metric.partition("@")[0]
 
 
 def _rule(row: Mapping[Any, Any]) -> str:

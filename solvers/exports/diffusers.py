@@ -21,19 +21,11 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from fastsample.models.denoiser import Prediction
+from fastsample.models.foreign.diffusers_schedule import PREDICTION_TYPES
 from fastsample.solvers.exports.conventions import from_output, timestep_map
 from fastsample.solvers.table_file import TableFile, read_table
 
-__all__ = ["PREDICTION_TYPES", "TableScheduler"]
-
-# prediction_type of diffusers: our prediction, and its sign there (a flow network returns noise - data)
-PREDICTION_TYPES: dict[str, tuple[Prediction, float]] = {
-    "epsilon": ("eps", 1.0),
-    "sample": ("x0", 1.0),
-    "v_prediction": ("v", 1.0),
-    "flow_prediction": ("velocity", -1.0),
-}
+__all__ = ["TableScheduler"]
 
 
 class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped here
@@ -160,7 +152,8 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """The point of the next evaluation; after the last, the result.
 
         Args:
-            model_output: of the network at the last point, in the shape of `sample`, guidance included.
+            model_output: of the network at the last point, in the shape of `sample`, guidance included; channels of a
+                learned variance after these are left out.
             timestep: not read: rows are counted, since times may repeat.
             sample: [batch, ...] the first point at the first step; later only its dtype is used.
             generator: of the noise of a stochastic table.
@@ -176,7 +169,7 @@ class TableScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
             self._point = sample.to(torch.promote_types(sample.dtype, torch.float32))
             self._x = self._point / float(table.a[0])
         c_x, c_f = self._from_output[i]
-        f = c_f * model_output.to(self._point.dtype)
+        f = c_f * model_output[:, : sample.shape[1]].to(self._point.dtype)  # learned variances follow it
         self._f.append(f if c_x == 0 else c_x * self._point + f)
         point = float(table.a[i + 1]) * self._x
         for j in np.flatnonzero(table.b[i + 1, : i + 1]):

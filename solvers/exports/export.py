@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,9 @@ from pydantic import ValidationError
 
 from fastsample.datasets.files import write_atomically
 from fastsample.datasets.names import nearest
+from fastsample.models.convention import Convention
 from fastsample.models.denoiser import Prediction
+from fastsample.models.foreign.diffusers_schedule import PREDICTION_TYPES
 from fastsample.solvers.exports.torch_file import PREDICTIONS, to_python
 from fastsample.solvers.learned.shelf import add_table
 from fastsample.solvers.solver import solvers
@@ -20,7 +23,13 @@ __all__ = ["SUFFIXES", "export", "import_table"]
 SUFFIXES = {"json": ".json", "python": ".py", "diffusers": ""}
 
 
-def export(file: TableFile, to: str, out: Path | None = None, prediction: str | None = None) -> Path:
+def export(
+    file: TableFile,
+    to: str,
+    out: Path | None = None,
+    prediction: str | None = None,
+    convention: Convention | None = None,
+) -> Path:
     """Write a solver for other programs.
 
     Args:
@@ -29,7 +38,9 @@ def export(file: TableFile, to: str, out: Path | None = None, prediction: str | 
             `TableScheduler.from_pretrained`).
         out: file or folder; by default SOLVER-MODEL-NFE in the current folder.
         prediction: what the network there returns, x0, eps, velocity or v; by default the table's coordinate for
-            python, and for diffusers eps on VP paths and the velocity on the linear path. A json has none.
+            python, and for diffusers that of `convention`, or eps on VP paths and the velocity on the linear path. A
+            json has none.
+        convention: what the network of the diffusers pipeline takes and returns, where that is known.
 
     Returns:
         What was written.
@@ -45,17 +56,23 @@ def export(file: TableFile, to: str, out: Path | None = None, prediction: str | 
     if prediction and to == "json":
         raise ValueError("a table file keeps its own coordinate: leave --prediction out")
     wanted = cast(Prediction | None, prediction)
-    belongs = (file.model or file.noise_path.name).replace("/", "_")
+    belongs = re.sub("[/:]", "_", file.model or file.noise_path.name)
     out = out or Path(f"{file.solver}-{belongs}-{file.nfe}{SUFFIXES[to]}")
     if to == "diffusers":
         if out.is_file():
             raise ValueError(f"{out} is a file, and this format is a folder")
         try:
-            from fastsample.solvers.exports.diffusers import PREDICTION_TYPES, TableScheduler
+            from fastsample.solvers.exports.diffusers import TableScheduler
         except ImportError:
             raise ValueError("this format needs diffusers: pip install 'fastsample[diffusers]'") from None
         types = {ours: theirs for theirs, (ours, _) in PREDICTION_TYPES.items()}
-        TableScheduler(file, prediction_type=types[wanted] if wanted else None).save_pretrained(out)
+        if convention is None:
+            TableScheduler(file, prediction_type=types[wanted] if wanted else None).save_pretrained(out)
+            return out
+        TableScheduler(
+            file, types[wanted or cast(Prediction, convention.prediction)], time_scale=convention.time_scale,
+            time_shift=convention.time_shift,
+        ).save_pretrained(out)  # fmt: skip
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
     text = file.to_json() if to == "json" else to_python(file, wanted)

@@ -162,6 +162,7 @@ def stork_noise(denoiser: Denoiser, x: Any, times: Sequence[float], *, s: int = 
     e_p = denoiser.eps(x_p, second)
     bends = (1 / d) * (3 * e[0] - 4 * e_m + e_p), (4 / (d * d)) * (e[0] - 2 * e_m + e_p)
     x, e = advance(x, first, second, (e[0], *bends)), [e_m, e[0]]
+    slopes: tuple[Any, ...]
     for i, (now, t) in enumerate(pairwise(times[1:])):
         e = [denoiser.eps(x, now), *e][:4]
         k = d / 2 if i == 0 else d

@@ -8,6 +8,8 @@ one wins.
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -67,7 +69,7 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     known = f"there are tables for NFE {budgets}" if budgets else "there is no table for this model and guidance"
     if others and not budgets:
         known += f", but for {others} (on the same path): --transfer takes such a one"
-    command = f"fastsample distill {solver} --model {model.id} --nfe {nfe}"
+    command = f"fastsample distill {solver} --model {shlex.quote(model.given or model.id)} --nfe {nfe}"
     command += f" --guidance {number(guidance)}" if guidance else ""
     special = model.guide or model.guided_within != (None, None)
     make = f"`{command}`{' with the guide and the interval' if special else ''} makes one"
@@ -80,6 +82,7 @@ def fits(file: TableFile, model: Model, guidance: float) -> bool:
     """Whether a table was made for the model under this guidance, or for every model on its path."""
     made_for = file.model, file.model_sha256, file.guidance, file.guide, file.guided_within
     mine = made_for == (model.id, model.sha256, guidance, model.guide, model.guided_within)
+    mine = mine and file.model_conditions in ("", model.conditions)
     return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 
 
@@ -104,7 +107,10 @@ def add_table(file: TableFile) -> Path:
     weight = f"w{number(file.guidance)}" if file.guidance else ""
     if file.guide or file.guided_within != (None, None):
         weight += f"-by-{hashlib.sha256(file.guidance_words.encode()).hexdigest()[:8]}"
-    name = "-".join(filter(None, (file.solver, file.model, weight, str(file.nfe))))
-    target = folder / f"{name.replace('/', '_')}.json"
+    other = (
+        file.model_conditions[:8] if file.model_given or ":" in file.model else ""
+    )  # files of one name may hold several models
+    name = "-".join(filter(None, (file.solver, file.model, other, weight, str(file.nfe))))
+    target = folder / f"{re.sub('[/:]', '_', name)}.json"
     write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)
     return target

@@ -7,7 +7,7 @@ on `gmm2d` (VP-linear) and `gmm2d-flow` (CondOT), against RK4 with 8,000 evaluat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path as FilePath
@@ -92,9 +92,9 @@ class Proof:
         return slopes and self.table_error <= 1e-12 and self.made <= self.asked
 
 
-def claims() -> Iterator[Claim]:
-    """Every registered fixed-grid deterministic solver with each of its variants."""
-    for solver in solvers().values():
+def claims(chosen: Iterable[Solver] | None = None) -> Iterator[Claim]:
+    """Every fixed-grid deterministic solver of those chosen, by default all, with each of its variants."""
+    for solver in solvers().values() if chosen is None else chosen:
         if not (solver.adaptive or solver.stochastic):
             for options in solver.variants:
                 yield Claim(solver, options)

@@ -140,8 +140,8 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
     except ZeroDivisionError as error:
         raise ValueError(str(error)) from None
     facts = {
-        "solver", "title", "paper", "model", "model_sha256", "guidance", "guide", "guided_within", "options",
-        "training",
+        "solver", "title", "paper", "model", "model_sha256", "model_conditions", "model_given", "guidance", "guide",
+        "guided_within", "options", "training",
     }  # fmt: skip
     return TableFile.of(table, path, **file.model_dump(include=facts))
 

@@ -14,6 +14,7 @@ from fastsample.bench.request import Request
 from fastsample.bench.run import Runner
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.suite import suite
+from fastsample.bench.worker import Worker
 from fastsample.results.evidence import Comparison
 from fastsample.results.metrics import parse_metric
 from fastsample.results.papers.stated import deltas
@@ -37,6 +38,12 @@ DIFFER = {
     "guidance_high": (GUIDED, GUIDED | {"guidance_high": 3.0}, "psnr", "guidance_high"),
     "classifier_scale": ({"classifier_scale": 1.0}, {"classifier_scale": 2.0}, FD, "classifier guidance"),
     "labels": ({}, {"labels": "balanced"}, FD, "labels"),
+    "prompts": ({"prompts": "one.txt"}, {"prompts": "two.txt"}, FD, "prompts"),
+    "negative": ({"guidance": 0.5}, {"guidance": 0.5, "negative": "fog"}, "psnr", "negative"),
+    "embedded_guidance": ({}, {"embedded_guidance": 2.0}, FD, "embedded_guidance"),
+    "size": ({}, {"size": "512"}, "psnr", "size"),
+    "tiling": ({}, {"tiling": True}, "psnr", "tiling"),
+    "compiled": ({}, {"compiled": True}, "psnr", "compiled"),
     "t_end": ({}, {"t_end": 1e-4}, "psnr", "t_end"),
     "sigma_min": ({}, {"sigma_min": 0.02}, FD, "sigma_min"),
     "sigma_max": ({}, {"sigma_max": 50.0}, FD, "sigma_max"),
@@ -70,10 +77,11 @@ def facts(cell, tools, tmp_path):
             protocol = protocol.model_copy(update={"reference": f"folder:{tmp_path}/folder.npz"})
         scale = f"of a classifier, scale {protocol.classifier_scale:g}" if protocol.classifier_scale else ""
         model = replace(cell.model, classifier=scale, guide=f"{protocol.guide} (sha256 0)" if protocol.guide else "")
+        model = replace(model, prompts=(protocol.prompts,) if protocol.prompts else ())
         measures = [MEASURES[asked.metric.kind](asked, tools) for asked in map(_asked, ("psnr", "fd"))]
         for measure in measures:
             measure.open()
-        return Runner(None, tools, 1, measures).facts(replace(cell, model=model, protocol=protocol))
+        return Runner(None, Worker(tools, measures)).facts(replace(cell, model=model, protocol=protocol))
 
     return told
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.distillation import Distillation
+from fastsample.bench.learning.distillation import Distillation
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.solution import reference_for
 from fastsample.bench.request import Request
@@ -102,12 +102,13 @@ def test_a_damaged_reference_is_named_and_made_anew(coarse, flips, monkeypatch, 
     solutions = reference_for(open_model("gmm2d"), 0, Protocol(precision="float64"), "cpu")
     sampler = Sampler(choose_device("cpu"))
     cell = plan_cells(Request(model="gmm2d", precision="float64"), ("psnr",))[0][0]
-    indices = list(range(8))
+
+    def solved(samples):
+        return sampler.denoiser(cell, list(samples)), sampler.start(cell, list(samples))
 
     def made():
-        denoiser, start = sampler.denoiser(cell, indices), sampler.start(cell, indices)
-        arrays = solutions.batch(0, denoiser, start)
-        return arrays["x"].numpy(), arrays["denoised"].numpy(), solutions.accuracy(denoiser, start, lambda x: x)
+        arrays = solutions.batch(0, solved)
+        return arrays["x"].numpy(), arrays["denoised"].numpy(), solutions.accuracy(solved, lambda x: x)
 
     *expected, bound = made()
     for name in ("0.npz", "accuracy.json"):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fastsample.bench.distillation import TRAIN_SEED, VALIDATION_SEED, Distillation
+from fastsample.bench.learning.distillation import TRAIN_SEED, VALIDATION_SEED, Distillation
 from fastsample.bench.request import RequestError, read_request
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model
@@ -211,7 +211,7 @@ def test_a_killed_distillation_goes_on(tmp_path):
     home = tmp_path / "killed"
     killed = """
 import os, signal
-from fastsample.bench import distillation
+from fastsample.bench.learning import distillation
 write = distillation._Kept.write
 def killing(kept, start, state, cost):
     write(kept, start, state, cost)

@@ -11,11 +11,12 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells
-from fastsample.bench.metrics import measure
+from fastsample.bench.metrics import tools
 from fastsample.bench.metrics.features import EMBEDDED, open_network
 from fastsample.bench.metrics.measure import Summary
 from fastsample.bench.metrics.measures.distribution import Distance
 from fastsample.bench.request import Request
+from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
@@ -142,7 +143,7 @@ def test_what_is_not_finite_after_sampling_leaves_no_row(metric, stage, tmp_path
         nan = Summary({f"fd[{EMBEDDED}]@4": float("nan")})
         monkeypatch.setattr(Distance, "estimate", lambda *_: nan)
     else:
-        monkeypatch.setattr(measure, "open_network", nan_extractor(["features", "logits"].index(metric)))
+        monkeypatch.setattr(tools, "open_network", nan_extractor(["features", "logits"].index(metric)))
     asked = Request(model="gmm-image", solver="euler", nfe=1, samples=4, metrics=("fd",), out=tmp_path / "s")
     (failure,) = run_sweep(asked, Console(file=io.StringIO()))
     assert failure == f"gmm-image euler uniform NFE 1: {stage}; no row was written"
@@ -156,7 +157,7 @@ def test_a_picture_is_not_drawn_of_nan(command, tmp_path, monkeypatch):
     code, _, error = command("sample", *words)
     assert (code, error) == (1, "failed: decoding returned NaN or infinity\n")
     changed(monkeypatch, "gmm-image")
-    monkeypatch.setattr(registry.Plan, "__call__", lambda _, __, x, *___: x * torch.inf if torch.is_tensor(x) else x)
+    monkeypatch.setattr(Sampler, "start", lambda *_, start=Sampler.start: start(*_) * torch.inf)
     code, _, error = command("sample", *words)
     assert (code, error) == (1, "failed: the network or the solver returned NaN or infinity\n")
     assert not (tmp_path / "x.png").exists()

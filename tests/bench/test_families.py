@@ -11,7 +11,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import extractors
+from fastsample.bench.metrics.extractor_weights import INCEPTION
+from fastsample.bench.metrics.extractor_weights import published as published_files
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
 from fastsample.datasets.home import sha256_of
@@ -81,7 +82,8 @@ def inception(inception_weights):
 @pytest.fixture
 def published(server, listed, monkeypatch, inception_weights):
     """The known files of statistics, all of them on this machine; the weights of Inception count as published."""
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
+    as_if = published_files()[INCEPTION]._replace(sha256=sha256_of(inception_weights))
+    monkeypatch.setitem(published_files(), INCEPTION, as_if)
     port = server.server_address[1]
     listed.append(listed[0]._replace(id="celeba64", data="celeba", preprocessing="celeba64-ddim"))
     listed[:] = [entry._replace(url=f"http://127.0.0.1:{port}/{entry.id}/statistics", file="") for entry in listed]

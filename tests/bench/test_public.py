@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.distillation import Distillation
+from fastsample.bench.learning.distillation import Distillation
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.sampling import Sampler
 from fastsample.bench.sweep import run_sweep
@@ -22,6 +22,7 @@ from fastsample.results.store import Store
 from fastsample.solvers.learned.shelf import add_table
 from fastsample.solvers.spec import table_of
 
+from ..cards import table
 from ..command import command
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -194,12 +195,6 @@ FORMS = [edm, score_sde, sub_vp, ddim, rectified_flow, guided_diffusion, torchcf
 TRANSFORMERS = [dit, sit]
 
 
-def toml(value):
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + "}"
-    return json.dumps(value)
-
-
 def write_card(folder, server, *forms):
     """A file of cards, each with its own file on the server."""
     text = ""
@@ -214,7 +209,7 @@ def write_card(folder, server, *forms):
             "like": like, "title": "reduced", "urls": [f"http://127.0.0.1:{port}/{form.__name__}"],
             "file": f"{form.__name__}.bin", "size_mb": 1, "sha256": "", "md5": "", **changes,
         }  # fmt: skip
-        text += f"[{form.__name__.replace('_', '-')}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in facts.items())
+        text += table(form.__name__.replace("_", "-"), facts)
     (folder / "cards.toml").write_text(text)
     return folder / "cards.toml"
 

@@ -8,7 +8,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import extractors
+from fastsample.bench.metrics.extractor_weights import INCEPTION, published
 from fastsample.bench.metrics.extractors import extractor_named
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
@@ -19,34 +19,10 @@ from fastsample.models.networks.registry import build_network
 from fastsample.results.overview import differences
 from fastsample.results.store import Store
 
+from ..cards import CONFIG, write_card
 from ..command import command
 
-INCEPTION = "inception-v3-compat"
 IMAGES = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-CARD = """
-[my-flow]
-title = "A flow of 8x8 images"
-source = "my own"
-page = "-"
-file = "my-flow.pt"
-size_mb = 1
-licence = "-"
-notice = "-"
-layout = "state-dict"
-image_shape = [3, 8, 8]
-output = "velocity"
-time = { scale = 1000.0 }
-path = { name = "flow" }
-data = "faces"
-recipe = "as-is"
-reference = "faces8"
-papers = []
-[my-flow.network]
-name = "SongUNet"
-config = { img_resolution = 8, in_channels = 3, out_channels = 3, model_channels = 16, channel_mult = [1], num_blocks = 1, attn_resolutions = [] }
-"""  # noqa: E501
-CONFIG = {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "model_channels": 16, "channel_mult": [1],
-          "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
 
 
 def features_of(images, weights):
@@ -57,7 +33,8 @@ def features_of(images, weights):
 @pytest.fixture
 def faces(inception_weights, server, listed, tmp_path, monkeypatch):
     """A model of faces, whose reference is on a server; the weights of Inception count as the published ones."""
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", sha256_of(inception_weights))
+    as_if = published()[INCEPTION]._replace(sha256=sha256_of(inception_weights))
+    monkeypatch.setitem(published(), INCEPTION, as_if)
     entry = PublishedReference(
         "faces8", "faces", "?", INCEPTION, "npz mu sigma", 8, f"http://127.0.0.1:{server.server_address[1]}/faces8.npz"
     )
@@ -66,10 +43,10 @@ def faces(inception_weights, server, listed, tmp_path, monkeypatch):
     stream = io.BytesIO()
     np.savez(stream, arr_0=IMAGES.permute(0, 2, 3, 1).numpy(), **stats)
     server.files["/faces8.npz"] = stream.getvalue()
-    (tmp_path / "card.toml").write_text(CARD)
+    write_card(tmp_path, data="faces", reference="faces8")
     torch.manual_seed(0)
-    torch.save(build_network("SongUNet", CONFIG).state_dict(), tmp_path / "my-flow.pt")
-    words = ["--model", tmp_path / "card.toml", "--checkpoint", tmp_path / "my-flow.pt", "--solver", "euler"]
+    torch.save(build_network("SongUNet", CONFIG).state_dict(), tmp_path / "weights.pt")
+    words = ["--model", tmp_path / "card.toml", "--checkpoint", tmp_path / "weights.pt", "--solver", "euler"]
     words += ["--nfe", "2", "--samples", "6", "--inception-weights", inception_weights, "--out", tmp_path / "s"]
     return words, stats, server
 
@@ -80,7 +57,7 @@ def test_fid_is_that_of_torch_fidelity_on_the_same_images_and_statistics(faces, 
     assert ended.code == 0, ended.err
     (row,) = Store(tmp_path / "s").rows()
     asked = Request(
-        model=str(tmp_path / "card.toml"), checkpoint=tmp_path / "my-flow.pt", solver="euler", nfe=2, samples=6
+        model=str(tmp_path / "card.toml"), checkpoint=tmp_path / "weights.pt", solver="euler", nfe=2, samples=6
     )
     (cell,), _ = plan_cells(asked, ())
     sampler = Sampler(torch.device("cpu"))

@@ -61,7 +61,7 @@ def test_a_model_of_other_data_has_no_metric_with_a_reference_set(checkpoint, tm
         assert not any(fact.startswith("reference[") for fact in rows[name].protocol)
         (line,) = [line for line in text.splitlines() if f" for {name}:" in line]
         assert line == (
-            f"without fid and fd and fd-inf and fid-inf and kid and precision and recall "
+            f"without fid and fd and fd-inf and fid-inf and sfid and cmmd and kid and precision and recall "
             f"and fd[inception-v3-compat] for {name}: it is a model of "
             f"{data}, for which no reference set is known; --reference names one"
         )

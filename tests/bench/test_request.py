@@ -2,7 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastsample.bench.cli.app import app
-from fastsample.bench.distillation import TRAIN_SEED, VALIDATION_SEED
+from fastsample.bench.learning.distillation import TRAIN_SEED, VALIDATION_SEED
 from fastsample.bench.request import RequestError, read_request
 
 

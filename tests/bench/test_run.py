@@ -1,14 +1,16 @@
+import io
+
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from fastsample.bench import run as job
+from fastsample.bench import sweep
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.request import Request, RequestError
-from fastsample.bench.run import CellError, Runner
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.bench.sweep import run_sweep
+from fastsample.bench.worker import Worker
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import DenoiserMetadata, save_checkpoint
 from fastsample.models.networks.song_unet import SongUNet
@@ -16,7 +18,7 @@ from fastsample.models.noise import normal
 from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
 
-from ..measuring import runner_of
+from ..measuring import row_of, runner_of
 
 quiet = Console(quiet=True)
 
@@ -88,30 +90,110 @@ def test_batch_size_changes_nothing(tmp_path):
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
 
 
-def test_an_interrupted_cell_goes_on_from_its_last_shard(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "SHARD", 64)
-    asked = request(tmp_path, samples=200, solver="euler", nfe=4, batch_size=64)
-    (cell,), _ = plan_cells(asked, ("psnr",))
-    seen = []
+def test_an_interrupted_sweep_goes_on_from_its_last_part(tmp_path, monkeypatch):
+    asked = request(tmp_path, samples=200, solver=("euler", "heun"), nfe=4, batch_size=64)
+    measured, original = [], Worker.measure
 
-    def interrupt(count):
-        seen.append(count)
-        if len(seen) == 3:
+    def interrupted(self, cells, first, end):
+        if len(measured) == 2:
             raise KeyboardInterrupt
+        measured.append((first, end))
+        return original(self, cells, first, end)
 
-    store = Store(asked.out)
+    monkeypatch.setattr(Worker, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        runner_of(store, 64, progress=interrupt).run(cell)
-    assert store.rows() == []
-    assert len(next((asked.out / "partial").iterdir()).name) == 16
-    calls = []
-    original = Runner._shard
-    monkeypatch.setattr(Runner, "_shard", lambda self, cell, index: calls.append(index) or original(self, cell, index))
-    row = runner_of(store, 64).run(cell)
-    assert calls == [2, 3]
-    other = runner_of(Store(tmp_path / "whole"), 64).run(cell)
-    assert numbers(row) == numbers(other)
+        run_sweep(asked, quiet)
+    assert rows(asked) == []
+    assert measured == [(0, 64), (64, 128)]
+    monkeypatch.setattr(Worker, "measure", lambda *given: measured.append(given[2:]) or original(*given))
+    assert run_sweep(asked, quiet) == []
+    assert measured[2:] == [(128, 192), (192, 200)]
+    whole = request(tmp_path, samples=200, solver=asked.solver, nfe=4, batch_size=64, out=tmp_path / "whole")
+    assert run_sweep(whole, quiet) == []
+    assert [numbers(row) for row in rows(asked)] == [numbers(row) for row in rows(whole)]
+    for row in rows(asked):
+        one, other = (Store(a.out).per_sample(row.cell) for a in (asked, whole))
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
     assert not list((asked.out / "partial").iterdir())
+
+
+def calls_of(asked, monkeypatch):
+    """(evaluations for samples, for references) that a sweep makes."""
+    ledgers = []
+    original = sweep.prepare
+
+    def prepare(*given):
+        ready = original(*given)
+        ledgers.append(ready.worker.tools.ledger)
+        return ready
+
+    monkeypatch.setattr(sweep, "prepare", prepare)
+    assert run_sweep(asked, quiet) == []
+    return ledgers[-1].evaluations["sampling"], ledgers[-1].evaluations["references"]
+
+
+def test_a_metric_more_needs_no_sample_that_is_kept(tmp_path, monkeypatch):
+    kept = dict(model="gmm-image", precision="float32", samples=16, nfe=4, keep="features")
+    asked = request(tmp_path, **kept, metrics=("psnr", "fd"))
+    made = calls_of(asked, monkeypatch)[0]
+    assert made == 16 * 7  # Heun and DPM-Solver++ share the first of 4 evaluations each
+    more = request(tmp_path, **kept, metrics=("psnr", "fd", "is"))
+    assert calls_of(more, monkeypatch) == (0, 0)
+    fresh = request(tmp_path, **kept, metrics=more.metrics, out=tmp_path / "fresh")
+    assert calls_of(fresh, monkeypatch)[0] == made
+    assert [row.metrics for row in rows(more)[-2:]] == [row.metrics for row in rows(fresh)]
+    assert [(row.nfe, row.forwards) for row in rows(more)[-2:]] == [(4, 4), (4, 4)]
+
+
+def test_twice_the_samples_need_the_other_half(tmp_path, monkeypatch):
+    few = dict(model="gmm-image", precision="float32", samples=16, nfe=4, keep="features", metrics=("psnr", "fd"))
+    made = calls_of(request(tmp_path, **few), monkeypatch)[0]
+    assert calls_of(request(tmp_path, **few | {"samples": 32}), monkeypatch)[0] == made
+    whole = request(tmp_path, **few | {"samples": 32}, out=tmp_path / "whole")
+    assert calls_of(whole, monkeypatch)[0] == 2 * made
+    assert [row.metrics for row in rows(request(tmp_path))[-2:]] == [row.metrics for row in rows(whole)]
+
+
+def test_without_features_values_of_samples_still_serve(tmp_path, monkeypatch):
+    made = calls_of(request(tmp_path, samples=16), monkeypatch)[0]
+    assert calls_of(request(tmp_path, samples=32), monkeypatch)[0] == made
+
+
+def test_psnr_is_of_the_first_samples(tmp_path, monkeypatch):
+    asked = request(tmp_path, samples=100, psnr_samples=20, metrics=("psnr", "truncation"), solver="heun", nfe=4)
+    sampling, references = calls_of(asked, monkeypatch)
+    # In batches of 8: of the third one only half is compared, and nobody wants those behind it. Two walk 8 each.
+    assert (sampling, references) == (24 * 4, 64 * 641 + 16 * 640 * 3 // 2 + 2 * 8 * 640)
+    (row,) = rows(asked)
+    values = Store(asked.out).per_sample(row.cell)["psnr"]
+    assert values.shape == (20,)
+    assert row.metrics["psnr@20"] == pytest.approx(values.mean())
+    assert {"psnr_median@20", "psnr_pooled@20", "psnr_reference", "truncation@20"} < {*row.metrics}
+    assert Comparison(Store(asked.out)).interval(row.cell, "psnr@20").value == row.metrics["psnr@20"]
+    alone = request(tmp_path, samples=20, metrics=("psnr",), solver="heun", nfe=4, out=tmp_path / "alone")
+    run_sweep(alone, quiet)
+    assert rows(alone)[0].metrics["psnr"] == pytest.approx(row.metrics["psnr@20"], rel=1e-12)
+
+
+def test_out_of_memory_halves_the_batch(tmp_path, monkeypatch):
+    asked = request(tmp_path, samples=40, batch_size=40, precision="float64")
+    run_sweep(asked, quiet)
+    original = Sampler.denoiser
+
+    def small(self, cell, indices):
+        if len(indices) > 12 and cell.plan.nfe > 0 and indices[0] != 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, cell, indices)
+
+    monkeypatch.setattr(Sampler, "denoiser", small)
+    halved = request(tmp_path, samples=40, batch_size=20, precision="float64", out=tmp_path / "halved")
+    assert run_sweep(halved, quiet) == []
+    for one, other in zip(rows(asked), rows(halved), strict=True):
+        assert (one.cell, one.protocol["batch"]) == (other.cell, "40 samples")
+        assert other.metrics == pytest.approx(one.metrics, rel=1e-9)
+        assert other.protocol["batch"] == "20 samples, down to 10 where memory did not suffice"
 
 
 def test_stochastic_solvers_depend_on_the_seed_alone(tmp_path):
@@ -165,8 +247,8 @@ def test_a_network_that_returns_nan_leaves_no_row(tmp_path):
     assert "NaN or infinity" in failures[0]
     assert rows(asked) == []
     (cell,), _ = plan_cells(asked, ("psnr",))
-    with pytest.raises(CellError, match="no row was written"):
-        runner_of(Store(asked.out)).run(cell)
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
+        row_of(runner_of(Store(asked.out)), cell)
 
 
 def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
@@ -179,7 +261,7 @@ def test_a_full_disk_leaves_no_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        runner_of(store).run(cell)
+        row_of(runner_of(store), cell)
     assert Store(asked.out, create=False).rows() == []
     assert not list(asked.out.rglob("*.part"))
 
@@ -255,10 +337,9 @@ def test_the_curvature_of_uneven_steps_is_weighted_with_them(grid, tmp_path):
     assert row.metrics["curvature"] != pytest.approx(np.mean(squares), rel=0.05)
 
 
-def test_batches_and_shards_change_no_metric_of_trajectories(tmp_path, monkeypatch):
+def test_batches_change_no_metric_of_trajectories(tmp_path):
     asked = request(tmp_path, model="gmm2d-flow", **BENDS | {"solver": "heun"})
     run_sweep(asked, quiet)
-    monkeypatch.setattr(job, "SHARD", 64)
     changes = {"solver": "heun", "samples": 100, "batch_size": 48, "out": tmp_path / "b"}
     more = request(tmp_path, model="gmm2d-flow", **BENDS | changes)
     run_sweep(more, quiet)
@@ -279,3 +360,25 @@ def test_recording_a_trajectory_changes_no_sample(tmp_path):
         np.testing.assert_array_equal(
             Store(plain.out).per_sample(one.cell)["psnr"], Store(bent.out).per_sample(other.cell)["psnr"]
         )
+
+
+def test_what_is_foretold_is_what_is_made(tmp_path, monkeypatch):
+    asked = request(
+        tmp_path, model=("gmm2d", "gmm2d-flow"), samples=20, psnr_samples=9,
+        metrics=("psnr", "truncation", "curvature"), solver=("scire", "ddim", "euler", "dpmpp-2m"), nfe=(4, 6, 8),
+        seeds=2,
+    )  # fmt: skip
+    screen = Console(file=io.StringIO(), width=200)
+    assert run_sweep(asked, screen, plan=True) == []
+    told = screen.file.getvalue()
+    assert "0 of 48 cells are finished" in told
+    assert rows(asked) == []
+    assert "are one sampler" in told  # DDIM and Euler on the flow
+    lines = [line.split("│") for line in told.splitlines() if line.startswith("│")]
+    counts = np.array([[int(word.replace(",", "")) for word in line[3:6]] for line in lines])
+    needed, made, references = counts.sum(0)
+    assert calls_of(asked, monkeypatch) == (made, references)
+    assert needed == sum(row.nfe * row.samples for row in rows(asked)) > made
+    screen = Console(file=io.StringIO(), width=200)
+    run_sweep(asked, screen, plan=True)
+    assert "48 of 48 cells are finished" in screen.file.getvalue()

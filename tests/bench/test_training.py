@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fastsample.bench.cli.app import main
-from fastsample.bench.training import train_features, train_recipe
+from fastsample.bench.learning.training import train_features, train_recipe
 from fastsample.datasets.home import sha256_of
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import CheckpointError
@@ -241,7 +241,7 @@ def killed(words, owner, name, calls):
 
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            train.__kwdefaults__["save_minutes"] = 0.0
+            train.__wrapped__.__kwdefaults__["save_minutes"] = 0.0
             State.save = lambda run: save(run) if run.step % 4 == 0 else None
             setattr(owner, name, call)
             sys.argv = ["fastsample", *map(str, words)]

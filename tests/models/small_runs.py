@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastsample.bench.learning.pairs import make_pairs
+from fastsample.bench.learning.training import training_data
 from fastsample.bench.metrics.frechet import features_distance, symmetric_root
 from fastsample.bench.metrics.trajectories import bending, outer_states
-from fastsample.bench.pairs import make_pairs
-from fastsample.bench.training import training_data
 from fastsample.datasets.points import POINTS
 from fastsample.models.catalogue import open_model
 from fastsample.models.checkpoints import ClassifierMetadata, load_model, save_checkpoint

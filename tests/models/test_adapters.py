@@ -38,8 +38,8 @@ def adapted(name, network, labels=None, guidance=0.0, classes=0):
     """The denoiser of a network under the conventions of that card."""
     card = card_named(name)
     card = card.model_copy(update={"labels": card.labels.model_copy(update={"classes": classes})})
-    model = PublicModel(card, PublicNetwork(card, network), path_of(card), "", "", classes)
-    return model.denoiser(None, labels, guidance, None)
+    model = PublicModel(card, path_of(card), "", "", classes)
+    return model.denoiser(PublicNetwork(card, network), labels, guidance, None)
 
 
 def assert_told(ours, told):
@@ -193,14 +193,14 @@ def test_classifiers_guide_as_published(name):
     told, classifier = original("adm_classifier_a")
     card, scale = card_named(name), 100.0
     both = PublicNetwork(card, network, classifier=classifier.requires_grad_(False))
-    model = PublicModel(card, both, path_of(card), "", "", 10, scale)
+    model = PublicModel(card, path_of(card), "", "", 10, scale)
     for case in told["cases"]:
         x, y = hashed(case["x"]["name"], case["x"]["shape"], case["x"]["scale"]), torch.tensor(case["y"])
         times, change = (torch.tensor(case["timesteps"], dtype=torch.float64) + 1) / 1000, []
         with torch.inference_mode():
             for i, t in enumerate(times.tolist()):
                 one, label = x[i : i + 1].clone(), y[i : i + 1].clone()
-                guided = model.denoiser(None, label, 0.0, None)
+                guided = model.denoiser(both, label, 0.0, None)
                 plain = network(one, torch.tensor([1000 * t - 1]), *([label] if card.labels.classes else []))[:, :3]
                 change.append((plain - guided.eps(one, t)) / (scale * model.path.sigma(t)))
                 assert (guided.nfe, guided.forwards(t), guided.classifier_calls) == (1, 1, 1)
@@ -209,7 +209,7 @@ def test_classifiers_guide_as_published(name):
 
 def test_one_guidance_excludes_the_other():
     card = card_named("dit-xl2-256")
-    model = PublicModel(card, PublicNetwork(card, nn.Identity()), path_of(card), "", "", 1000, 1.0)
+    model = PublicModel(card, path_of(card), "", "", 1000, 1.0)
     with pytest.raises(CheckpointError, match="exclude each other"):
         model.denoiser(None, torch.tensor([0]), 1.0, None)
 

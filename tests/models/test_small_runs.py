@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastsample.bench.learning.training import training_data
 from fastsample.bench.metrics.trajectories import bending, outer_states
-from fastsample.bench.training import training_data
 from fastsample.datasets.points import POINTS
 from fastsample.models.analytic import GaussianMixture
 from fastsample.models.catalogue import open_model

@@ -33,34 +33,8 @@ from fastsample.models.public.conversion import load_converted
 from fastsample.models.public.fetch import fetch
 from fastsample.models.public.readers import read_weights
 
+from ..cards import CONFIG, write_card
 from ..command import command
-
-CONFIG = {"img_resolution": 8, "in_channels": 3, "out_channels": 3, "model_channels": 8, "channel_mult": [1],
-          "num_blocks": 1, "attn_resolutions": []}  # fmt: skip
-CARD = """
-[mine]
-title = "mine"
-source = "me"
-page = "https://example.org"
-file = "weights.pt"
-size_mb = 1
-licence = "-"
-notice = "-"
-layout = "state-dict"
-entry = "{entry}"
-image_shape = [3, 8, 8]
-output = "{output}"
-time = {{ scale = 1000.0, shift = 0.0 }}
-data = "-"
-recipe = "as-is"
-papers = []
-[mine.path]
-name = "{path}"
-[mine.network]
-name = "SongUNet"
-[mine.network.config]
-{config}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +48,7 @@ def converted(tmp_path):
     """A function that saves a content, converts it, and gives the tensors and what was told."""
 
     def convert(content, entry="", **how):
-        card_file, file, told = tmp_path / "card.toml", tmp_path / "file.pt", io.StringIO()
-        card_file.write_text(card_text(entry))
+        card_file, file, told = write_card(tmp_path, entry=entry), tmp_path / "file.pt", io.StringIO()
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:
@@ -85,11 +58,6 @@ def converted(tmp_path):
         return load_converted(done)[0], told.getvalue()
 
     return convert
-
-
-def card_text(entry="", output="velocity", path="flow"):
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in CONFIG.items())
-    return CARD.format(entry=entry, output=output, path=path, config=lines)
 
 
 def assert_same(found, own):
@@ -343,8 +311,8 @@ def test_safetensors_of_a_training_script(own, converted, tmp_path):
 def test_a_network_of_v_as_a_card_says(own, tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
     torch.save({"ema": own}, tmp_path / "file.pt")
-    (tmp_path / "card.toml").write_text(card_text("ema", "v", "vp-discrete"))
-    opened = open_model(str(tmp_path / "card.toml"), checkpoint=tmp_path / "file.pt")
+    card = write_card(tmp_path, entry="ema", output="v", path={"name": "vp-discrete"})
+    opened = open_model(str(card), checkpoint=tmp_path / "file.pt")
     path, x = opened.path, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     t = 0.5
     v = opened.network(x, torch.full((2,), 1000 * t))
@@ -354,24 +322,23 @@ def test_a_network_of_v_as_a_card_says(own, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("output", "path", "extra"),
+    ("output", "path"),
     [
-        ("v", "vp-discrete", "zero_terminal_snr = true"),
-        ("x0", "vp-discrete", 'schedule = "cosine"\nzero_terminal_snr = true'),
-        ("eps", "vp-discrete", "zero_terminal_snr = true"),
-        ("v", "vp-discrete", "beta_last = 1.0"),
-        ("eps", "flow", ""),
+        ("v", {"name": "vp-discrete", "zero_terminal_snr": True}),
+        ("x0", {"name": "vp-discrete", "schedule": "cosine", "zero_terminal_snr": True}),
+        ("eps", {"name": "vp-discrete", "zero_terminal_snr": True}),
+        ("v", {"name": "vp-discrete", "beta_last": 1.0}),
+        ("eps", {"name": "flow"}),
     ],
 )
-def test_cards_whose_noise_end_has_no_data_in_it(output, path, extra, own, tmp_path, monkeypatch):
+def test_cards_whose_noise_end_has_no_data_in_it(output, path, own, tmp_path, monkeypatch):
     """Networks of eps, which says nothing there, start where lambda is finite."""
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
     torch.save({"ema": own}, tmp_path / "file.pt")
-    text = card_text("ema", output, path).replace(f'name = "{path}"\n', f'name = "{path}"\n{extra}\n', 1)
-    (tmp_path / "card.toml").write_text(text)
-    opened = open_model(str(tmp_path / "card.toml"), checkpoint=tmp_path / "file.pt")
+    card = write_card(tmp_path, entry="ema", output=output, path=path)
+    opened = open_model(str(card), checkpoint=tmp_path / "file.pt")
     assert (opened.path.alpha(opened.path.t_noise) == 0) == (output != "eps")
-    words = ("bench", "--model", tmp_path / "card.toml", "--checkpoint", tmp_path / "file.pt", "--nfe", "4")
+    words = ("bench", "--model", card, "--checkpoint", tmp_path / "file.pt", "--nfe", "4")
     words += ("--solver", "ddim,euler,edm-heun,unipc", "--samples", "2", "--reference-steps", "20", "--metrics", "psnr")
     code, _, told = command(*words, "--out", tmp_path / "store")
     assert code == 0, told
@@ -379,10 +346,9 @@ def test_cards_whose_noise_end_has_no_data_in_it(output, path, extra, own, tmp_p
 
 
 def test_rescaled_betas_are_those_of_a_table_alone(tmp_path):
-    text = card_text().replace('name = "flow"\n', 'name = "flow"\nzero_terminal_snr = true\n')
-    (tmp_path / "card.toml").write_text(text)
+    card = write_card(tmp_path, path={"name": "flow", "zero_terminal_snr": True})
     with pytest.raises(CheckpointError, match="zero_terminal_snr rescales the betas of vp-discrete"):
-        card_named(str(tmp_path / "card.toml"))
+        card_named(str(card))
 
 
 def _zip(**members):
@@ -455,11 +421,11 @@ def test_a_wrong_file_is_named_for_what_it_is(name, content, told, converted):
 
 def test_a_folder_is_named_for_what_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
-    (tmp_path / "card.toml").write_text(card_text())
+    card = write_card(tmp_path)
     folder = tmp_path / "run"
     folder.mkdir()
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
-    words = ("models", "fetch", tmp_path / "card.toml", "--checkpoint", folder)
+    words = ("models", "fetch", card, "--checkpoint", folder)
     code, _, told = command(*words)
     assert code == 2, told
     assert "a folder: give the file with the weights in it (model.safetensors)" in " ".join(told.split())

@@ -80,6 +80,22 @@ def test_what_is_not_there_or_not_comparable_is_none(store):
         assert comparison.difference("one0", cell, "psnr") is None
 
 
+def test_only_what_a_metric_needs_is_read_and_old_features_are_not(store, tmp_path, monkeypatch):
+    fd, old = "fd[net]@40", Store(tmp_path / "old")
+    (row, *_) = store.rows()
+    row = row.model_copy(update={"metrics": row.metrics | {fd: 2.0, "psnr@16": 30.0}, "samples": 40})
+    psi = RNG.standard_normal((2, 40))
+    old.finish(row, {"psnr": np.arange(16.0), f"influence[{fd}]": psi, "features[net]": np.ones((40, 9))})
+    read, of = [], np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: read.append(name) or of(self, name))
+    comparison = Comparison(old)
+    assert comparison.interval(row.cell, fd).value == 2.0
+    assert read == [f"influence[{fd}]"]
+    assert comparison.interval(row.cell, "psnr@16") == mean_interval(np.arange(16.0))  # of the first samples alone
+    assert comparison.interval(row.cell, "psnr_median") is None
+    assert read == [f"influence[{fd}]", "psnr"]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """600 images of two solvers of a mixture, as `bench` measures them."""
@@ -91,6 +107,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTSAMPLE_HOME", str(folder / "home"))
         patch.setattr(bias, "_FEWEST", 3)  # what the extrapolation is worth is no matter here
+        patch.setattr(Store, "drop", lambda *_, **__: None)  # the parts stay, with their features
         assert run_sweep(request, Console(quiet=True)) == []
     return Store(folder / "store", create=False)
 
@@ -115,12 +132,14 @@ def test_a_row_keeps_standard_errors_and_influences(run):
 def test_influences_are_those_of_the_features_and_an_older_store_has_none(run, tmp_path, monkeypatch):
     monkeypatch.setattr(bias, "_FEWEST", 3)
     row = run.rows()[0]
-    arrays = run.per_sample(row.cell)
+    arrays, parts = run.per_sample(row.cell), run.parts(row.sampling)
+    (name,) = (name for name in parts.names(0, 600) if name.startswith(f"features[{EMBEDDED}]"))
+    features = parts.read(0, 600, name)
     stats = shipped_reference(f"cifar10-jpeg-train@{EMBEDDED}")
     reference = stats.mu, symmetric_root(stats.sigma)
     name = f"fd[{EMBEDDED}]@600"
-    np.testing.assert_allclose(arrays[f"influence[{name}]"], influence(arrays[f"features[{EMBEDDED}]"], reference))
-    found = extrapolate(arrays[f"features[{EMBEDDED}]"], reference)
+    np.testing.assert_allclose(arrays[f"influence[{name}]"], influence(features, reference))
+    found = extrapolate(features, reference)
     assert row.metrics[f"fd-inf[{EMBEDDED}]@600"] == found.value
     older = Store(tmp_path)
     older.finish(row, {key: value for key, value in arrays.items() if not key.startswith("influence")})

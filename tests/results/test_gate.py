@@ -71,6 +71,19 @@ def verdicts(findings):
     return {finding.cell.split()[1]: finding.verdict for finding in findings}
 
 
+def test_a_metric_of_the_first_samples_alone_is_compared_by_these(store, tmp_path):
+    def of_few(folder, psnr):
+        return changed(store, folder, lambda values: psnr(values[:50]), samples=400)
+
+    few = of_few(tmp_path / "few", lambda values: values)
+    baseline_of(few).write(tmp_path / "baseline.json")
+    kept = Baseline.read(tmp_path / "baseline.json")
+    assert {one.metrics["psnr"].samples for one in kept.cells} == {50, 200}
+    assert set(verdicts(check(few, kept)).values()) == {"pass"}
+    worse = of_few(tmp_path / "worse", lambda values: values - 1 - 0.01 * RNG.random(50))
+    assert verdicts(check(worse, kept))["dpmpp-2m"] == "regression"
+
+
 def test_the_same_run_passes(store, baseline, tmp_path):
     baseline.write(tmp_path / "new" / "baseline.json")
     read = Baseline.read(tmp_path / "new" / "baseline.json")
@@ -199,7 +212,7 @@ def test_a_fingerprint_moves_as_the_solutions_do(tmp_path):
         solved = replace(mine, folder=tmp_path / str(size))
         solved.folder.mkdir()
         np.savez(solved.folder / "0.npz", x=(x + size * noise).numpy(), denoised=x.numpy())
-        prints.append(solved.fingerprint(None, None))
+        prints.append(solved.fingerprint(None))
     assert not moved(prints[0], prints[1], same_noise=True)
     assert moved(prints[0], prints[2], same_noise=True)
     assert not moved(prints[0], prints[2], same_noise=False)  # of another seed nothing is known

@@ -22,7 +22,7 @@ from ..rows import row_of
 
 def row(cell="abc", **changes):
     facts = dict(
-        solver="scire", title="SciRE", options={"order": 3}, times=[1.0, 0.5, 0.001], samples=4,
+        sampling="sampling", solver="scire", title="SciRE", options={"order": 3}, times=[1.0, 0.5, 0.001], samples=4,
         metrics={"psnr": 30.0, "fd[net]@4": 12.5},
         seconds={"network": 2.0, "solver": 0.05, "metrics": 0.03, "total": 2.08},
     )  # fmt: skip
@@ -31,27 +31,18 @@ def row(cell="abc", **changes):
 
 def test_a_row_comes_back_as_it_was(tmp_path):
     store = Store(tmp_path / "new" / "store")
-    store.add_shard("abc", 0, {"psnr": np.arange(4.0)})
-    assert list(store.shards("abc")) == [0]
+    store.add_part("sampling", 0, 4, {"psnr": np.arange(4.0)})
+    assert store.parts("sampling").names(0, 4) == {"psnr"}
     assert "abc" not in store
     store.finish(row(), {"psnr": np.arange(4.0)})
     assert "abc" in store
     assert store.rows() == [row()]
     assert store.per_sample("abc")["psnr"].tolist() == [0, 1, 2, 3]
-    assert store.shards("abc") == {}
+    assert not list((store.folder / "partial").iterdir())
     assert Store(tmp_path / "new" / "store", create=False).rows() == [row()]
     for frame in (pd.read_parquet(store.folder / "rows.parquet"), pd.read_csv(store.folder / "rows.csv")):
         assert frame.loc[0, "metrics.psnr"] == 30.0
         assert frame.loc[0, "solver"] == "scire"
-
-
-def test_a_truncated_shard_is_computed_again(tmp_path):
-    store = Store(tmp_path)
-    store.add_shard("abc", 0, {"psnr": np.arange(4.0)})
-    store.add_shard("abc", 1, {"psnr": np.arange(4.0)})
-    file = tmp_path / "partial" / "abc" / "1.npz"
-    file.write_bytes(file.read_bytes()[:40])
-    assert list(store.shards("abc")) == [0]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -74,19 +65,28 @@ def test_a_flipped_bit_of_a_row_is_found_or_changes_nothing(flips, tmp_path, cap
     assert count > 100
 
 
-@pytest.mark.parametrize("form", ["arrays", "shards"])
-def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(form, flips, tmp_path, capsys):
-    store, arrays = Store(tmp_path), {"psnr": np.arange(4.0), "features[net]": np.ones((4, 3), np.float32)}
-    if form == "arrays":
-        store.finish(row(), arrays)
-        file = tmp_path / "per_sample" / "abc.npz"
-    else:
-        store.add_shard("abc", 0, arrays)
-        file = tmp_path / "partial" / "abc" / "0.npz"
+ARRAYS = {"psnr": np.arange(4.0), "features[net]": np.ones((4, 3), np.float32), "calls": np.array(7.0)}
+
+
+@pytest.mark.parametrize(
+    ("folder", "read"),
+    [
+        ("per_sample", lambda store: store.per_sample("abc")),
+        ("per_sample", lambda store: {name: x for n in ARRAYS for name, x in store.per_sample("abc", [n]).items()}),
+        ("partial", lambda store: {n: x for n in ARRAYS if (x := store.parts("some").read(0, 4, n)) is not None}),
+    ],
+    ids=["all arrays", "one array at a time", "part"],
+)
+def test_a_flipped_bit_of_arrays_is_found_or_changes_nothing(folder, read, flips, tmp_path, capsys):
+    store = Store(tmp_path)
+    store.finish(row(), ARRAYS)
+    store.add_part("some", 0, 4, ARRAYS)
+    (file,) = (tmp_path / folder).rglob("*.npz")
     for _ in flips(file):
-        found = store.per_sample("abc") if form == "arrays" else store.shards("abc").get(0, {})
-        assert not found or all((found[name] == arrays[name]).all() for name in arrays)
-        assert capsys.readouterr().err.count(f"{file} is damaged") == (0 if found else 1)
+        found, said = read(store), capsys.readouterr().err.splitlines()
+        assert all((array == ARRAYS[name]).all() for name, array in found.items())
+        assert (found.keys() == ARRAYS.keys()) == (not said)
+        assert all(line.startswith(f"{file} ") for line in said)
 
 
 @pytest.mark.parametrize(
@@ -175,34 +175,43 @@ def test_files_take_their_places_whole_and_arrays_before_their_row(tmp_path, mon
     store, written = Store(tmp_path), []
     replace = Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, to: written.append(to.name) or replace(self, to))
-    store.add_shard("abc", 0, {"psnr": np.arange(4.0)})
+    store.add_part("sampling", 0, 4, {"psnr": np.arange(4.0)})
     store.finish(row(), {"psnr": np.arange(4.0)})
-    assert written == ["0.npz", "abc.npz", "abc.json", "rows.parquet", "rows.csv"]
+    assert written == ["0-4.npz", "abc.npz", "abc.json", "rows.parquet", "rows.csv"]
 
 
 def test_a_store_is_swept_when_it_is_opened(tmp_path):
     store = Store(tmp_path)
-    store.finish(row(), {})
-    for folder in ("", "rows", "per_sample", "partial/def"):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / ".fastsample-1.part").write_text("")
-    store.add_shard("def", 0, {"psnr": np.arange(4.0)})
-    (tmp_path / "partial" / "abc").mkdir()  # of a process that was killed after its row
+    store.add_part("other", 0, 4, {"psnr": np.arange(4.0)})
+    for folder in ("", "rows", "per_sample", "partial/other", "kept/other", "claims"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / (".fastsample-1.part" if folder != "claims" else "job.lock")).write_text("")
     Store(tmp_path)
-    assert not list(tmp_path.rglob("*.part"))
-    assert [folder.name for folder in (tmp_path / "partial").iterdir()] == ["def"]
-    assert list(store.shards("def")) == [0]
+    assert not [*tmp_path.rglob("*.part"), *tmp_path.rglob("*.lock")]
+    assert store.parts("other").names(0, 4) == {"psnr"}
 
 
-def test_shards_of_a_cell_that_another_process_finishes(tmp_path):
+def test_parts_of_a_cell_that_another_process_finishes(tmp_path):
     one, other = Store(tmp_path), Store(tmp_path)
-    one.add_shard("abc", 0, {"psnr": np.arange(4.0)})
-    other.finish(row(), {})
-    one.add_shard("abc", 1, {"psnr": np.arange(4.0)})
-    assert one.shards("abc") == {}
-    one.finish(row(), {})
-    assert one.rows() == [row()]
+    one.add_part("sampling", 0, 2, {"psnr": np.arange(2.0)})
+    known = one.parts("sampling")
+    other.finish(row(samples=2), {})
+    assert known.read(0, 2, "psnr") is None
+    one.add_part("sampling", 2, 4, {"psnr": np.arange(2.0)})
+    one.finish(row(samples=2), {})
     assert not list((tmp_path / "partial").iterdir())
+
+
+def test_what_a_process_left_that_was_killed_after_its_row_goes_when_the_row_is_next_asked_for(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.add_part("sampling", 0, 4, {"psnr": np.arange(4.0)})
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "drop", lambda *_, **__: None)
+        store.finish(row(), {"psnr": np.arange(4.0)})
+    time.sleep(0.01)
+    store.add_part("sampling", 4, 8, {"psnr": np.arange(4.0)})  # of another cell, with more samples
+    assert store.finished("abc") == row()
+    assert [file.name for file in (tmp_path / "partial" / "sampling").iterdir()] == ["4-8.npz"]
 
 
 def test_a_killed_writer_leaves_a_clean_store(tmp_path):
@@ -214,8 +223,9 @@ def test_a_killed_writer_leaves_a_clean_store(tmp_path):
         from fastsample.results.store import Store
         store = Store({str(tmp_path)!r})
         for i in range(100000):
-            store.add_shard(f"c{{i:06}}", 0, {{"x": np.zeros(20000)}})
-            store.finish(row_of(f"c{{i:06}}"), {{"x": np.zeros(20000)}})
+            store.add_part(f"s{{i:06}}", 0, 20000, {{"x|0": np.zeros(20000)}})
+            row = row_of(f"c{{i:06}}", sampling=f"s{{i:06}}", made={{"x": "0"}})
+            store.finish(row, {{"x": np.zeros(20000)}}, keep=i % 2)
     """)
     process = subprocess.Popen([sys.executable, "-c", script])
     while len(list((tmp_path / "rows").glob("*.json")) if (tmp_path / "rows").exists() else []) < 4:
@@ -228,6 +238,7 @@ def test_a_killed_writer_leaves_a_clean_store(tmp_path):
     assert len(rows) >= 4
     for one in rows:
         assert store.per_sample(one.cell)["x"].shape == (20000,)
+        assert store.parts(one.sampling).read(0, 20000, "x|0").shape == (20000,)
     pd.read_parquet(tmp_path / "rows.parquet")
 
 

@@ -20,6 +20,12 @@ class Bending(Measure):
     def protocol(self, cell: Cell) -> dict[str, str]:
         return {"curvature": "per dimension on the linear path, states at the solver's outer times"}
 
+    def arrays(self, cell: Cell) -> dict[str, int]:
+        return dict.fromkeys(("curvature", "transport"), cell.samples)
+
+    def recorded(self, batch: Batch) -> bool:
+        return True
+
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return bending(*batch.states)
 

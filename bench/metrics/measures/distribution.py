@@ -1,6 +1,6 @@
 """Metrics of the distribution of samples, in the features of an extractor, against its reference set.
 
-Inception score, KID, precision and recall are torch-fidelity's.
+Inception score, KID, precision and recall are torch-fidelity's, CMMD is that of its authors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.extractors import refusal
 from fastsample.bench.metrics.features import Extractor
 from fastsample.bench.metrics.frechet import extrapolate, features_distance, influence, too_few
+from fastsample.bench.metrics.kernel import mmd
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
 from fastsample.bench.metrics.reference import MetricUnavailable
 from fastsample.results.metrics import Asked
@@ -48,7 +49,7 @@ class _OfFeatures(Measure):
             reference = self.tools.reference_of(self.name, cell)
         except MetricUnavailable as error:
             return model.id, str(error)
-        if self.asked.metric.extractor and not reference.standard:
+        if self.asked.metric.elsewhere and not reference.standard:
             other = f"{self.asked.metric.elsewhere}[{self.name}]"
             return model.id, f"its reference set {reference.id} is lossy, and a distance to it is no FID but {other}"
         if self.name in self.tools.extractors:  # what only the opened one knows
@@ -64,8 +65,10 @@ class _OfFeatures(Measure):
     def open(self) -> str:
         extractor = self.tools.extractor(self.name)
         self.asked = replace(self.asked, extractor=extractor.identity)
-        told = f"{self.name}: the weights are not the published file; distances in them are fd[{extractor.identity}]"
-        return told if extractor.weights else ""
+        metric = self.asked.metric
+        kind = metric.kind if metric.extractor and not metric.elsewhere else "fd"
+        told = f"{self.name}: the weights are not the published file; distances in them are"
+        return f"{told} {kind}[{extractor.identity}]" if extractor.weights else ""
 
     def protocol(self, cell: Cell) -> dict[str, str]:
         extractor = self.tools.extractor(self.name)
@@ -74,14 +77,34 @@ class _OfFeatures(Measure):
             facts[f"reference[{extractor.identity}]"] = known.told
         return facts
 
+    def arrays(self, cell: Cell) -> dict[str, int]:
+        return dict.fromkeys((self.features, self.logits), cell.samples)
+
+    @property
+    def features(self) -> str:
+        """The array of its features."""
+        return f"features[{self.name}]"
+
+    @property
+    def logits(self) -> str:
+        """The array of its logits: the features, where an extractor has nothing else."""
+        return f"logits[{self.name}]" if self.tools.extractor(self.name).classifies else self.features
+
+    def made(self, cell: Cell) -> dict[str, str]:
+        return {"extractor": self.tools.extractor(self.name).sha256, "uint8": cell.protocol.uint8}
+
+    def width(self, cell: Cell) -> int:
+        known = self.seen(cell).reference if self.compares else None
+        return 4 * len(known.mu) if known else 0
+
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         features, logits = batch.features(self.name)
-        return {f"features[{self.name}]": features, f"logits[{self.name}]": logits}
+        return {self.logits: logits, self.features: features}
 
     def estimate(self, cell: Cell, arrays: dict[str, np.ndarray]) -> Summary:
         name = self.asked.name(cell.samples)
         judge = self.seen(cell) if self.compares else self.tools.extractor(self.name)
-        found = self.of(judge, arrays[f"features[{self.name}]"], arrays[f"logits[{self.name}]"])
+        found = self.of(judge, arrays[self.features], arrays[self.logits])
         if isinstance(found, Estimate):
             return Summary({name: found.value}, {name: found})
         return Summary({name: found})
@@ -91,15 +114,15 @@ class _OfFeatures(Measure):
         raise NotImplementedError
 
 
-@measures("fd", "fid")
+@measures("fd", "fid", "sfid")
 class Distance(_OfFeatures):
     """Frechet distance."""
 
     fewest = 2
 
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
-        moments = judge.moments
-        return Estimate(features_distance(features, moments), (influence(features, moments),))
+        given = features, judge.moments, judge.arithmetic
+        return Estimate(features_distance(*given), (influence(*given),))
 
 
 @measures("fd-inf", "fid-inf")
@@ -112,7 +135,7 @@ class Extrapolated(_OfFeatures):
             raise MetricUnavailable(reason)
 
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
-        return extrapolate(features, judge.moments)
+        return extrapolate(features, judge.moments, device=judge.arithmetic)
 
 
 @measures("is")
@@ -143,6 +166,14 @@ class KernelDistance(_AgainstImages):
         size = min(1000, *map(len, pair))
         result = kid_features_to_metric(*pair, kid_subset_size=size, verbose=False)
         return float(result["kernel_inception_distance_mean"])
+
+
+@measures("cmmd")
+class ClipDistance(_AgainstImages):
+    """CMMD."""
+
+    def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> float:
+        return mmd(features, judge.real_features)
 
 
 @measures("precision", "recall")

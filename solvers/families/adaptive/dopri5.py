@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from fastsample.models.denoiser import Denoiser, column, weights
 from fastsample.models.path import Path
@@ -22,6 +21,9 @@ from fastsample.solvers.adams import combine
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Facts, Schedule, register
 from fastsample.solvers.tableau import Tableau
+
+if TYPE_CHECKING:
+    import torch  # as in `models.denoiser`
 
 __all__ = ["Integration", "dopri5", "integrate_adaptively"]
 
@@ -69,6 +71,8 @@ def integrate_adaptively(
         ArithmeticError: where the step of a sample falls below 1e-10 (no finite solution to the tolerance), or
             its evaluations exceed `max_nfe`.
     """
+
+    import torch
 
     def velocity(x: torch.Tensor, times: np.ndarray) -> torch.Tensor:
         points = [(t, *weights(denoiser.path, t, "velocity")) for t in times.tolist()]

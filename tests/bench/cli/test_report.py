@@ -83,7 +83,7 @@ def test_report_is_one_page_with_every_row(store, tmp_path):
 
 def test_report_reads_the_samples_of_a_row_once(store, tmp_path, monkeypatch):
     read, per_sample = [], Store.per_sample
-    monkeypatch.setattr(Store, "per_sample", lambda self, cell: read.append(cell) or per_sample(self, cell))
+    monkeypatch.setattr(Store, "per_sample", lambda self, cell, of: read.append(cell) or per_sample(self, cell, of))
     output("report", store, "--images", 0, "-o", tmp_path / "report.html")
     assert sorted(read) == sorted(row.cell for row in Store(store, create=False).rows())
 

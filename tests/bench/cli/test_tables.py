@@ -1,6 +1,8 @@
 """table, show, diff and published, on a store that bench made of an exact model."""
 
 import io
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -121,6 +123,17 @@ def public_row(cell, solver, title, nfe, fid):
         cell, model="edm-cifar10-uncond-vp", solver=solver, title=title, grid="karras", times=[80.0, 0.002],
         nfe_asked=nfe, nfe=nfe, forwards=nfe, samples=50_000, device="cuda", metrics={"fid@50000": fid},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "loaded"), [("psnr", False), ("of-my-own", True)])
+def test_a_table_loads_torch_and_the_measures_only_for_a_metric_that_is_not_known(metric, loaded, tmp_path):
+    Store(tmp_path).finish(row_of(metrics={metric: 1.0}), {})
+    words = ["fastsample", "table", str(tmp_path), "--metric", metric, "--format", "csv"]
+    told = 'print(*({"torch", "fastsample.bench.metrics.measures"} & {*sys.modules}))'
+    code = f"import atexit, sys; from fastsample.bench.cli.app import main; sys.argv = {words}; "
+    code += f"atexit.register(lambda: {told}); main()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert bool(ended.stdout.splitlines()[-1]) == loaded, ended.stdout
 
 
 def test_published_numbers_stand_in_columns_of_their_own(tmp_path):

@@ -84,7 +84,7 @@ class Memory(Store):
     def frame(self):
         return self.lines
 
-    def per_sample(self, cell):
+    def per_sample(self, cell, names):
         return self.arrays[cell]
 
 

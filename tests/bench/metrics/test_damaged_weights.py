@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastsample.bench.metrics import extractors, reference
+from fastsample.bench.metrics import extractor_weights, reference
 from fastsample.datasets.image_set import DatasetError
 from fastsample.datasets.moments import ReferenceStats, shipped_reference
 from fastsample.results.store import Store
@@ -88,7 +88,8 @@ def test_weights_that_are_given_are_refused(kind, bench, tmp_path):
 def test_damaged_weights_of_efficientnet(content, told, bench, monkeypatch, tmp_path):
     file = tmp_path / "models" / "efficientnet-lite0-57934424.pth"
     put(file, content)
-    monkeypatch.setattr(extractors, "find_spec", lambda _: type("Spec", (), {"origin": str(tmp_path / "__init__.py")}))
+    spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
+    monkeypatch.setattr(extractor_weights, "find_spec", lambda _: spec)
     ended = bench("--out", "store", "--metrics", "psnr,fd[efficientnet-lite0]", data="cifar10-jpeg")
     assert ended.code == 0, ended
     (line,) = (line for line in ended.out.splitlines() if str(file) in line)

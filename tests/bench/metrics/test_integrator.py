@@ -110,4 +110,5 @@ def test_it_shares_nothing_with_the_solvers():
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in names if name.startswith("fastsample")} == {
         "fastsample.models.analytic", "fastsample.models.denoiser", "fastsample.models.path",
+        "fastsample.models.precision",
     }  # fmt: skip

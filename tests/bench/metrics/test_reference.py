@@ -8,9 +8,8 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells
-from fastsample.bench import run as job
 from fastsample.bench.cells import plan_cells
-from fastsample.bench.metrics import integrator, measure
+from fastsample.bench.metrics import integrator, tools
 from fastsample.bench.metrics import solution as reference
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.integrator import integrate
@@ -30,7 +29,7 @@ from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import get
 from fastsample.solvers.spec import Spec
 
-from ...measuring import runner_of
+from ...measuring import row_of, runner_of
 
 
 def bench(folder, **changes):
@@ -47,7 +46,7 @@ def solved(name, indices, steps=640):
     return denoiser, x, denoiser.x0(x, model.path.t_data)
 
 
-MODEL = replace(open_model("cifar10-tiny-flow"), num_classes=10, network=None)
+MODEL = replace(open_model("cifar10-tiny-flow"), num_classes=10, held=None)
 FACTS = dict(model=MODEL, seed=0, device="cpu")
 
 
@@ -96,8 +95,8 @@ def test_another_integrator_has_another_cache(monkeypatch, tmp_path):
 
 
 def test_every_sample_has_its_own_reference(monkeypatch, tmp_path):
-    for module, name, value in ((job, "SHARD", 8), (measure, "BATCH", 4), (reference, "BATCH", 4)):
-        monkeypatch.setattr(module, name, value)
+    for module in (tools, reference):
+        monkeypatch.setattr(module, "BATCH", 4)
     store = bench(tmp_path / "store", batch_size=3)
     denoiser, x, _ = solved("gmm2d", range(20))
     mine = get("heun").plan(denoiser.path, 8)(denoiser, normal(0, range(20), (2,)).double())
@@ -172,9 +171,9 @@ def test_a_run_on_the_second_day_reads_its_references(monkeypatch, tmp_path):
     (cell,), _ = plan_cells(
         Request(model="gmm2d", solver="euler", nfe=4, samples=8, metrics=("psnr",), out=tmp_path / "store"), ("psnr",)
     )
-    row = runner_of(Store(tmp_path / "store")).run(cell)
+    row = row_of(runner_of(Store(tmp_path / "store")), cell)
     monkeypatch.setattr(reference, "integrate", lambda *_: pytest.fail("solved again"))
-    again = runner_of(Store(tmp_path / "other")).run(cell)
+    again = row_of(runner_of(Store(tmp_path / "other")), cell)
     assert again.metrics == row.metrics
     assert again.protocol == row.protocol
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 torch.set_num_threads(1)
 from torch_fidelity import register_feature_extractor
-from fastsample.bench.metrics.extractors import CifarResNetExtractor, compute_reference
+from fastsample.bench.metrics.extractors import compute_reference
+from fastsample.bench.metrics.registered_extractors import CifarResNetExtractor
 from fastsample.datasets.image_set import StreamedImages
 
 class Pixels(CifarResNetExtractor):

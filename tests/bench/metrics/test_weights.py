@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from fastsample.bench.metrics import extractors, features, reference
+from fastsample.bench.metrics import extractor_weights, features, reference
+from fastsample.bench.metrics.extractor_weights import INCEPTION, published
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
+from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.results.metrics import parse_metric
 from fastsample.results.store import Store
@@ -92,7 +94,8 @@ def test_no_other_extractor_executes_its_weights(monkeypatch, tmp_path):
     images = ImageDataset("noise", "test", IMAGES, torch.zeros(6, dtype=torch.int64))
     (tmp_path / "models").mkdir()
     package = tmp_path / "models" / "efficientnet-lite0-57934424.pth"
-    monkeypatch.setattr(extractors, "find_spec", lambda _: type("Spec", (), {"origin": str(tmp_path / "__init__.py")}))
+    spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
+    monkeypatch.setattr(extractor_weights, "find_spec", lambda _: spec)
     for _, data in hostile(tmp_path / "canary"):
         package.write_bytes(data)
         with pytest.raises(ValueError, match="is damaged: its sha256"):
@@ -119,7 +122,7 @@ def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, 
     monkeypatch.setattr(features.Extractor, "moments", None)
     found = torch.rand(12, 2048), torch.rand(12, 1008)  # names are asked for here, not numbers
     monkeypatch.setattr(FeatureExtractorInceptionV3, "forward", lambda *_: found)
-    short = extractors.sha256_of(inception_weights)[:8]
+    short = sha256_of(inception_weights)[:8]
     code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", inception_weights)
     assert code == 0, told
     assert f"the weights are not the published file; distances in them are fd[inception-v3-compat:{short}]" in told
@@ -127,8 +130,8 @@ def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, 
     assert list(row.metrics) == [f"is[inception-v3-compat:{short}]@12"]
     assert {key for key in row.protocol if "[" in key} == {f"extractor[inception-v3-compat:{short}]"}
     assert "uint8" in row.protocol
-    published = extractors.sha256_of(inception_weights)  # as if it were
-    monkeypatch.setattr(extractors, "_INCEPTION_SHA256", published)
+    as_if = published()[INCEPTION]._replace(sha256=sha256_of(inception_weights))
+    monkeypatch.setitem(published(), INCEPTION, as_if)
     code, told = bench("--metrics", "is[inception-v3-compat]", "--inception-weights", inception_weights)
     assert code == 0
     assert "not the published file" not in told

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fastsample.bench.pairs import make_pairs
+from fastsample.bench.learning.pairs import make_pairs
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.names import nearest
 from fastsample.datasets.points import POINTS, points_named

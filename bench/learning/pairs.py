@@ -19,6 +19,7 @@ from fastsample.datasets.image_set import ImageDataset
 from fastsample.datasets.images import dataset_named
 from fastsample.models.catalogue import Model, open_model
 from fastsample.models.noise import labels, normal
+from fastsample.models.precision import matmul
 from fastsample.models.training import pairs as files
 from fastsample.models.training.pairs import PairStore, noise_quality
 from fastsample.models.training.process import progress_bar
@@ -78,6 +79,7 @@ def _plan(coupling: Pairs, model: Model) -> Plan:
 
 
 @torch.inference_mode()
+@matmul("float32")
 def generate(
     model: Model,
     plan: Plan,
@@ -149,6 +151,7 @@ def _is_sound(file: Path) -> bool:
 
 
 @torch.inference_mode()
+@matmul("float32")
 def invert(
     model: Model,
     steps: int,

@@ -27,6 +27,7 @@ from fastsample.datasets.files import json_bytes, read_facts, write_atomically
 from fastsample.datasets.home import data_home, keep, unwritable
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
+from fastsample.models.precision import matmul
 from fastsample.results.protocol import Protocol
 from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr
 from fastsample.solvers.learned.kinds import kind_named
@@ -75,25 +76,28 @@ class Distillation:
 
     @property
     def _protocol(self) -> Protocol:
-        return Protocol(precision="float64" if self.model.network is None else "float32", guidance=self.guidance)
+        return Protocol(precision="float64" if self.model.exact else "float32", guidance=self.guidance)
 
     def _cell(self, seed: int) -> Cell:
         plan = get("euler").plan(self.model.path, 1)  # any: the cell says what its noise and denoiser are
         return Cell(self.model, plan, {}, self._protocol, self.train, seed)
 
+    @matmul("float32")
     def pairs(self, seed: int) -> Pairs:
         """The pairs of a seed, from the cache or solved now."""
         if seed in self._sets:
             return self._sets[seed]
         count = self.train if seed == TRAIN_SEED else self.validation
         cell, reference, begin = self._cell(seed), self._reference(seed), time.perf_counter()
+
+        def solved(samples: Sequence[int]) -> tuple[Denoiser, torch.Tensor]:
+            return self.sampler.denoiser(cell, list(samples)), self.sampler.start(cell, list(samples))
+
         noises, solutions = [], []
         for low in range(0, count, BATCH):
             self.progress(f"pairs {low}/{count}")
-            index = list(range(low, low + BATCH))
-            noise = self.sampler.start(cell, index)
-            noises.append(noise)
-            solutions.append(reference.batch(low // BATCH, self.sampler.denoiser(cell, index), noise)["x"].to(noise))
+            noises.append(self.sampler.start(cell, list(range(low, low + BATCH))))
+            solutions.append(reference.batch(low // BATCH, solved)["x"].to(noises[-1]))
         self.pairs_seconds += time.perf_counter() - begin
 
         def make(index: Sequence[int]) -> Denoiser:
@@ -105,6 +109,7 @@ class Distillation:
         self._sets[seed] = Pairs(torch.cat(noises)[:count], torch.cat(solutions)[:count], make, peak)
         return self._sets[seed]
 
+    @matmul("float32")
     def run(
         self,
         kind: str,
@@ -169,7 +174,8 @@ class Distillation:
         options = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
         file = TableFile.of(
             table, path, solver=kind, title=learned.title, paper=learned.paper, model=self.model.id,
-            model_sha256=self.model.sha256, guidance=self.guidance, guide=self.model.guide,
+            model_sha256=self.model.sha256, model_conditions=self.model.conditions,
+            model_given=self.model.given, guidance=self.guidance, guide=self.model.guide,
             guided_within=self.model.guided_within, options=options, training=training,
         )  # fmt: skip
         kept.file.unlink(missing_ok=True)

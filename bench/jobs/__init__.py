@@ -1,0 +1,1 @@
+"""Jobs of a sweep: what they are and cost, who does them, and what is counted."""

@@ -1,0 +1,1 @@
+"""What users bring along: Python that they name, and packages that they install."""

@@ -1,0 +1,1 @@
+"""Models from elsewhere: a user's own networks, diffusers folders and pipelines."""
