@@ -19,7 +19,7 @@ def exponential(path: Path, n: int, t_start: float, t_end: float) -> list[float]
     return logsnr(path, n, t_start, t_end)
 
 
-@register_grid("polyexponential", rho=(0.1, 10))
+@register_grid("polyexponential", rho=(0.1, 5))
 def polyexponential(path: Path, n: int, t_start: float, t_end: float, *, rho: float = 1.0) -> list[float]:
     """log NSR = (1 - i/n)^rho from its start to its end (k-diffusion); rho = 1 is the logSNR grid."""
     first, last = path.lam(finite_start(path, t_start)), path.lam(t_end)
@@ -48,7 +48,7 @@ def kl_optimal(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     return [path.t_of_nsr(math.tan(first + (last - first) * i / n)) for i in range(n + 1)]
 
 
-@register_grid("dynamic-shift", mu=(-5, 5))
+@register_grid("dynamic-shift", mu=(0, 5))
 def dynamic_shift(path: Path, n: int, t_start: float, t_end: float, *, mu: float = 1.15) -> list[float]:
     """The shifted grid with s = e^mu; FLUX has mu = 0.5 + 0.65 (L - 256) / 3840 for L image tokens."""
     return shift(path, n, t_start, t_end, s=math.exp(mu))
