@@ -2,13 +2,16 @@
 
 One step goes from s to t with h = lambda_t - lambda_s. Noise and data prediction are written once:
 
-    symbol    noise prediction     data prediction    (data prediction, SDE)
-    m         eps                  x0                 x0
-    A         alpha_t / alpha_s    sigma_t / sigma_s  e^-h sigma_t / sigma_s
-    c_t       sigma_t              alpha_t            alpha_t
-    H         +h                   -h                 -2h
+    symbol    noise prediction       data prediction
+    m         eps                    x0
+    A         alpha_t / alpha_s      e^(-tau^2 h) sigma_t / sigma_s
+    c_t       (1 + tau^2) sigma_t    alpha_t
+    H         +h                     -(1 + tau^2) h
+    noise     tau sigma_t sqrt(e^(2h) - 1) z    sigma_t sqrt(1 - e^(-2 tau^2 h)) z
 
-and the exact solution of the probability-flow ODE is (arXiv 2206.00927, eq. 3.4; 2211.01095, eq. 9)
+tau = 0 is the probability-flow ODE, tau > 0 an SDE of the same marginals (arXiv 2309.05019, eq. 14), to whose step the
+noise is added; tau = 1 is that of arXiv 2211.01095. But for the noise the exact solution is (arXiv 2206.00927, eq. 3.4;
+2211.01095, eq. 9)
 
     x_t = A x_s - c_t H  int_0^1 e^(H (1 - tau)) m(lambda_s + tau h) dtau.
 
@@ -34,7 +37,8 @@ from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule
 
-__all__ = ["Rule", "adams", "adams_half", "multistep", "multistep_schedule", "prediction_named", "psi", "step"]
+__all__ = ["Rule", "adams", "adams_half", "multistep", "multistep_schedule", "prediction_named", "psi", "spread",
+           "step"]  # fmt: skip
 
 # (H, nodes tau_k) -> weights v_k of m_k - m_0
 Rule = Callable[[float, Sequence[float]], Sequence[float]]
@@ -65,13 +69,23 @@ def prediction_named(name: str) -> Prediction:
     return known[name]
 
 
-def _transfer(path: Path, s: float, t: float, prediction: str, sde: bool = False) -> tuple[float, float, float]:
+def _transfer(path: Path, s: float, t: float, prediction: str, tau: float) -> tuple[float, float, float]:
     """(A, c_t, H) of the table above, for prediction "data" or "noise"."""
     h = path.lam(t) - path.lam(s)
     if prediction == "noise":
-        return path.alpha(t) / path.alpha(s), path.sigma(t), h
+        return path.alpha(t) / path.alpha(s), (1 + tau * tau) * path.sigma(t), h
     scale = path.sigma(t) / path.sigma(s)
-    return (scale * math.exp(-h), path.alpha(t), -2 * h) if sde else (scale, path.alpha(t), -h)
+    return (scale * math.exp(-tau * tau * h) if tau else scale), path.alpha(t), -(1 + tau * tau) * h
+
+
+def spread(path: Path, s: float, t: float, prediction: str, tau: float) -> float:
+    """The standard deviation of the noise of a step of the SDE; 0 for tau = 0."""
+    if tau == 0:
+        return 0.0
+    h = path.lam(t) - path.lam(s)
+    if prediction == "noise":
+        return tau * path.sigma(t) * math.sqrt(math.expm1(2 * h))
+    return path.sigma(t) * math.sqrt(-math.expm1(-2 * tau * tau * h))
 
 
 def adams(h: float, nodes: Sequence[float], moments: Sequence[float] | None = None) -> Sequence[float]:
@@ -105,14 +119,14 @@ def step(
     prediction: str,
     values: Sequence[tuple[float, Any]],
     rule: Rule,
-    sde: bool = False,
+    tau: float = 0.0,
 ) -> Any:
     """x at t from x at s; `values` are (lambda, m), m_0 at s first.
 
     Where lambda_s or lambda_t is infinite older values say nothing about m inside the step, and a value
     at lambda = -inf is infinitely far from any later step: such values are left out.
     """
-    a, c, h = _transfer(path, s, t, prediction, sde)
+    a, c, h = _transfer(path, s, t, prediction, tau)
     (start, m), *others = values
     end = path.lam(t)
     others = [(lam, value) for lam, value in others if math.isfinite(lam) and (lam == end or math.isfinite(h))]
@@ -139,18 +153,18 @@ def multistep(
     not evaluated anew (arXiv 2302.04867, algorithms 1 and 2). With noise it integrates the SDE, by data
     prediction (arXiv 2211.01095, eq. 18).
     """
-    path, wanted, sde = denoiser.path, prediction_named(prediction), noise is not None
+    path, wanted, tau = denoiser.path, prediction_named(prediction), 1.0 if noise else 0.0
     past: list[tuple[float, Any]] = []  # (lambda, m), newest first
     before = x
     for i, (s, t) in enumerate(pairwise(times)):
         now = path.lam(s), denoiser.predict(x, s, wanted)
         if corrector and past:
-            x = step(path, before, times[i - 1], s, prediction, [*past[: orders[i - 1]], now], corrector, sde)
+            x = step(path, before, times[i - 1], s, prediction, [*past[: orders[i - 1]], now], corrector, tau)
         past = [now, *past][: max(orders)]
         before = x
-        x = step(path, x, s, t, prediction, past[: orders[i]], predictor, sde)
+        x = step(path, x, s, t, prediction, past[: orders[i]], predictor, tau)
         if noise:
-            x = x + path.sigma(t) * math.sqrt(-math.expm1(2 * (path.lam(s) - path.lam(t)))) * noise(i)
+            x = x + spread(path, s, t, prediction, tau) * noise(i)
     return x
 
 

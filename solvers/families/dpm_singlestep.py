@@ -68,6 +68,14 @@ _NOISE = partial(_COMMON, coordinate="eps", paper="2206.00927")
 
 @register("dpm-solver-2", _NOISE(title="DPM-Solver-2", defaults={"prediction": "noise", "order": 2}))
 @register("dpm-solver-3", _NOISE(title="DPM-Solver-3", defaults={"prediction": "noise", "order": 3}))
+@register(
+    "dpm-fast",
+    _NOISE(
+        title="DPM-Solver-fast",
+        defaults={"prediction": "noise", "order": 3, "ratios": "fixed"},
+        note="k-diffusion's name for `dpm-solver-3`, which it is.",
+    ),
+)
 @register("dpmpp-2s", _DATA(title="DPM-Solver++(2S)", defaults={"order": 2}))
 @register("dpmpp-3s", _DATA(title="DPM-Solver++(3S)", defaults={"order": 3}))
 def dpm_solver(

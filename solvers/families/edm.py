@@ -33,7 +33,7 @@ def edm_euler(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     return x
 
 
-def _heun_step(denoiser: Denoiser, x: Any, s: float, t: float) -> Any:
+def heun_step(denoiser: Denoiser, x: Any, s: float, t: float) -> Any:
     d = denoiser.eps(x, s)
     corrected = denoiser.eps(x + (t - s) * d, t)
     return x + (t - s) / 2 * (d + corrected)
@@ -43,7 +43,7 @@ def _heun_step(denoiser: Denoiser, x: Any, s: float, t: float) -> Any:
 def edm_heun(denoiser: Denoiser, x: Any, times: Sequence[float]) -> Any:
     """Algorithm 1, deterministic: the trapezoid with an Euler predictor. Second order; two evaluations a step."""
     for s, t in pairwise(times):
-        x = _heun_step(denoiser, x, s, t)
+        x = heun_step(denoiser, x, s, t)
     return x
 
 
@@ -101,5 +101,5 @@ def edm_sde(
         return (x + math.sqrt(raised**2 - s**2) * S_noise * noise(i), raised) if gamma > 0 else (x, s)
 
     for i, t in enumerate(times[1:]):
-        x = _heun_step(denoiser, *churned(x, i), t)
+        x = heun_step(denoiser, *churned(x, i), t)
     return denoiser.x0(*churned(x, len(times) - 1)) if denoise else x

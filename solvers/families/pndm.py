@@ -164,6 +164,15 @@ def ipndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int) -> 
 
 
 @register(
+    "lms",
+    _SIGMA(
+        title="LMS",
+        paper="2206.00364",
+        order=lambda *, order, official, **_: min(order, 2),
+        note="k-diffusion's name for `ipndm-v` with exact weights, which it is.",
+    ),
+)
+@register(
     "ipndm-v",
     _SIGMA(
         title="iPNDM-v",

