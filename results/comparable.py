@@ -145,5 +145,9 @@ def cell_text(key: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A field as text. The hash at the end of a reference solution's name holds the seed, which is a field itself."""
-    return "" if pd.isna(value) else re.sub(r" \([0-9a-f]{16}\)$", "", str(value))
+    """A field as text. The hash at the end of a reference solution's name holds the seed, which is a field itself.
+
+    What is not asked for is as in rows and baselines that do not know of it.
+    """
+    off = pd.isna(value) or (isinstance(value, bool | np.bool_) and not value)
+    return "" if off else re.sub(r" \([0-9a-f]{16}\)$", "", str(value))
