@@ -125,7 +125,7 @@ def test_its_table_is_the_solver(name, grid, path):
     denoiser = shifted() if path == LinearFlow() else open_model("gmm2d").make(None, None, 0.0, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan = get(name).plan(path, 16, grid)
+        plan = get(name).plan(path, 16, None if name == "stork-noise" else grid)  # whose times are its own
     table, asked = trace(plan, coordinate_of(path)), Asked(denoiser)
     result = plan(asked, start(), noise)
     size = max(float(x.abs().max()) for _, x in asked.points) * max(1, float(abs(table.b).sum(1).max()))
