@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 _SWEEP = (
-    "bench", "--model", "cifar10-tiny-vp", "--solver", "euler,heun,scire,unipc", "--nfe", "10,20", "--samples", "1024",
-    "--metrics", "psnr", "--psnr-samples", "64", "--reference-steps", "20", "--device", "cpu",
+    "bench", "--model", "cifar10-tiny-vp", "--solver", "euler,heun,scire,unipc", "--nfe", "10,20", "--samples", "256",
+    "--metrics", "psnr", "--reference-steps", "20", "--device", "cpu",
 )  # fmt: skip
 
 
@@ -32,6 +32,6 @@ def seconds(home: Path, *words: str) -> float:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        seconds(Path(folder), "--nfe", "1", "--solver", "euler", "--samples", "64")  # solves the references
+        seconds(Path(folder), "--nfe", "1", "--solver", "euler", "--samples", "256")  # solves the references
         one, two = (seconds(Path(folder), *words) for words in ((), ("--workers", "2")))
     print(f"one process {one:.1f} s, two workers {two:.1f} s, ratio {two / one:.2f}")
