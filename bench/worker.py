@@ -26,7 +26,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import step_noise
 from fastsample.models.recorder import Recorder
 
-__all__ = ["COUNTS", "ROUNDING", "SECONDS", "Arrays", "Worker", "out_of_memory"]
+__all__ = ["BATCH", "COUNTS", "ROUNDING", "SECONDS", "Arrays", "Worker"]
 
 Arrays = dict[str, np.ndarray]
 ROUNDING = "float32"  # array of a part: PSNR in dB of samples in a shorter format from those in float32
@@ -37,7 +37,7 @@ COUNTS = ("evaluations", "forwards")  # arrays of a part; where the samples do n
 SECONDS = ("network", "solver", "metrics")  # of the array `seconds` of a part, for each sample
 
 
-def out_of_memory(error: BaseException) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether smaller batches can help."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
 
@@ -56,10 +56,11 @@ class Worker:
     tools: Tools
     measures: list[Measure]
     images: bool = False
-    _model: Model | None = None  # of the job before
     batch_size: int | None = None
+    _model: Model | None = None  # of the job before
+    _tree: tuple[tuple[str, ...], Tree] | None = None  # of the job before, with its cells
     _batch: dict[tuple[str, str], int] = field(default_factory=dict)  # by model and precision
-    _solver: dict[str, float] = field(default_factory=dict)  # seconds of its arithmetic for a sample, by sampling
+    _costs: dict[str, tuple[int, float]] = field(default_factory=dict)  # by sampling: calls, seconds of arithmetic
 
     def turn_to(self, model: Model) -> None:
         """Begin a job of a model; the networks of the one before are released if it is another."""
@@ -121,7 +122,7 @@ class Worker:
                 del left[cell.sampling]
                 yield cell, found
         except Exception as error:
-            if not out_of_memory(error):
+            if not _out_of_memory(error):
                 raise
             if end - first < 2:
                 yield from ((cell, error) for cell in left.values())
@@ -145,7 +146,7 @@ class Worker:
                 try:
                     measure.judge(cell)
                 except Exception as error:
-                    if out_of_memory(error):
+                    if _out_of_memory(error):
                         raise
 
     def _measured(self, cells: Sequence[Cell], indices: range) -> Iterator[tuple[Cell, Arrays | Exception]]:
@@ -155,8 +156,9 @@ class Worker:
         noise = cache(lambda step: step_noise(some.seed, indices, some.model.shape, step).to(x))
         tabled = [cell for cell in cells if cell.rows]
         recorded = any(self._recorded(cell, indices) for cell in tabled)
-        tree = Tree([cell.rows for cell in tabled if cell.rows], x.dtype)
-        walked = tree.walk(self._denoiser(some, indices), x, noise, recorded=recorded, fatal=out_of_memory)
+        walked = self._tree_of(tabled, x.dtype).walk(
+            self._denoiser(some, indices), x, noise, recorded=recorded, fatal=_out_of_memory
+        )
         for leaf, found, walk in walked:
             several = [tabled[place] for place in leaf.cells]
             known: dict[str, Arrays | Exception] = {}  # of samplers of one table and protocol
@@ -169,6 +171,13 @@ class Worker:
         for cell in cells:
             if not cell.rows:
                 yield cell, self._alone(cell, indices)
+
+    def _tree_of(self, cells: Sequence[Cell], dtype: torch.dtype) -> Tree:
+        """Of cells with tables; the parts of one group have the same one after the other."""
+        key = tuple(cell.sampling for cell in cells)
+        if not self._tree or self._tree[0] != key:
+            self._tree = key, Tree([cell.rows for cell in cells if cell.rows], dtype)
+        return self._tree[1]
 
     def _recorded(self, cell: Cell, indices: range) -> bool:
         return any(measure.recorded(Batch(cell, indices, self.tools)) for measure in self.of(cell))
@@ -203,7 +212,7 @@ class Worker:
             seconds[:, 2] = (time.perf_counter() - begin) / len(indices)
             return found | {"seconds": seconds}
         except Exception as error:
-            if out_of_memory(error):
+            if _out_of_memory(error):
                 raise
             return error
 
@@ -216,13 +225,14 @@ class Worker:
     def _counts(self, cell: Cell, indices: range, found: Arrays, x: torch.Tensor) -> Arrays:
         """Evaluations, network calls and seconds of each sample, as when the cell runs alone."""
         assert cell.rows
-        network, denoiser = self.tools.sampler.network(cell), self.tools.sampler.denoiser(cell, list(indices))
-        forwards = sum(denoiser.forwards(float(t)) for t in cell.rows.times)
-        if cell.sampling not in self._solver:
-            self._solver[cell.sampling] = arithmetic(cell.rows, cell.model.path, x)
-        seconds = found["seconds"].copy()
+        if cell.sampling not in self._costs:
+            denoiser = self.tools.sampler.denoiser(cell, [0])
+            forwards = sum(denoiser.forwards(float(t)) for t in cell.rows.times)
+            self._costs[cell.sampling] = forwards, arithmetic(cell.rows, cell.model.path, x)
+        forwards, solver = self._costs[cell.sampling]
+        network, seconds = self.tools.sampler.network(cell), found["seconds"].copy()
         seconds[:, 0] = forwards * network.per_sample() if network else 0.0
-        seconds[:, 1] = self._solver[cell.sampling]
+        seconds[:, 1] = solver
         counts = zip(COUNTS, (cell.rows.nfe, forwards), strict=True)
         return {name: np.full(len(indices), count, np.int32) for name, count in counts} | {"seconds": seconds}
 
@@ -236,7 +246,7 @@ class Worker:
             x, evaluations, forwards = sampler.sample(cell, list(indices), walk or denoiser)
             total = waited(sampler.device) - begin
         except Exception as error:
-            if out_of_memory(error):
+            if _out_of_memory(error):
                 raise
             return error
         found = self._of(cell, indices, x, walk)

@@ -23,7 +23,8 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
     """A line for each model: its cells that are to be computed, calls, references, bytes and seconds.
 
     Its counts are those of the ledger when the sweep has run; adaptive solvers, whose evaluations nobody knows before,
-    are left out of them. The seconds are those of the network on this device, from a probe of a few calls.
+    are left out of them, and guidance on an interval counts as guidance all the way. The seconds are those of the
+    network on this device, from a probe of a few calls.
     """
     columns = ("model", "cells", "calls needed", "made", "of references", "store [MB]", "meanwhile [MB]", "seconds")
     table = Table(*columns, title="What is to be computed")

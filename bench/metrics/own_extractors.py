@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from torch_fidelity import register_feature_extractor
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
+from fastsample.bench.metrics.registered_extractors import ClassifierExtractor
 from fastsample.datasets.own.code import Code, code_named, fault, is_code, offered
 
 __all__ = ["OwnExtractorError", "add_own_extractors"]
@@ -24,37 +25,25 @@ class OwnExtractorError(ValueError):
     """A function that returns no feature extractor."""
 
 
-class _Own(FeatureExtractorBase):  # type: ignore[misc]
+class _Own(ClassifierExtractor):
     """Features of a user's network; its state holds the hash of the file, by which statistics of another one differ."""
 
     code: Code
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
-        super().__init__(name, features_list)
         try:
             network = self.code.value()
         except Exception as error:  # of a user's code
             raise OwnExtractorError(f"{name} fails: {fault(error)}") from error
         if not callable(network):
             raise OwnExtractorError(f"{name} returns {type(network).__name__}, not a network or a function of images")
-        self.network = network.float().eval() if isinstance(network, nn.Module) else network
+        network = network.float().eval() if isinstance(network, nn.Module) else network
+        super().__init__(name, features_list, network)
         self.register_buffer("told", torch.tensor(list(self.code.told.encode()), dtype=torch.uint8))
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("features", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "features"
 
     @staticmethod
     def can_be_compiled() -> bool:
         return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         try:

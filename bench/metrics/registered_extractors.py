@@ -20,10 +20,11 @@ from fastsample.models.checkpoints import load_model
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0
 from fastsample.models.public.readers import read_weights
 
-__all__ = ["READ_HERE", "REGISTRY", "CifarResNetExtractor", "EfficientNetLite0Extractor", "SpatialInceptionExtractor"]
+__all__ = ["READ_HERE", "REGISTRY", "CifarResNetExtractor", "ClassifierExtractor", "EfficientNetLite0Extractor",
+           "SpatialInceptionExtractor"]  # fmt: skip
 
 
-class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
+class ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
     """A classifier that returns (features, logits) of uint8 images.
 
     Features: "features" [batch, d], the pooled last layer, non-negative; "logits" [batch, classes]. Both float32.
@@ -60,7 +61,7 @@ class _ClassifierExtractor(FeatureExtractorBase):  # type: ignore[misc]
         return tuple(provided[name] for name in self.features_list)
 
 
-class CifarResNetExtractor(_ClassifierExtractor):
+class CifarResNetExtractor(ClassifierExtractor):
     """The embedded classifier of 32x32 images, or another checkpoint of it: 192 features and 10 logits.
 
     It resizes nothing, and refuses images of another size, on which its features mean nothing.
@@ -82,7 +83,7 @@ class CifarResNetExtractor(_ClassifierExtractor):
         return super().forward(images)
 
 
-class EfficientNetLite0Extractor(_ClassifierExtractor):
+class EfficientNetLite0Extractor(ClassifierExtractor):
     """EfficientNet-Lite0 of ImageNet: 1280 features and 1000 logits of images of any size.
 
     They are resized to 224x224 by antialiased bicubic interpolation; see `EfficientNetLite0.forward`.

@@ -41,6 +41,7 @@ class Tools:
     extractors: dict[str, Extractor] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     _judges: dict[tuple[str, str], Extractor | str] = field(default_factory=dict)  # or why there is none
+    _references: dict[tuple[str, int | None], Reference] = field(default_factory=dict)  # by group and steps
     _solutions: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # of the last batch
     _walks: dict[tuple[object, ...], tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict)  # the last one
 
@@ -79,7 +80,10 @@ class Tools:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference solutions that a cell's samples are measured against."""
-        return reference_for(cell.model, cell.seed, cell.protocol, self.sampler.device.type)
+        key = cell.group, cell.protocol.reference_steps
+        if key not in self._references:
+            self._references[key] = reference_for(cell.model, cell.seed, cell.protocol, self.sampler.device.type)
+        return self._references[key]
 
     def solved(self, cell: Cell, indices: Sequence[int]) -> tuple[Denoiser, torch.Tensor]:
         """What the reference solutions of these samples are made with: denoiser and start, in its precision."""
