@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import beta as beta_distribution
 
 from fastsample.models.path import Path
 from fastsample.solvers.families.grids import logsnr, shift
@@ -26,10 +25,17 @@ def polyexponential(path: Path, n: int, t_start: float, t_end: float, *, rho: fl
     return [path.t_of_lam(last + (first - last) * (1 - i / n) ** rho) for i in range(n + 1)]
 
 
+def _quantiles(a: float, b: float, levels: Sequence[float]) -> list[float]:
+    """Those of Beta(a, b) at `levels` in 0..1."""
+    from scipy.special import betaincinv  # here: a list of names takes no scipy
+
+    return betaincinv(a, b, levels).tolist()
+
+
 @register_grid("beta", a=(0.4, 3), b=(0.4, 3))
 def beta(path: Path, n: int, t_start: float, t_end: float, *, a: float = 0.6, b: float = 0.6) -> list[float]:
     """Quantiles of Beta(a, b) in the path's own time (arXiv 2407.12173): for a, b < 1 small steps at both ends."""
-    parts = beta_distribution.ppf([i / n for i in range(n + 1)], b, a).tolist()
+    parts = _quantiles(b, a, [i / n for i in range(n + 1)])
     return [t_start + (t_end - t_start) * part for part in parts]
 
 
@@ -37,7 +43,7 @@ def beta(path: Path, n: int, t_start: float, t_end: float, *, a: float = 0.6, b:
 def beta_sigma(path: Path, n: int, t_start: float, t_end: float, *, a: float = 0.6, b: float = 0.6) -> list[float]:
     """The same quantiles in NSR, as in diffusers; on EDM's range half of the steps lie above 40."""
     first, last = path.nsr(finite_start(path, t_start)), path.nsr(t_end)
-    parts = beta_distribution.ppf([1 - i / n for i in range(n + 1)], a, b).tolist()
+    parts = _quantiles(a, b, [1 - i / n for i in range(n + 1)])
     return [path.t_of_nsr(last + part * (first - last)) for part in parts]
 
 
