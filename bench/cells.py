@@ -69,8 +69,8 @@ class Cell:
 
     @cached_property
     def rows(self) -> Table | None:
-        """Its coefficients in x0; None where it has none: adaptive, too long, or asking where x says x0 already."""
-        if self.plan.solver.adaptive or self.plan.nfe > TABLE_NFE:
+        """Its coefficients in x0; None where it has none or is too long, or asks where x says x0 already."""
+        if not self.plan.tabled or self.plan.nfe > TABLE_NFE:
             return None
         try:
             return trace(self.plan, "x0")

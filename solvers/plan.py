@@ -85,6 +85,11 @@ class Plan:
         return x if scale == 1 else scale * x
 
     @property
+    def tabled(self) -> bool:
+        """Whether it has a coefficient table: its steps do not depend on x, and one number is for all coordinates."""
+        return not self.solver.adaptive and ("found" not in self.arguments or bool(self.arguments["found"].linear))
+
+    @property
     def end(self) -> float:
         """The time of the result on the model's path; that of clean data for a data prediction."""
         if self.denoise:
@@ -117,7 +122,7 @@ class Plan:
         cause = ""
         try:
             with np.errstate(all="ignore"):
-                if math.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)):
+                if np.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)).all():
                     return ""
         except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
             cause = f" ({type(error).__name__}: {error})"
