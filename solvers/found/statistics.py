@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["GAUSS", "TRAPEZOID", "Rule", "Span", "Statistics", "constant"]
+__all__ = ["GAUSS", "TRAPEZOID", "Rule", "Span", "Statistics", "constant", "gauss"]
 
 Array = np.ndarray
 _NAMES: tuple[Literal["l", "s", "b"], ...] = ("l", "s", "b")
@@ -35,7 +35,8 @@ class Rule:
     inner: Array
 
 
-def _gauss(points: int) -> Rule:
+def gauss(points: int) -> Rule:
+    """The Gauss-Legendre rule of so many points."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     nodes = (nodes + 1) / 2
     powers = np.arange(points)
@@ -43,7 +44,7 @@ def _gauss(points: int) -> Rule:
     return Rule(nodes, weights / 2, inner)
 
 
-GAUSS = _gauss(7)
+GAUSS = gauss(7)
 TRAPEZOID = Rule(np.array([0.0, 1.0]), np.array([0.5, 0.5]), np.array([[0.0, 0.0], [0.5, 0.5]]))
 
 
