@@ -108,7 +108,7 @@ class Cell:
             "group": self.group, "numerics": NUMERICS, "solver": self.plan.solver.name, "options": self.settings,
             "times": list(self.plan.times), "nfe": self.plan.nfe, "table": self.table and self.table.sha256,
         }  # fmt: skip
-        return _hash(facts)
+        return _hash(facts | ({"statistics": found} if (found := self.plan.statistics) else {}))
 
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""

@@ -66,6 +66,7 @@ class Runner:
             "model card": model.conditions,
             "classifier guidance": model.classifier,
             "guide": model.guide,
+            "statistics": cell.plan.statistics,
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from fastsample.bench.cli import audit, bench, distill, export, gate, models, reference, report, store, train
+from fastsample.bench.cli import audit, bench, distill, export, find, gate, models, reference, report, store, train
 from fastsample.bench.cli.words import errors
 from fastsample.datasets.errors import told
 
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (bench, models, reference, store, audit, report, gate, distill, export, train):
+for commands in (bench, models, reference, store, audit, report, gate, distill, find, export, train):
     app.add_typer(commands.app)
 
 
