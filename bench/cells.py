@@ -27,6 +27,7 @@ from fastsample.models.noise import label_list
 from fastsample.models.precision import whole_dtype
 from fastsample.models.public.cards import cards
 from fastsample.results.protocol import Protocol
+from fastsample.results.training import TrainedOn
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
@@ -89,6 +90,16 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
         return self.options if self.table else self.plan.solver.settings(self.options)
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What decided its table, grid or statistics."""
+        return self.table.trained_on if self.table else self.plan.trained_on
+
+    @property
+    def found_with(self) -> str:
+        """The noises and the cost of that, in words."""
+        return self.table.trained_with if self.table else self.plan.found_with
 
     @cached_property
     def group(self) -> str:

@@ -205,6 +205,8 @@ class Runner:
     def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
         """What a row tells of how it was computed, and what does not decide its numbers."""
         facts = {"batch": f"{self.worker.batch(cell)} samples"}
+        if cell.trained_on != "nothing":
+            facts |= {"trained on": cell.trained_on, "found with": cell.found_with}
         if ROUNDING in arrays:
             off = arrays[ROUNDING]
             facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"
