@@ -108,26 +108,24 @@ def oss(slope: Slope, teacher: Trajectory, steps: int) -> list[list[int]]:
     times, x, last = teacher.times, teacher.states, len(teacher.times) - 1
     if not 1 <= steps <= last:
         raise ValueError(f"a teacher of {last} steps has no {steps} of them")
-    batch = x.shape[1]
-    states: dict[int, torch.Tensor] = {0: x[0]}
-    before = []
+    batch, at = x.shape[1], torch.tensor(times, dtype=x.dtype, device=x.device)
+    states, reached, before = x[:1], range(1), list[torch.Tensor]()
     for step in range(1, steps + 1):
-        to = [last] if step == steps else list(range(step, last - steps + step + 1))
-        best = torch.full((last + 1, batch), math.inf, dtype=torch.float64, device=x.device)
-        came = torch.zeros((last + 1, batch), dtype=torch.int64, device=x.device)
-        nearer: dict[int, torch.Tensor] = {}
-        for i, z in states.items():
-            v = slope(z, times[i])
-            for j in (j for j in to if j > i):
-                y = z + (times[j] - times[i]) * v
-                cost = (y - x[j]).double().square().flatten(1).mean(1)
-                better = cost < best[j]
-                best[j] = torch.where(better, cost, best[j])
-                came[j] = torch.where(better, i, came[j])
-                chosen = better.reshape(-1, *[1] * (y.ndim - 1))
-                nearer[j] = torch.where(chosen, y, nearer[j]) if j in nearer else y
-        states = nearer
-        before.append(came)
+        to = range(last if step == steps else step, last - steps + step + 1)
+        best = torch.full((len(to), batch), math.inf, dtype=torch.float64, device=x.device)
+        came = torch.zeros((len(to), batch), dtype=torch.int64, device=x.device)
+        nearest = torch.zeros_like(x[to.start : to.stop])
+        for i, z in zip(reached, states, strict=True):
+            low = max(to.start, i + 1)
+            span, here = slice(low, to.stop), slice(low - to.start, None)
+            y = z + (at[span] - times[i]).reshape(-1, *[1] * z.ndim) * slope(z, times[i])
+            cost = (y - x[span]).double().square().flatten(2).mean(2)
+            better = cost < best[here]
+            best[here] = torch.where(better, cost, best[here])
+            came[here] = torch.where(better, i, came[here])
+            nearest[here] = torch.where(better.reshape(*better.shape, *[1] * (z.ndim - 1)), y, nearest[here])
+        states, reached = nearest, to
+        before.append(torch.cat([came.new_zeros((to.start, batch)), came]))
     rows = torch.arange(batch, device=x.device)
     found = [torch.full((batch,), last, device=x.device)]
     for came in reversed(before):
@@ -211,7 +209,9 @@ def dmn(path: Path, starts: Sequence[Sequence[float]], trunc: int = 3) -> list[f
         return np.r_[first, first + (last - first) * np.cumsum(share[:-1]) / share.sum(), last]
 
     def bound(z: np.ndarray) -> float:
-        return dmn_bound(path, [float(value) for value in lambdas(z)], trunc)
+        lam = [float(value) for value in lambdas(z)]
+        apart = min(b - a for a, b in pairwise(lam))
+        return dmn_bound(path, lam, trunc) if apart > 1e-6 * (last - first) else 1e9
 
     best, reached = np.array(starts[0]), math.inf
     for start in starts:

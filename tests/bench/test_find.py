@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from fastsample.bench.distillation import VALIDATION_SEED, Distillation
 from fastsample.bench.finding import Finding
 from fastsample.bench.replay import Replay
 from fastsample.bench.sampling import Sampler, choose_device
@@ -12,11 +13,13 @@ from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
 from fastsample.results.training import trained_on, training_remarks
 from fastsample.solvers.found.shelf import found_statistics
+from fastsample.solvers.grids import Grid
 from fastsample.solvers.spec import Spec
 
 from ..command import command
 
 FEW = ["--samples", "16"]
+NAMED = ("karras", "logsnr", "sigmoid", "uniform", "quadratic", "nsr", "shift")
 
 
 @pytest.fixture(autouse=True)
@@ -116,22 +119,15 @@ def test_a_grid_for_an_embedded_model_is_no_worse_than_the_best_named_one(name):
     """On 32 noises that the search has not seen, paired, for the solvers that are asked for grids most."""
     model, sampler = open_model(name), Sampler(choose_device("cpu"))
     job = Finding(model, sampler, samples=32)
-    other = Finding(model, sampler, samples=32)
-    other._job._sets = {}
-    fresh = other._job.pairs(2**31 + 102)
+    fresh = Distillation(model, sampler, validation=32).pairs(VALIDATION_SEED)
     for solver in ("ipndm", "dpmpp-2m"):
         found = job.grid("gits", Spec.parse(solver), 5)
         score = {}
-        for grid in ("gits", "karras", "logsnr", "sigmoid", "uniform", "quadratic", "nsr", "shift"):
-            spec = Spec.parse(solver if grid == "gits" else f"{solver}@{grid}")
-            plan = spec.plan(model.path, 5) if grid != "gits" else None
-            if plan is None:
-                from fastsample.solvers.grids import Grid
-
-                plan = Spec(solver, grid=Grid("gits", times=found.times)).plan(model.path, 5)
+        for grid in (Grid("gits", times=found.times), *map(Grid, NAMED)):
+            plan = Spec(solver, grid=grid).plan(model.path, 5)
             with torch.inference_mode():
                 x = plan(fresh.make(range(len(fresh.x))), fresh.x)
-            score[grid] = -10 * (x - fresh.y).double().square().flatten(1).mean(1).log10()
+            score[grid.name] = -10 * (x - fresh.y).double().square().flatten(1).mean(1).log10()
         best = max((grid for grid in score if grid != "gits"), key=lambda grid: score[grid].mean().item())
         gain = score["gits"] - score[best]
         assert gain.mean() - 2 * gain.std() / len(gain) ** 0.5 > 0, (name, solver, best, gain.mean())

@@ -42,7 +42,7 @@ def test_statistics_of_a_mixture_are_those_of_quadrature(case):
     """States by Gauss-Hermite nodes for each component, and signs of both products: the mean of vv^T is 1."""
     path = {"gmm2d_vp": VPLinear(), "gmm2d_edm": Edm()}[case["problem"]]
     denoiser, every = ring_mixture(path), case["rows_every"]
-    nodes, weights = np.polynomial.hermite_e.hermegauss(14)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(30)
     grid = torch.from_numpy(np.array(list(product(nodes, nodes))))
     share = torch.from_numpy(np.outer(weights, weights).ravel() / (2 * np.pi))
     signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
@@ -54,12 +54,12 @@ def test_statistics_of_a_mixture_are_those_of_quadrature(case):
         return torch.cat([x, x])
 
     whole = np.linspace(case["lam"][0], case["lam"][-1], case["N"] + 1)
-    lam = whole[8 * every - 3 : 10 * every + 4]  # two rows of the data, and what the slope of l needs beside them
+    lam = whole[8 * every - 3 : 9 * every + 4]  # two rows of the data, and what the slope of l needs beside them
     found = estimate(
         lambda _: denoiser, path, lam, states, signs.repeat_interleave(8 * points, 0), (share / 16).repeat(16),
         clip=np.inf, batch=16 * points,
     )  # fmt: skip
-    for row in (8, 9, 10):
+    for row in (8, 9):
         place = 3 + (row - 8) * every
         assert found.l[place] == pytest.approx(case["l"][row], abs=1e-6)
         assert found.s[place] == pytest.approx(case["s"][row], abs=3 * case["quadrature_change_s"][row] + 1e-5)
