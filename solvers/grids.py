@@ -31,7 +31,11 @@ __all__ = ["FOUND", "GRIDS", "BudgetError", "Grid", "GridError", "SettingError",
 
 _Times = Callable[..., list[float]]
 GRIDS: dict[str, _Times] = {}
-FOUND = ("gits", "oss", "dmn")  # grids that are found for a model, a solver and a budget
+FOUND = {  # for a model, a solver and a budget, by `fastsample find`
+    "gits": "Found for a model: the cheapest steps along a teacher's trajectory (arXiv 2405.11326).",
+    "oss": "Found for a model: the steps that end nearest to a teacher's (arXiv 2503.21774).",
+    "dmn": "Found for a path: the steps of the lowest bound of the error (arXiv 2402.17376).",
+}
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {}  # of the parameters of each grid, ends included
 
 

@@ -1,6 +1,7 @@
 """DPM-Solver-v3 (arXiv 2310.13268): exponential integrators of a model's own statistics l, s and b.
 
-With f = (sigma eps - l x) / alpha and, relative to the start s of a step and with the integrals of `found.statistics`,
+With f = (sigma eps - l x) / alpha = (1 - l) x / alpha - x0 and, relative to the start s of a step and with the
+integrals of `found.statistics`,
 
     g     = e^-(S - S_s) f - (B - B_s)
     A     = e^-(L_t - L_s)
@@ -76,7 +77,7 @@ def _order(*, order: int, lower_order_final: bool, pseudo: bool, official: bool,
     Facts(
         title="DPM-Solver-v3",
         paper="2310.13268",
-        coordinate="eps",
+        coordinate="x0",
         order=_order,
         grids=("logsnr", "uniform", "quadratic"),
         flow_grid="sigmoid",
@@ -116,9 +117,11 @@ def dpm_solver_v3(
     past: list[tuple[float, Any]] = []  # (lambda, f), newest first
     before = x
     for i, (s, t) in enumerate(pairwise(times)):
-        lam, eps = path.lam(s), denoiser.eps(x, s)
-        l = _like(x, found.at("l", np.array(lam)) / path.alpha(s))  # noqa: E741
-        now = lam, (path.sigma(s) / path.alpha(s)) * eps - l * x
+        lam = path.lam(s)
+        rest = _like(
+            x, (1 - found.at("l", np.array(lam))) / path.alpha(s)
+        )  # 0 at the noise end, where x / alpha is huge
+        now = lam, rest * x - denoiser.x0(x, s)
         points = orders[i - 1] + pseudo_corrector if i else 1
         if corrector and points > 1:
             again = [past[0], now, *past[1:]][:points]
