@@ -105,13 +105,26 @@ class Finding:
         plan, _ = replace(solver, grid=probe).plan_for(self.model, nfe, self.guidance)
         if len(probe.asked) != 1 or len(plan.times) != probe.asked[0][1] + 1:
             raise ValueError(f"a grid is found for a solver that steps from time to time of it, not for {solver}")
-        (own, steps, start, end), = probe.asked
+        ((own, steps, start, end),) = probe.asked
         self._job._count()
         tried: dict[str, tuple[float, ...]] = {}
         if name == "dmn":
             names = ("logsnr", "uniform", "karras", "quadratic")
-            lam = dmn(own, [[own.lam(t) for t in Grid.parse(one)(own, steps, own.t_of_lam(
-                own.lam(max(start, own.t_finite) if own.t_data > own.t_noise else start)), end)] for one in names])
+            lam = dmn(
+                own,
+                [
+                    [
+                        own.lam(t)
+                        for t in Grid.parse(one)(
+                            own,
+                            steps,
+                            own.t_of_lam(own.lam(max(start, own.t_finite) if own.t_data > own.t_noise else start)),
+                            end,
+                        )
+                    ]
+                    for one in names
+                ],
+            )
             tried["the bound of order 3"] = _exact(own, lam, start, end)
         else:
             tried = self._searched(name, own, steps, start, end, official)
@@ -164,7 +177,7 @@ class Finding:
             else:
                 settings: Any = product(("dev", "l1", "l2"), (1.15, 1.0))
                 for metric, later in settings:
-                    lists.append((f", {metric}, {later}", gits(sum(costs[metric]), steps, later)))
+                    lists.append((f", {metric}, {later}", gits(np.sum(costs[metric], axis=0), steps, later)))
                     if official:
                         break
             for told, indices in lists:

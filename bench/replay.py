@@ -22,6 +22,7 @@ from fastsample.results.store import Store
 from fastsample.solvers.grids import FOUND, Grid
 from fastsample.solvers.learned.shelf import find_table, table_plan
 from fastsample.solvers.spec import Spec
+from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Replay"]
 
@@ -56,6 +57,7 @@ class Replay:
         row = self.store.row(cell)
         check_precision(row.precision, self.sampler.device)
         model = self._model(row)
+        table: TableFile | None
         if row.learned:
             table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
             plan = table_plan(table)

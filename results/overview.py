@@ -62,7 +62,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per row of a store, with the columns that a reader compares first.
 
     Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the
-    training where a sampler was trained, metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
+    training where a sampler was trained,
+    metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
     metrics on top of the network's time; and each field of the protocol, and reference or extractor, in which rows of
     one model differ.
     """

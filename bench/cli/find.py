@@ -28,14 +28,14 @@ fastsample bench --model cifar10-tiny-flow --solver dpm-solver-v3,dpmpp-2m --nfe
 """
 )
 def find(
-    what: Annotated[str, typer.Argument(help="gits, oss or dmn, a time grid; or ems, the statistics of dpm-solver-v3.")],
+    what: Annotated[
+        str, typer.Argument(help="gits, oss or dmn, a time grid; or ems, the statistics of dpm-solver-v3.")
+    ],
     model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
     solver: Annotated[
         str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]")
     ] = "",
-    nfe: Annotated[
-        Words, typer.Option(help=r"Function evaluations; one grid is found for each. \[default: 5]")
-    ] = None,
+    nfe: Annotated[Words, typer.Option(help=r"Function evaluations; one grid is found for each. \[default: 5]")] = None,
     samples: Annotated[int, typer.Option(min=8, max=100_000, help="Noises of the search.")] = 64,
     intervals: Annotated[int, typer.Option(min=4, max=10_000, help="Of the grid of lambda of statistics.")] = 60,
     official: Annotated[
@@ -86,6 +86,4 @@ def find(
             grid = job.grid(what, spec, budget, official)  # type: ignore[arg-type]
             file, times = add_grid(grid), " ".join(f"{t:.4g}" for t in grid.times)
             reached = f" {max(grid.psnr.values()):.2f} dB on its noises;" if grid.psnr else ""
-            console.print(
-                f"NFE {budget}: {times};{reached} {grid.told}; {file}", highlight=False, soft_wrap=True
-            )
+            console.print(f"NFE {budget}: {times};{reached} {grid.told}; {file}", highlight=False, soft_wrap=True)

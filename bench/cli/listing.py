@@ -36,7 +36,9 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "models": _models,
         "recipes": _recipes,
         "datasets": _datasets,
-        "grids": lambda: (("grid", "times"), [*((name, _first(function)) for name, function in GRIDS.items()), *FOUND.items()]),
+        "grids": lambda: (
+            ("grid", "times"), [*((name, _first(function)) for name, function in GRIDS.items()), *FOUND.items()]
+        ),
         "metrics": _metrics,
         "protocols": _protocols,
         "references": _references,

@@ -47,8 +47,9 @@ def _schedule(
 ) -> Schedule:
     """One evaluation a step; the order rises from 1, and with lower_order_final falls to 1 again.
 
-    statistics: those found for the model, of each coordinate or as a mean; or trivial ones, of data or noise prediction.
-    Without a model they are those of data prediction. official: times are rounded to the points of the statistics.
+    statistics: those found for the model, of each coordinate or as a mean; or trivial ones, of data or noise
+    prediction. Without a model they are those of data prediction. official: times are rounded to the points of the
+    statistics.
     """
     times = exact_times(path, t_start, grid, nfe)
     first, last = path.lam(times[0]), path.lam(times[-1])
@@ -91,8 +92,8 @@ def _order(*, order: int, lower_order_final: bool, pseudo: bool, official: bool,
             {"corrector": True, "pseudo_corrector": True, "pseudo": True},
             {"statistics": "noise"},
         ),
-        note="The official code rounds times to the points of the statistics, and integrates by the trapezoidal rule on "
-        "them (official=true), which is of no order where these stay.",
+        note="The official code rounds times to the points of the statistics, and integrates by the trapezoidal rule "
+        "on them (official=true), which is of no order where these stay.",
     ),
 )
 def dpm_solver_v3(

@@ -90,5 +90,4 @@ def estimate(
         s = torch.where(spread > 0, mean(off * (f_1 - rise)) / spread.clamp(min=1e-300), 0.0).clamp(-clip, clip)
         second.append((s.cpu().numpy(), (rise - s * middle).cpu().numpy()))
         progress(len(lam) + number + 1)
-    s, b = (np.stack(values) for values in zip(*second, strict=True))
-    return Statistics(np.asarray(lam, float), l, s, b)
+    return Statistics(np.asarray(lam, float), l, np.stack([one for one, _ in second]), np.stack([b for _, b in second]))

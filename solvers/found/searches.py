@@ -30,7 +30,7 @@ _NODES, _WEIGHTS = _LINE.nodes, _LINE.weights  # on [0, 1]
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A teacher's run: states [m + 1, batch, ...] at its times from noise to data, slopes [m, ...] at all but the last."""
+    """A teacher's run: states [m + 1, batch, ...] at times from noise to data, slopes [m, ...] at all but the last."""
 
     times: tuple[float, ...]
     states: torch.Tensor
@@ -68,10 +68,8 @@ def gits_costs(teacher: Trajectory, metric: Literal["dev", "l1", "l2"] = "dev") 
     for i in range(last):
         to = torch.tensor([t - teacher.times[i] for t in teacher.times[i + 1 :]], dtype=x.dtype, device=x.device)
         y = x[i] + to[:, None, None] * d[i]
-        if metric == "dev":
-            cost = away(y) - bend[i + 1 :]
-        else:
-            cost = (y - x[i + 1 :]).norm(p=int(metric[1]), dim=-1).mean(-1)
+        far = y - x[i + 1 :]
+        cost = away(y) - bend[i + 1 :] if metric == "dev" else far.norm(p=int(metric[1]), dim=-1).mean(-1)
         costs[i, i + 1 :] = cost.cpu().numpy()
     return costs
 
@@ -164,9 +162,8 @@ def oss_official(slope: Slope, teacher: Trajectory, steps: int) -> list[list[int
 
 def oss_medians(lists: Sequence[Sequence[int]]) -> list[int]:
     """One list for all samples: of each place the lower integer median."""
-    columns = [sorted(column) for column in zip(*lists, strict=True)]
-    return [(column[len(column) // 2] + column[(len(column) - 1) // 2 if len(column) % 2 else len(column) // 2 - 1]) // 2
-            for column in columns]  # fmt: skip
+    columns, half = [sorted(column) for column in zip(*lists, strict=True)], len(lists) // 2
+    return [(column[half] + column[half - 1]) // 2 for column in columns]
 
 
 def dmn_bound(path: Path, lam: Sequence[float], trunc: int = 3) -> float:

@@ -145,7 +145,9 @@ def found_statistics(model: Model, guidance: float = 0.0) -> Statistics:
     if not file.is_file():
         weight = f" --guidance {number(guidance)}" if guidance else ""
         command = f"fastsample find ems --model {model.id}{weight}"
-        raise ValueError(f"dpm-solver-v3 takes statistics of {model.id}, which are not found yet: `{command}` finds them")
+        raise ValueError(
+            f"dpm-solver-v3 takes statistics of {model.id}, which are not found yet: `{command}` finds them"
+        )
     try:
         with safe_open(file, "numpy") as stream:
             metadata = stream.metadata() or {}
@@ -162,4 +164,3 @@ def found_statistics(model: Model, guidance: float = 0.0) -> Statistics:
         raise ValueError(f"{file} holds no statistics of {model.id}: find them again")
     digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in ("lam", "l", "s", "b"))).hexdigest()
     return Statistics(**arrays, facts={**facts["found"], "sha256": digest})
-

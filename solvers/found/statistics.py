@@ -81,7 +81,7 @@ class Statistics:
         return self.l.ndim == 1 and self.s.ndim == 1 and not self.b.any()
 
     def averaged(self, over: str) -> Statistics:
-        """With one number for each `channel`, or `scalar` for all coordinates; b, a constant image, is then left out."""
+        """With one number for each `channel`, or `scalar` for all coordinates; b, a constant image, is left out."""
         if over == "coordinate" or self.l.ndim == 1:
             return self
         axes = tuple(range(2 if over == "channel" else 1, self.l.ndim))

@@ -149,7 +149,7 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
         return denoiser, recipe
     name, nfe, options = recipe
     denoise = bool(given.get("denoise_to_zero"))  # one evaluation more than asked for
-    common = {"denoise": denoise, "afs": bool(given.get("afs"))}
+    common: dict[str, Any] = {"denoise": denoise, "afs": bool(given.get("afs"))}
     plan = get(name).plan(denoiser.path, nfe + denoise, _grid(case), **common | options)
     return denoiser, replace(plan, noise_start=True)
 

@@ -105,7 +105,10 @@ def _ddim(case: Case) -> tuple[str, int, dict[str, Any]]:
 def _dpm_solver_v3(case: Case) -> tuple[str, int, dict[str, Any]]:
     given, arrays = case["options"], case["statistics"]
     lam = np.linspace(arrays["lambda_start"], arrays["lambda_end"], arrays["N"] + 1)
-    l, s, b = (np.broadcast_to(np.array(arrays[name], float).T, (*np.shape(arrays[name])[1:], len(lam))).T for name in "lsb")  # noqa: E741
+    values = [np.array(arrays[name], float) for name in "lsb"]
+    shape = (len(lam), *values[0].shape[1:])  # a number stands for all
+    l, s, b = (np.broadcast_to(value, shape) for value in values)  # noqa: E741
+    found = Statistics(lam, l, s, b)
     options = {
         "order": case["order"],
         "lower_order_final": given["lower_order_final"],
@@ -113,7 +116,7 @@ def _dpm_solver_v3(case: Case) -> tuple[str, int, dict[str, Any]]:
         "corrector": given["use_corrector"],
         "pseudo_corrector": given["c_pseudo"],
         "official": True,
-        "found": Statistics(lam, l, s, b),
+        "found": found,
     }
     return "dpm-solver-v3", case["nfe_requested"], options
 

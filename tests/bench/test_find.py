@@ -123,7 +123,9 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
     lines = [line for block in blocks for line in block.splitlines()]
     assert len(lines) == 5
     for line in lines:
-        line = line.replace("cifar10-tiny-flow", "gmm2d-flow").replace("cifar10-tiny-vp", "gmm2d").replace(" 1000", " 32")
+        line = (
+            line.replace("cifar10-tiny-flow", "gmm2d-flow").replace("cifar10-tiny-vp", "gmm2d").replace(" 1000", " 32")
+        )
         words = shlex.split(line)[1:]
         assert command(*words, *(FEW if words[0] == "find" else [])).code == 0
 

@@ -78,16 +78,16 @@ def some_statistics(model, intervals=40):
 def test_statistics_are_of_their_model_only(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
     model, spec = open_model("gmm2d"), Spec.parse("dpm-solver-v3")
-    with pytest.raises(ValueError, match="not found yet: `fastsample find ems --model gmm2d` finds them"):
+    with pytest.raises(ValueError, match=r"not found yet: `fastsample find ems --model gmm2d` finds them"):
         spec.plan_for(model, 5)
     assert Spec.parse("dpm-solver-v3:statistics=data").plan_for(model, 5)[0].statistics == ""
     file = add_statistics(some_statistics(model), model, 0.0, {"told": "by hand"})
     plan, _ = spec.plan_for(model, 5)
     assert (plan.trained_on, plan.found_with, len(plan.statistics)) == ("statistics", "statistics of by hand", 64)
-    with pytest.raises(ValueError, match="not found yet"):
+    with pytest.raises(ValueError, match=r"not found yet"):
         spec.plan_for(open_model("gmm2d-flow"), 5)
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="holds no statistics .*: find them again"):
+    with pytest.raises(ValueError, match=r"holds no statistics .*: find them again"):
         found_statistics(model)
 
 
@@ -95,7 +95,7 @@ def test_with_coefficients_for_each_coordinate_it_has_no_table(tmp_path, monkeyp
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
     model = open_model("gmm2d")
     add_statistics(some_statistics(model), model, 0.0, {"told": "by hand"})
-    with pytest.raises(ValueError, match="no coefficient table; with statistics=scalar it has one"):
+    with pytest.raises(ValueError, match=r"no coefficient table; with statistics=scalar it has one"):
         table_of("dpm-solver-v3", model, 5)
     assert table_of("dpm-solver-v3:statistics=scalar", model, 5).nfe == 5
     plan, _ = Spec.parse("dpm-solver-v3").plan_for(model, 5)
@@ -120,7 +120,7 @@ def test_it_converges_with_statistics_as_without(tmp_path, monkeypatch):
 
 def test_statistics_that_do_not_reach_are_refused():
     model = open_model("gmm2d")
-    with pytest.raises(ValueError, match="its statistics reach from lambda -5.025 to 4.558, and this run from -5.025"):
+    with pytest.raises(ValueError, match=r"its statistics reach from lambda -5.025 to 4.558, and this run from -5.025"):
         get("dpm-solver-v3").plan(model.path.between(1.0, 1e-4), 5, found=some_statistics(model))
 
 

@@ -26,7 +26,9 @@ from fastsample.solvers.proofs.golden import SHIPPED
 from fastsample.solvers.spec import Spec, complete
 
 CASES = json.loads(gzip.decompress((SHIPPED / "searched_schedules.json.gz").read_bytes()))["schedules"]
-SHORT = [case for case in CASES if not (case["schedule"] == "oss" and case["nfe"] > 4)]  # the loops of its code are slow
+SHORT = [
+    case for case in CASES if not (case["schedule"] == "oss" and case["nfe"] > 4)
+]  # the loops of its code are slow
 
 
 def kind(*names):
@@ -75,7 +77,7 @@ def test_too_many_steps_for_a_teacher_are_refused():
     path, times = Edm(), (80.0, 1.0, 0.002)
     teacher = follow(ring_mixture(path).eps, torch.ones(2, 2, dtype=torch.float64), times, 1)
     for search in (lambda: gits(gits_costs(teacher), 3), lambda: oss(ring_mixture(path).eps, teacher, 3)):
-        with pytest.raises(ValueError, match="a teacher of 2 steps has no 3 of them"):
+        with pytest.raises(ValueError, match=r"a teacher of 2 steps has no 3 of them"):
             search()
 
 
@@ -89,17 +91,17 @@ def kept(model, nfe=3):
 def test_a_found_grid_is_of_its_model_solver_and_budget_only(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
     model, spec = open_model("gmm2d"), Spec.parse("dpmpp-2m@gits")
-    with pytest.raises(GridError, match="`fastsample find gits --model gmm2d --solver dpmpp-2m:.* --nfe 3` finds it"):
+    with pytest.raises(GridError, match=r"`fastsample find gits --model gmm2d --solver dpmpp-2m:.* --nfe 3` finds it"):
         spec.plan_for(model, 3)
     add_grid(kept(model))
     plan, _ = spec.plan_for(model, 3)
     assert (str(plan.grid), plan.times, plan.trained_on) == ("gits", (1.0, 0.7, 0.2, 1e-3), "squared error")
-    with pytest.raises(BudgetError, match="is not found yet for dpmpp-2m:.* at NFE 4"):
+    with pytest.raises(BudgetError, match=r"is not found yet for dpmpp-2m:.* at NFE 4"):
         spec.plan_for(model, 4)
     for other, name in (("unipc@gits", "gmm2d"), ("dpmpp-2m:order=1@gits", "gmm2d"), ("dpmpp-2m@gits", "gmm2d-flow")):
-        with pytest.raises(GridError, match="is not found yet"):
+        with pytest.raises(GridError, match=r"is not found yet"):
             Spec.parse(other).plan_for(open_model(name), 3)
-    with pytest.raises(ValueError, match="grid gits is found for a model"):
+    with pytest.raises(ValueError, match=r"grid gits is found for a model"):
         spec.plan(model.path, 3)
 
 
@@ -108,10 +110,10 @@ def test_a_damaged_grid_is_named(tmp_path, monkeypatch):
     model = open_model("gmm2d")
     file = add_grid(kept(model))
     file.write_text(file.read_text().replace("0.7", "0.6"))
-    with pytest.raises(GridError, match="is no grid that was found .*: find it again"):
+    with pytest.raises(GridError, match=r"is no grid that was found .*: find it again"):
         found_grid("gits", model, complete("dpmpp-2m"), 3)
 
 
 def test_a_found_grid_has_no_parameters():
-    with pytest.raises(GridError, match="grid dmn is found and has no parameters, not 'rho=2'"):
+    with pytest.raises(GridError, match=r"grid dmn is found and has no parameters, not 'rho=2'"):
         Grid.parse("dmn:rho=2")
