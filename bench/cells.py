@@ -26,6 +26,7 @@ from fastsample.models.noise import label_list
 from fastsample.models.precision import whole_dtype
 from fastsample.results.commands import GIVEN
 from fastsample.results.protocol import Protocol
+from fastsample.results.training import TrainedOn
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
@@ -68,8 +69,8 @@ class Cell:
 
     @cached_property
     def rows(self) -> Table | None:
-        """Its coefficients in x0; None where it has none: adaptive, too long, or asking where x says x0 already."""
-        if self.plan.solver.adaptive or self.plan.nfe > TABLE_NFE:
+        """Its coefficients in x0; None where it has none or is too long, or asks where x says x0 already."""
+        if not self.plan.tabled or self.plan.nfe > TABLE_NFE:
             return None
         try:
             return trace(self.plan, "x0")
@@ -89,6 +90,16 @@ class Cell:
         """Its options with defaults filled in: `scire` and `scire:order=2` are one."""
         return self.options if self.table else self.plan.solver.settings(self.options)
 
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What decided its table, grid or statistics."""
+        return self.table.trained_on if self.table else self.plan.trained_on
+
+    @property
+    def found_with(self) -> str:
+        """The noises and the cost of that, in words."""
+        return self.table.trained_with if self.table else self.plan.found_with
+
     @cached_property
     def group(self) -> str:
         """Hash of what answers and of the noise that it starts from: cells of one group share evaluations."""
@@ -107,7 +118,7 @@ class Cell:
             "group": self.group, "numerics": NUMERICS, "solver": self.plan.solver.name, "options": self.settings,
             "times": list(self.plan.times), "nfe": self.plan.nfe, "table": self.table and self.table.sha256,
         }  # fmt: skip
-        return _hash(facts)
+        return _hash(facts | ({"statistics": found} if (found := self.plan.statistics) else {}))
 
     @property
     def spelled(self) -> dict[str, str]:

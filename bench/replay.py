@@ -20,9 +20,10 @@ from fastsample.models.public.manifest import existing
 from fastsample.results.comparable import STATED
 from fastsample.results.row import Row
 from fastsample.results.store import Store
-from fastsample.solvers.grids import Grid
+from fastsample.solvers.grids import FOUND, Grid
 from fastsample.solvers.learned.shelf import find_table, table_plan
-from fastsample.solvers.solver import get
+from fastsample.solvers.spec import Spec
+from fastsample.solvers.table_file import TableFile
 
 __all__ = ["Replay"]
 
@@ -60,16 +61,20 @@ class Replay:
             raise ValueError(f"{row.title} is images from elsewhere, which no sampler here draws again")
         check_precision(row.precision, self.sampler.device)
         model = self._model(row)
+        table: TableFile | None
         if row.learned:
             table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
             plan = table_plan(table)
         else:
-            # The times of a file are in the row; the file itself is not looked for.
-            grid = Grid(row.grid, times=tuple(row.times)) if row.grid.startswith("file:") else row.grid
+            # The times of a file, or of a grid that was found, are in the row; the file itself is not looked for.
+            timed = row.grid.startswith("file:") or row.grid in FOUND
+            grid = Grid(row.grid, times=tuple(row.times)) if timed else Grid.parse(row.grid)
             try:
-                table, plan = None, get(row.solver).plan(model.path, row.nfe_asked, grid, **row.options)
+                plan, table = Spec(row.solver, row.options, grid).plan_for(model, row.nfe_asked, row.guidance)
             except TypeError as error:
                 raise ValueError(f"row {row.cell} has options that {row.solver} cannot have: {error}") from None
+        if plan.statistics != row.protocol.get("statistics", ""):
+            raise ValueError(f"the statistics of {row.model} are others by now than in row {row.cell}")
         same = len(plan.times) == len(row.times) and np.allclose(plan.times, row.times)
         if not same or (table and table.sha256 != row.protocol["table"]):
             raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")

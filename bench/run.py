@@ -77,6 +77,7 @@ class Runner:
             "guide": model.guide,
             "solver code": cell.plan.solver.code,
             "prompts": told_prompts(model.prompts) if model.prompts else "",
+            "statistics": cell.plan.statistics,
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
@@ -254,6 +255,8 @@ class Runner:
     def _noted(self, cell: Cell, arrays: Arrays) -> dict[str, str]:
         """What a row tells of how it was computed, and what does not decide its numbers."""
         facts = {"batch": f"{self.worker.batch(cell)} samples"}
+        if cell.trained_on != "nothing":
+            facts |= {"trained on": cell.trained_on, "found with": cell.found_with}
         if ROUNDING in arrays:
             off = arrays[ROUNDING]
             facts["precision"] = f"{off.mean():.1f} dB from float32 on {len(off)} samples"

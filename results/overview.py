@@ -13,6 +13,7 @@ from fastsample.results.metrics import metric_of
 from fastsample.results.protocol import Protocol
 from fastsample.results.sheet import plain
 from fastsample.results.sheet import to_rich as draw
+from fastsample.results.training import trained_on
 
 __all__ = ["differences", "overview", "select", "sentences", "to_rich"]
 
@@ -62,6 +63,7 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per row of a store, with the columns that a reader compares first.
 
     Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the
+    training where a sampler was trained,
     metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
     metrics on top of the network's time; and each field of the protocol, and reference or extractor, in which rows of
     one model differ.
@@ -74,6 +76,9 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
         "grid": rows["grid"],
         "NFE": [_nfe(made, asked) for made, asked in zip(rows["nfe"], rows["nfe_asked"], strict=True)],
     })  # fmt: skip
+    trained = [trained_on(row) for row in rows.to_dict("records")]
+    if set(trained) != {"nothing"}:
+        table["trained on"] = trained
     for column in rows.columns:
         if column in _FIELDS or column.startswith(("protocol.reference[", "protocol.extractor[")):
             told = rows[column].map(

@@ -27,6 +27,7 @@ class Candidate:
         grid, nfe: as asked; made: evaluations that it really makes.
         value: of the metric; low, high: its 95 % interval, or None without per-sample data.
         cells: the rows of the store behind it, one for each seed.
+        trained_on: of `results.training`.
     """
 
     solver: str
@@ -38,9 +39,11 @@ class Candidate:
     low: float | None
     high: float | None
     cells: tuple[str, ...]
+    trained_on: str = "nothing"
 
     def __str__(self) -> str:
-        return f"{self.title} on grid {self.grid}, NFE {self.made}"
+        trained = "" if self.trained_on == "nothing" else f" (trained on {self.trained_on})"
+        return f"{self.title} on grid {self.grid}, NFE {self.made}{trained}"
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def _candidate(line: pd.Series) -> Candidate:
     low, high = (None if pd.isna(line[end]) else float(line[end]) for end in ("low", "high"))
     return Candidate(
         line["solver"], line["title"], line["grid"], int(line["nfe"]), int(line["made"]), float(line["value"]),
-        low, high, tuple(line["cells"]),
+        low, high, tuple(line["cells"]), line["trained_on"],
     )  # fmt: skip
 
 
@@ -241,5 +244,5 @@ def recommendations(
     for _, mine in found.groupby("model", sort=False):
         one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
         row = store.row(one.choice.cells[0])
-        given.append((one, [sample_command(row), *([] if row.adaptive else [export_command(row)])]))
+        given.append((one, [sample_command(row), *([] if row.adaptive or row.statistics else [export_command(row)])]))
     return given

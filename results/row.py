@@ -96,6 +96,11 @@ class Row(Protocol):
         """Whether its sampler is a table, which has no options and times of its own."""
         return "table" in self.protocol
 
+    @property
+    def statistics(self) -> str:
+        """The hash of the statistics that its sampler runs on, with coefficients for each coordinate; "" for none."""
+        return self.protocol.get("statistics", "")
+
 
 def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a flat frame: nested fields become columns such as `metrics.psnr`, options `key=value,...`."""

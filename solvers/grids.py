@@ -27,10 +27,15 @@ from fastsample.datasets.names import nearest, number
 from fastsample.datasets.text import text_of
 from fastsample.models.path import Path
 
-__all__ = ["GRIDS", "BudgetError", "Grid", "GridError", "SettingError", "finite_start", "register_grid"]
+__all__ = ["FOUND", "GRIDS", "BudgetError", "Grid", "GridError", "SettingError", "finite_start", "register_grid"]
 
 _Times = Callable[..., list[float]]
 GRIDS: dict[str, _Times] = {}
+FOUND = {  # for a model, a solver and a budget, by `fastsample find`
+    "gits": "Found for a model: the cheapest steps along a teacher's trajectory (arXiv 2405.11326).",
+    "oss": "Found for a model: the steps that end nearest to a teacher's (arXiv 2503.21774).",
+    "dmn": "Found for a path: the steps of the lowest bound of the error (arXiv 2402.17376).",
+}
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {}  # of the parameters of each grid, ends included
 
 
@@ -70,7 +75,7 @@ class Grid:
 
     name: str
     parameters: Mapping[str, float] = field(default_factory=dict)
-    times: tuple[float, ...] = ()  # of a file
+    times: tuple[float, ...] = ()  # of a file, or of a grid that was found
 
     @classmethod
     def parse(cls, text: str) -> Grid:
@@ -85,8 +90,12 @@ class Grid:
         name, _, rest = text.partition(":")
         if name == "file":
             return cls(*_from_file(rest))
+        if name in FOUND:
+            if rest:
+                raise GridError(f"grid {name} is found and has no parameters, not {rest!r}")
+            return cls(name)
         if name not in GRIDS:
-            raise GridError(nearest(name, [*GRIDS, "file"], "grid"))
+            raise GridError(nearest(name, [*GRIDS, *FOUND, "file"], "grid"))
         ranges, parameters = _RANGES[name], {}
         for item in filter(None, rest.split(",")):
             key, _, value = item.partition("=")
@@ -116,9 +125,12 @@ class Grid:
         """
         if n < 1:
             raise BudgetError(f"a grid needs at least one interval, not {n}")
-        if self.name.startswith("file:"):
+        if self.name in FOUND and not self.times:
+            raise GridError(f"grid {self.name} is found for a model: `fastsample find {self.name} --model M` finds it")
+        if self.times:
             if len(self.times) != n + 1:
-                told = f"grid file {self.name[5:]} holds {len(self.times)} times"
+                what = f"grid file {self.name[5:]}" if self.name.startswith("file:") else f"grid {self.name}"
+                told = f"{what} holds {len(self.times)} times"
                 raise BudgetError(f"{told}; this solver and NFE need {n + 1}")
             times = self.times
         else:
@@ -133,7 +145,7 @@ class Grid:
         else:
             start = min(t_start, finite_start(path, t_start), key=lambda start: abs(start - times[0]))
             whole = _near(times[0], start) and _near(times[-1], t_end)
-            if self.name.startswith("file:") and whole:
+            if self.times and whole:
                 times = (start, *times[1:-1], t_end)
         steps = [b - a if t_end > t_start else a - b for a, b in pairwise(times)]
         if not whole or not all(step > 0 or (step == 0 and self.name == "integer-quad-official") for step in steps):

@@ -13,6 +13,7 @@ import numpy as np
 from fastsample.models.altered import AnalyticFirstStep
 from fastsample.models.denoiser import Denoiser, Prediction, scale_between
 from fastsample.models.path import Path
+from fastsample.results.training import TrainedOn
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.start import solve_from
 
@@ -43,6 +44,7 @@ class Plan:
     Attributes:
         path, own: the model's path, and the one that the solver integrates on.
         times: the outer times, on `own`; own_end: the time of the state that they lead to, if not the last.
+        trained_on: what the grid was found by, if it was; found_with: how, in words.
         noise_start: begin with the noise alone as official code does, without the correction of `solvers.start`.
     """
 
@@ -57,6 +59,8 @@ class Plan:
     afs: bool = False
     own_end: float | None = None
     noise_start: bool = False
+    trained_on: TrainedOn = "nothing"
+    found_with: str = ""
 
     def __call__(self, denoiser: Denoiser, x: Any, noise: Callable[[int], Any] | None = None) -> Any:
         """Sample.
@@ -83,6 +87,17 @@ class Plan:
             return x if "denoise" in arguments else view.x0(x, self.times[-1])
         scale = self._scale(self.times[-1])
         return x if scale == 1 else scale * x
+
+    @property
+    def tabled(self) -> bool:
+        """Whether it has a coefficient table: its steps do not depend on x, and one number is for all coordinates."""
+        return not self.solver.adaptive and ("found" not in self.arguments or bool(self.arguments["found"].linear))
+
+    @property
+    def statistics(self) -> str:
+        """The hash of the statistics that it runs on; "" where it needs none that are found."""
+        facts = getattr(self.arguments.get("found"), "facts", None)
+        return facts["sha256"] if facts else ""
 
     @property
     def end(self) -> float:
@@ -117,7 +132,7 @@ class Plan:
         cause = ""
         try:
             with np.errstate(all="ignore"):
-                if math.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)):
+                if np.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)).all():
                     return ""
         except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
             cause = f" ({type(error).__name__}: {error})"

@@ -24,6 +24,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
+from fastsample.results.training import TrainedOn
+from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
 
@@ -82,6 +84,8 @@ class Facts:
         note: one sentence on how official code differs.
         stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
         ranges: of options that are numbers, ends included.
+        trained_on: what decides its coefficients beside the path; "statistics" are of the model, found beforehand, and
+            its scheduler is told them as `found`.
     """
 
     title: str
@@ -99,6 +103,7 @@ class Facts:
     stochastic: bool = False
     adaptive: bool = False
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    trained_on: TrainedOn = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +148,16 @@ class Solver(Facts):
         like_flow = path.t_data > path.t_noise or path.is_singular(path.t_noise)
         return Grid.parse(self.flow_grid if like_flow and self.flow_grid else self.grids[0])
 
-    def plan(self, path: Path, nfe: int, grid: Grid | str | None = None, **options: Any) -> Plan:
+    def plan(
+        self, path: Path, nfe: int, grid: Grid | str | None = None, *, found: Statistics | None = None, **options: Any
+    ) -> Plan:
         """Bind the solver to a model's path and a budget of evaluations.
 
         Args:
             path: the model's path with its interval.
             nfe: evaluations to spend; never exceeded, and spent exactly where the method can.
             grid: a Grid, its name, or None for the recommended one.
+            found: statistics of the model, for a solver that takes some; without them it runs on trivial ones.
             options: the solver's options, `denoise` (end with one data prediction, an evaluation more)
                 and `afs` (analytic first step, an evaluation less).
 
@@ -164,6 +172,7 @@ class Solver(Facts):
         own = self.integration_path(path)
         start = own.t_noise if self.singular_start else own.t_finite
         chosen = {key: complete[key] for key in _keyword_only(self.scheduler)}
+        chosen |= {"found": found} if self.trained_on == "statistics" else {}
         try:
             if nfe < 1:
                 raise BudgetError(f"NFE must be at least 1, not {nfe}")

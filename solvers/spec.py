@@ -14,7 +14,8 @@ from fastsample.datasets.names import nearest, number
 from fastsample.datasets.own.code import is_code, offered
 from fastsample.models.catalogue import Model
 from fastsample.models.path import Path
-from fastsample.solvers.grids import Grid, SettingError
+from fastsample.solvers.found.shelf import found_grid, found_statistics
+from fastsample.solvers.grids import FOUND, Grid, SettingError
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.learned.shelf import find_table, table_plan, table_solvers
 from fastsample.solvers.own import find, solver_named
@@ -89,9 +90,25 @@ class Spec:
     ) -> tuple[Plan, TableFile | None]:
         """The plan for a model, and the table that it plays if it is a learned or imported one; see `find_table`."""
         if self.solver:
-            return self.plan(model.path, nfe), None
+            return self._found(self.solver, model, nfe, guidance), None
         table = find_table(self.name, model, nfe, guidance, transfer=transfer)
         return table_plan(table), table
+
+    def _found(self, solver: Solver, model: Model, nfe: int, guidance: float) -> Plan:
+        """The plan of a registered solver with what was found for the model: its grid, its statistics."""
+        settings, grid, plan_facts = self.settings, self.grid, dict[str, Any]()
+        takes = solver.trained_on == "statistics" and settings["statistics"] not in ("data", "noise")
+        statistics = found_statistics(model, guidance) if takes else None
+        if grid and grid.name in FOUND and not grid.times:
+            found = found_grid(grid.name, model, str(replace(self, grid=None, options=settings)), nfe, guidance)
+            grid = Grid(found.name, times=found.times)
+            plan_facts = {"trained_on": found.trained_on, "found_with": found.told}
+        plan = solver.plan(model.path, nfe, grid, found=statistics, **self.options)
+        if statistics and statistics.facts:
+            told = f"statistics of {statistics.facts['told']}"
+            both = "; ".join(filter(None, (told, plan_facts.get("found_with"))))
+            plan_facts = {"trained_on": plan_facts.get("trained_on", "statistics"), "found_with": both}
+        return replace(plan, **plan_facts)
 
 
 def complete(text: str) -> str:

@@ -110,11 +110,16 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
     """Unroll a plan into its table, in the given coordinate or in the solver's own.
 
     Raises:
-        ValueError: for an adaptive solver, which has none.
+        ValueError: for a plan that has none.
         ZeroDivisionError: where the coordinate is singular (eps at alpha = 0).
     """
     if plan.solver.adaptive:
         raise ValueError(f"solver {plan.solver.name} is adaptive: it has no coefficient table")
+    if not plan.tabled:
+        raise ValueError(
+            f"solver {plan.solver.name} has coefficients for each coordinate, and so no coefficient table; with "
+            "statistics=scalar it has one"
+        )
     return trace_function(plan.path, coordinate or plan.solver.coordinate, plan, plan.end)
 
 

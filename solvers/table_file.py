@@ -20,6 +20,7 @@ from fastsample.datasets.files import DamagedFileError, json_bytes, read_json, r
 from fastsample.datasets.names import number
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import DiscreteVP, Path, path_named
+from fastsample.results.training import TrainedOn
 from fastsample.solvers.table import Table
 
 __all__ = ["TableFile", "TableFileError", "Training", "read_table"]
@@ -171,6 +172,20 @@ class TableFile(BaseModel):
         low, high = ("" if end is None else number(end) for end in self.guided_within)
         where = f" where {low or 0} < sigma/alpha" + (f" <= {high}" if high else "") if low or high else ""
         return f"{self.guidance:g}" + (f" by {self.guide}" if self.guide else "") + where
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What its numbers were trained on."""
+        return "squared error" if self.training else "nothing"
+
+    @property
+    def trained_with(self) -> str:
+        """The pairs, seeds and evaluations of its training, in words."""
+        one = self.training
+        if one is None:
+            return ""
+        pairs = f"{one.train_pairs} and {one.validation_pairs} pairs"
+        return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations"
 
     @property
     def sha256(self) -> str:

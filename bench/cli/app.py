@@ -18,6 +18,7 @@ from fastsample.bench.cli import (
     bench,
     distill,
     export,
+    find,
     gate,
     images,
     models,
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (bench, models, reference, images, store, audit, report, gate, distill, export, timing, train):
+for commands in (bench, models, reference, images, store, audit, report, gate, distill, find, export, timing, train):
     app.add_typer(commands.app)
 
 

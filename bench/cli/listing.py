@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastsample.datasets.names import nearest
 from fastsample.models.path import VPLinear
-from fastsample.solvers.grids import GRIDS
+from fastsample.solvers.grids import FOUND, GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
@@ -37,7 +37,9 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "models": _models,
         "recipes": _recipes,
         "datasets": _datasets,
-        "grids": lambda: (("grid", "times"), [(name, _first(function)) for name, function in GRIDS.items()]),
+        "grids": lambda: (
+            ("grid", "times"), [*((name, _first(function)) for name, function in GRIDS.items()), *FOUND.items()]
+        ),
         "metrics": _metrics,
         "protocols": _protocols,
         "references": _references,

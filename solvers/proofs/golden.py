@@ -42,17 +42,19 @@ class NotASolver(ValueError):  # noqa: N818
 def cases(folder: FilePath) -> Iterator[tuple[str, Case]]:
     """(id, case) of every golden file (.json or .json.gz) in a folder, in the order of names.
 
-    A mixture that a problem reads from a file of its own (`gmm64_flow_problem`, in the same folder or
-    among the shipped ones) is put into the case as `mixture`.
+    What a case reads from a file of its own, in the same folder or among the shipped ones, is put into it: the mixture
+    of a problem (`gmm64_flow_problem`) as `mixture`, the statistics of a model (`ems_arrays`) as `statistics`.
     """
     shipped, here = (sorted([*where.glob("*.json"), *where.glob("*.json.gz")]) for where in (SHIPPED, folder))
-    contents = {_stem(file): _load(file) for file in shipped if _stem(file).endswith("_problem")}
+    contents = {_stem(file): _load(file) for file in shipped if _stem(file).endswith(("_problem", "_arrays"))}
     contents |= {_stem(file): _load(file) for file in here}
     for stem in map(_stem, here):
         data = contents[stem]
         for index, case in enumerate(data.get("cases", []) if isinstance(data, dict) else []):
             mixture = contents.get(f"{str(case.get('problem')).replace('-', '_')}_problem")
-            yield f"{stem}|{case.get('id', index)}", case | ({"mixture": mixture} if mixture else {})
+            named = case.get("options", {}).get("ems")
+            statistics = {"statistics": contents["ems_arrays"]["arrays"][named]} if named else {}
+            yield f"{stem}|{case.get('id', index)}", case | ({"mixture": mixture} if mixture else {}) | statistics
 
 
 def _stem(file: FilePath) -> str:
@@ -155,7 +157,7 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
         return denoiser, recipe
     name, nfe, options = recipe
     denoise = bool(given.get("denoise_to_zero"))  # one evaluation more than asked for
-    common = {"denoise": denoise, "afs": bool(given.get("afs"))}
+    common: dict[str, Any] = {"denoise": denoise, "afs": bool(given.get("afs"))}
     plan = get(name).plan(denoiser.path, nfe + denoise, _grid(case), **common | options)
     return denoiser, replace(plan, noise_start=True)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastsample.models.denoiser import Denoiser
+from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.learned.bespoke import ScaleTime, rk1_bespoke, rk2_bespoke
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import Table, play
@@ -98,6 +99,26 @@ def _unipc(case: Case) -> tuple[str, int, dict[str, Any]]:
 @reader("ddim", "DDIM")
 def _ddim(case: Case) -> tuple[str, int, dict[str, Any]]:
     return "ddim", case["nfe_requested"], {"official": case["solver"] == "DDIM"}
+
+
+@reader("dpm_solver_v3")
+def _dpm_solver_v3(case: Case) -> tuple[str, int, dict[str, Any]]:
+    given, arrays = case["options"], case["statistics"]
+    lam = np.linspace(arrays["lambda_start"], arrays["lambda_end"], arrays["N"] + 1)
+    values = [np.array(arrays[name], float) for name in "lsb"]
+    shape = (len(lam), *values[0].shape[1:])  # a number stands for all
+    l, s, b = (np.broadcast_to(value, shape) for value in values)  # noqa: E741
+    found = Statistics(lam, l, s, b)
+    options = {
+        "order": case["order"],
+        "lower_order_final": given["lower_order_final"],
+        "pseudo": given["p_pseudo"],
+        "corrector": given["use_corrector"],
+        "pseudo_corrector": given["c_pseudo"],
+        "official": True,
+        "found": found,
+    }
+    return "dpm-solver-v3", case["nfe_requested"], options
 
 
 # --- SciRE, Flow-Solver, DEIS, PNDM, EDM ---------------------------------------------------------
