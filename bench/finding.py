@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fastsample.bench.distillation import TRAIN_SEED, Distillation
+from fastsample.bench.learning.distillation import TRAIN_SEED, Distillation
 from fastsample.bench.sampling import Sampler
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser

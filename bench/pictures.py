@@ -16,8 +16,8 @@ from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.trajectories import curvature, distances, states
 from fastsample.bench.replay import Replay
 from fastsample.datasets.levels import to_uint8
-from fastsample.results import figures
 from fastsample.results.evidence import Comparison
+from fastsample.results.forms import figures
 from fastsample.results.recommend import with_seconds
 from fastsample.results.report import Picture, attempt
 from fastsample.results.statistics import mean_interval
@@ -193,7 +193,7 @@ def curvature_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFra
         images: over whose trajectories the mean is taken.
 
     Returns:
-        Columns model, time, value, low, high, total, low_total and high_total, as `results.figures.curvature` takes
+        Columns model, time, value, low, high, total, low_total and high_total, as `forms.figures.curvature` takes
         them; see `bench.metrics.trajectories.curvature` for the definition.
     """
     parts = []

@@ -22,10 +22,10 @@ import pandas as pd
 
 from fastsample.results.baseline import Baseline, Entry
 from fastsample.results.comparable import CELL, FINGERPRINT, cell_text, judged, moved, shortened, what_decides
-from fastsample.results.escaping import visible
 from fastsample.results.evidence import Comparison
+from fastsample.results.forms.escaping import visible
+from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.metrics import metric_of
-from fastsample.results.sheet import Sheet, plain
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
 from fastsample.results.store import Store
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from fastsample.results.comparable import CELL, incomparable, stated
+from fastsample.results.forms.sheet import Entry, Footnotes, Sheet
 from fastsample.results.metrics import MAIN, metric_of
-from fastsample.results.sheet import Entry, Footnotes, Sheet
 from fastsample.results.statistics import Interval
 from fastsample.results.training import trained_on, training_remarks
 

@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import Group
 
 from fastsample.results.comparable import shortened
+from fastsample.results.forms.sheet import plain
+from fastsample.results.forms.sheet import to_rich as draw
 from fastsample.results.metrics import metric_of
 from fastsample.results.protocol import Protocol
-from fastsample.results.sheet import plain
-from fastsample.results.sheet import to_rich as draw
 from fastsample.results.training import trained_on
 
 __all__ = ["differences", "overview", "select", "sentences", "to_rich"]

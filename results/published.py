@@ -47,8 +47,8 @@ import numpy as np
 import pandas as pd
 
 from fastsample.datasets.names import guidance_words
+from fastsample.results.forms.sheet import Footnotes, Sheet, plain
 from fastsample.results.papers.stated import MEANINGS, Suite, bare, deltas, kind_of, nfe_words
-from fastsample.results.sheet import Footnotes, Sheet, plain
 
 __all__ = [
     "COLUMNS", "beside", "disagreements", "papers", "printed", "published", "search", "source_of",

@@ -13,14 +13,14 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from fastsample.results.commands import bench_command
-from fastsample.results.escaping import visible
 from fastsample.results.evidence import Comparison
-from fastsample.results.figures import picture_bytes, quality
+from fastsample.results.forms.escaping import visible
+from fastsample.results.forms.figures import picture_bytes, quality
+from fastsample.results.forms.sheet import Sheet, write
 from fastsample.results.layout import metrics_named, sheet_of
 from fastsample.results.metrics import metric_of
 from fastsample.results.recommend import Candidate, Recommendation, number, recommend, with_seconds
 from fastsample.results.row import Row
-from fastsample.results.sheet import Sheet, write
 from fastsample.results.store import Store
 from fastsample.results.tables import notes_of
 

@@ -42,7 +42,7 @@ from fastsample.datasets.files import (
     write_arrays,
     write_atomically,
 )
-from fastsample.results.escaping import csv_text
+from fastsample.results.forms.escaping import csv_text
 from fastsample.results.row import Row, frame_of, read_row
 from fastsample.results.storage.claims import claimed
 from fastsample.results.storage.parts import Parts, Source, add_arrays

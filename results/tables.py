@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fastsample.results.evidence import Comparison
+from fastsample.results.forms.sheet import Sheet
 from fastsample.results.layout import sheet_of
 from fastsample.results.overview import sentences
 from fastsample.results.papers.stated import Suite
 from fastsample.results.published import beside, published
-from fastsample.results.sheet import Sheet
 from fastsample.results.store import Store
 
 __all__ = ["notes_of", "table_of"]

@@ -54,7 +54,7 @@ def check(
     from fastsample.datasets.files import write_atomically
     from fastsample.results import gate
     from fastsample.results.baseline import Baseline
-    from fastsample.results.sheet import to_rich, write
+    from fastsample.results.forms.sheet import to_rich, write
     from fastsample.results.store import Store
 
     findings = gate.check(Store(store, create=False), Baseline.read(baseline), strict=strict)

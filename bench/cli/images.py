@@ -90,7 +90,7 @@ def encode(
     from fastsample.bench.images.encode import encode
     from fastsample.bench.request import read_request
     from fastsample.datasets.files import write_atomically
-    from fastsample.results.escaping import csv_text
+    from fastsample.results.forms.escaping import csv_text
     from fastsample.results.overview import to_rich
 
     request = read_request(

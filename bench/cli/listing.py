@@ -38,7 +38,8 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
         "recipes": _recipes,
         "datasets": _datasets,
         "grids": lambda: (
-            ("grid", "times"), [*((name, _first(function)) for name, function in GRIDS.items()), *FOUND.items()]
+            ("grid", "times"),
+            [*((name, _first(function)) for name, function in GRIDS.items()), *FOUND.items()],
         ),
         "metrics": _metrics,
         "protocols": _protocols,

@@ -65,7 +65,7 @@ def plot(
     Samples and trajectories are computed again, from the noise of the rows.
     """
     from fastsample.bench.pictures import picture
-    from fastsample.results.figures import save
+    from fastsample.results.forms.figures import save
     from fastsample.results.store import Store
 
     wanted = budgets(nfe)

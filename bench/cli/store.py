@@ -10,7 +10,7 @@ import typer
 from fastsample.bench.cli.words import Screen, Words, console, errors, path, solver_words, split_words
 
 if TYPE_CHECKING:
-    from fastsample.results.sheet import Sheet
+    from fastsample.results.forms.sheet import Sheet
 
 __all__ = ["FORMAT", "OUT", "app", "print_sheet"]
 
@@ -30,7 +30,7 @@ _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 def print_sheet(sheet: Sheet, form: str | None, out: Path | None) -> None:
     """Print a table, or write it to a file, in the form that is asked for or that the file's ending has."""
     from fastsample.datasets.files import write_atomically
-    from fastsample.results.sheet import to_rich, write
+    from fastsample.results.forms.sheet import to_rich, write
 
     form = form or (_ENDINGS.get(out.suffix, "rich") if out else "rich")
     if form != "rich":
@@ -105,8 +105,8 @@ def show(
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Read a store back, one line per row."""
+    from fastsample.results.forms.sheet import plain
     from fastsample.results.overview import overview
-    from fastsample.results.sheet import plain
     from fastsample.results.store import Store
 
     rows = Store(store, create=False).frame()

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from fastsample.bench.limits import MOST_NFE
 from fastsample.bench.lists import sentences, words
 from fastsample.datasets.home import expanded
-from fastsample.results.escaping import visible
+from fastsample.results.forms.escaping import visible
 
 __all__ = [
     "EMBEDDED",

@@ -13,10 +13,10 @@ import pandas as pd
 from fastsample.datasets.names import number as written
 from fastsample.results.comparable import what_decides
 from fastsample.results.evidence import Comparison
+from fastsample.results.forms.sheet import Entry, Footnotes, Sheet, plain
 from fastsample.results.metrics import METRICS, metric_of
 from fastsample.results.papers.stated import MEANINGS, Delta, Suite, deltas, kind_of, nfe_words, stated
 from fastsample.results.published import disagreements, printed, source_of
-from fastsample.results.sheet import Entry, Footnotes, Sheet, plain
 from fastsample.results.store import Store
 
 __all__ = ["audit", "command_of", "why_not"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastsample.bench.distillation import VALIDATION_SEED, Distillation
 from fastsample.bench.finding import Finding
+from fastsample.bench.learning.distillation import VALIDATION_SEED, Distillation
 from fastsample.bench.replay import Replay
 from fastsample.bench.sampling import Sampler, choose_device
 from fastsample.models.catalogue import open_model

@@ -12,9 +12,9 @@ import pytest
 from rich.markup import escape
 
 from fastsample.bench.cli.words import Screen
-from fastsample.results.escaping import csv_text, latex, markdown, visible
-from fastsample.results.figures import picture_bytes, quality
-from fastsample.results.sheet import plain, to_rich, write
+from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
+from fastsample.results.forms.figures import picture_bytes, quality
+from fastsample.results.forms.sheet import plain, to_rich, write
 
 CODES = (
     *range(32), *range(127, 160), 0xAD, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fastsample.results import figures
+from fastsample.results.forms import figures
 
 
 def evidence(solvers=3, models=("m",), metric="psnr", budgets=(5, 8, 10)):

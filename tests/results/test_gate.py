@@ -20,9 +20,9 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.baseline import Baseline, BaselineError, baseline_of
 from fastsample.results.comparable import FINGERPRINT, moved
+from fastsample.results.forms.sheet import write
 from fastsample.results.gate import check, exit_code, outcome, sheet_of, to_junit
 from fastsample.results.protocol import Protocol
-from fastsample.results.sheet import write
 from fastsample.results.store import Store
 from fastsample.solvers.families import dpm_multistep as dpm_solver_multistep
 

@@ -23,7 +23,8 @@ class Samples:
         self.lines.append({
             "model": model, "solver": solver, "title": solver.upper(), "grid": grid, "nfe": nfe, "made": made or nfe,
             "metric": self.metric, "samples": len(values), "value": mean, "cells": (cell,), "seconds": seconds,
-            "low": interval.low if known else np.nan, "high": interval.high if known else np.nan, "stated": False,
+            "low": interval.low if known else np.nan, "high": interval.high if known else np.nan,
+            "stated": False, "trained_on": "nothing",
         })  # fmt: skip
         return self
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fastsample.results import figures
+from fastsample.results.forms import figures
+from fastsample.results.forms.sheet import plain
 from fastsample.results.recommend import Candidate, Recommendation
 from fastsample.results.report import Picture, Table, page, summary
-from fastsample.results.sheet import plain
 from fastsample.results.statistics import Interval
 
 from ..rows import row_of

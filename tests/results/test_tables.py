@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fastsample.results.forms.sheet import Entry, Footnotes, Sheet, plain, to_rich, write
 from fastsample.results.layout import evidence, metrics_named, sheet_of
 from fastsample.results.metrics import metric_of
 from fastsample.results.overview import select
 from fastsample.results.row import frame_of
-from fastsample.results.sheet import Entry, Footnotes, Sheet, plain, to_rich, write
 from fastsample.results.statistics import Interval, mean_interval, paired_interval
 
 from ..rows import row_of

@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from fastsample.datasets.files import write_atomically
-from fastsample.results.escaping import visible
+from fastsample.results.forms.escaping import visible
 from fastsample.results.metrics import metric_of
 
 __all__ = ["Place", "curvature", "errors", "front", "image_matrix", "picture_bytes", "quality", "save", "series_names"]

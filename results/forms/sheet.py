@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.results.escaping import csv_text, latex, markdown, visible
+from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
 
 __all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
 
