@@ -13,7 +13,7 @@ from fastsample.datasets.image_set import Images
 from fastsample.datasets.images import dataset_named
 from fastsample.models.checkpoints import load_model
 
-__all__ = ["conv", "test_images"]
+__all__ = ["conv", "held_out"]
 
 
 def conv() -> nn.Module:
@@ -21,6 +21,6 @@ def conv() -> nn.Module:
     return load_model("cifar10-conv")[0]
 
 
-def test_images(split: str, path: Path | None = None) -> Images:
+def held_out(split: str, path: Path | None) -> Images:
     """The test split, which ships with the package, under either name."""
     return dataset_named("cifar10-jpeg", "test")
