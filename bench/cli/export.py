@@ -49,7 +49,7 @@ def explain(
     embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
-    """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
+    """A solver as numbers: times, coefficients, sum rules, order, stability, cost, free parameters."""
     from fastsample.bench.protocol import open_under
     from fastsample.bench.request import read_request
     from fastsample.solvers.proofs.explain import explain as look
@@ -83,9 +83,14 @@ def explain(
         "order 1": f"a prediction that is linear in {variable}: {told.verdict('order1')}",
         "order": (f"{told.order:.2f}, " if told.order is not None else "") + told.order_note,
         "cost": f"NFE {told.nfe}: one evaluation for each row but the last, {told.forwards} network calls in all",
+        "error in x_T": f"with the predictions held {told.stability.start:.3g} of it are in the result",
+        "errors": str(told.stability),
+        "linear model": f"y' = z y on the linear path: {told.stability.stiffness}",
         "free numbers": f"{told.parameters}: {told.convention}",
         "paper": told.paper,
     }
+    if told.stability.noise:
+        lines["noise"] = f"standard deviation {told.stability.noise:.3g} in the result, with the predictions held"
     for key, value in (told.training or {}).items():
         steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
         lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else str(value)

@@ -23,6 +23,7 @@ from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path
 from fastsample.solvers.learned.parameters import coordinate_of, non_stationary
 from fastsample.solvers.proofs.claims import Claim, errors, slope
+from fastsample.solvers.proofs.stability import Stability, stability
 from fastsample.solvers.solver import solvers
 from fastsample.solvers.table import Table, play, trace_function
 from fastsample.solvers.table_file import TableFile
@@ -63,6 +64,7 @@ class Explanation:
         rows: nfe evaluations and the result.
         parameters, convention: numbers that are free, and how they are counted.
         order, order_note: order of convergence measured on an exact mixture (None where there is none), and how.
+        stability: what it does to errors, and how stiff a model it bears.
         training: record of a learned table.
     """
 
@@ -79,6 +81,7 @@ class Explanation:
     convention: str
     order: float | None
     order_note: str
+    stability: Stability
     training: dict[str, Any] | None
 
     def verdict(self, rule: str) -> str:
@@ -112,7 +115,7 @@ def explain(file: TableFile) -> Explanation:
         free, convention = 0, f"nothing is learned; BNS from here would have {_free(table)}"
     return Explanation(
         file.solver, file.title, file.paper, file.model, path.name, table.coordinate, table.nfe,
-        _forwards(file, path), rows, free, convention, order, note,
+        _forwards(file, path), rows, free, convention, order, note, stability(table, path),
         file.training.model_dump() if file.training else None,
     )  # fmt: skip
 
