@@ -11,7 +11,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import EMBEDDED, GUIDANCE, GUIDE, INTERVAL, MODEL, NEGATIVE, console, finite, path
+from fastsample.bench.cli.store import OUT, print_sheet
+from fastsample.bench.cli.words import (
+    EMBEDDED,
+    GUIDANCE,
+    GUIDE,
+    INTERVAL,
+    MODEL,
+    NEGATIVE,
+    Words,
+    console,
+    finite,
+    path,
+    solver_words,
+)
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -98,6 +111,42 @@ def explain(
     for key, text in lines.items():
         facts.add_row(key, escape(text))
     console.print(facts, highlight=False)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample identities
+
+fastsample identities --solver lms,ipndm-v,cab:order=3,theta=0,dpmpp-3m --format json
+"""
+)
+def identities(
+    solver: Annotated[
+        Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...] to compare. \[default: all, with the options that matter]")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help=r"rich, markdown, latex, html, csv or json. \[default: rich]")
+    ] = None,
+    out: Annotated[Path | None, OUT] = None,
+) -> None:
+    """Which named solvers are one method, found by their tables and results on exact problems; under a minute."""
+    from fastsample.results.forms.sheet import plain
+    from fastsample.solvers.proofs.identities import identities as find
+    from fastsample.solvers.spec import Spec
+
+    asked = [Spec.parse(text) for text in solver_words(solver) or ()]
+    with console.status("") as status:
+        found = find(asked or None, status.update)
+    if form == "json":
+        typer.echo(json.dumps(found.to_dict("records"), indent=2))
+        return
+    told = found.assign(
+        methods=found["methods"].map(" = ".join), difference=found["difference"].map("{:.1e}".format),
+        tolerance=found["tolerance"].map("{:.0e}".format),
+    )  # fmt: skip
+    print_sheet(plain(told, "Solvers that are one method"), form, out)
 
 
 @app.command(

@@ -8,9 +8,9 @@ path (CondOT: time r = alpha / (alpha + sigma), state y = x / (alpha + sigma)), 
     dy/dr = z y,    so that the velocity there is z y, the data prediction y (1 + (1 - r) z), the noise y (1 - r z),
 
 a table answers y_n = R(z) y_T with the polynomial R that its rows make of it, where the solution is
-exp(z (r_n - r_T)) y_T. A real z < 0 is a model that leads back to a point, as near the data of a small set: the more so,
-the smaller z. What a table bears is the interval of z below 0 on which |R(z)| <= |R(0)|; for a step of Euler's method of
-length h it ends at z h = -2. Noise of a stochastic table is kept apart: it is no error.
+exp(z (r_n - r_T)) y_T. A real z < 0 is a model that leads back to a point, as near the data of a small set: the more
+so, the smaller z. What a table bears is the interval of z below 0 on which |R(z)| <= |R(0)|; for steps h of Euler's
+method it ends at z h = -2. Noise of a stochastic table is kept apart: it is no error.
 """
 
 from __future__ import annotations
