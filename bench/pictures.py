@@ -185,7 +185,7 @@ def errors_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFrame:
             else:
                 times, z = _points(replay, cell, indices)
                 error = np.sqrt(distances(times, z, exact).mean(1))
-            facts = {name: one[name] for name in ("model", "nfe", "title", "grid")}
+            facts = {name: one[name] for name in ("model", "nfe", "title", "grid", "trained_on")}
             parts.append(pd.DataFrame({"time": times, "error": error}).assign(**facts))
     return pd.concat(parts, ignore_index=True)
 

@@ -153,6 +153,11 @@ def table_of(
         "-."
     )  # of one's own solver, a name that a table can have
     facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
+    if plan.trained_on != "nothing":  # what was found is for this model alone
+        facts |= dict(
+            model=model.id, model_sha256=model.sha256, model_conditions=model.conditions, model_given=model.given,
+            found_on=plan.trained_on, found_with=plan.found_with,
+        )  # fmt: skip
     return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
 
 

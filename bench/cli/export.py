@@ -99,6 +99,7 @@ def explain(
         "error in x_T": f"with the predictions held {told.stability.start:.3g} of it are in the result",
         "errors": str(told.stability),
         "linear model": f"y' = z y on the linear path: {told.stability.stiffness}",
+        "trained on": f"{told.trained_on}{': ' if told.trained_with else ''}{told.trained_with}",
         "free numbers": f"{told.parameters}: {told.convention}",
         "paper": told.paper,
     }
@@ -199,7 +200,9 @@ def export(
     if to == "diffusers" and found.told and not found.convention:
         raise ValueError(f"{found.id} scales what its network takes and returns, so no scheduler plays tables in it")
     made = write(file, to, out, prediction, found.convention)
-    console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)
+    trained = f", trained on {file.trained_on}" if file.trained_on != "nothing" else ""
+    told = f"{file.title}, {file.nfe} evaluations{trained}: {made}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
@@ -220,7 +223,9 @@ def import_(
     from fastsample.solvers.exports.export import import_table
 
     table, kept = import_table(file, name)
-    console.print(f"{table.title}, {table.nfe} evaluations: {kept}", highlight=False, markup=False, soft_wrap=True)
+    trained = f", trained on {table.trained_on}{': ' if table.trained_with else ''}{table.trained_with}"
+    told = f"{table.title}, {table.nfe} evaluations{trained if table.trained_on != 'nothing' else ''}: {kept}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
     console.print(
         f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",

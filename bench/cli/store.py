@@ -114,12 +114,15 @@ def show(
     from fastsample.results.forms.sheet import plain
     from fastsample.results.overview import overview
     from fastsample.results.store import Store
+    from fastsample.results.training import training_notes
 
     rows = Store(store, create=False).frame()
     if rows.empty:
         console.print(f"{store} holds no finished cell", highlight=False, markup=False, soft_wrap=True)
         return
-    print_sheet(plain(overview(rows)), form, out)
+    names = [str(name)[8:] for name in rows if str(name).startswith("metrics.")]
+    notes = tuple(("", note) for note in training_notes(rows, names))
+    print_sheet(plain(overview(rows), notes=notes), form, out)
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")

@@ -65,6 +65,7 @@ class Explanation:
         parameters, convention: numbers that are free, and how they are counted.
         order, order_note: order of convergence measured on an exact mixture (None where there is none), and how.
         stability: what it does to errors, and how stiff a model it bears.
+        trained_on, trained_with: what decided its numbers beside the path, and with which seeds and evaluations.
         training: record of a learned table.
     """
 
@@ -82,6 +83,8 @@ class Explanation:
     order: float | None
     order_note: str
     stability: Stability
+    trained_on: str
+    trained_with: str
     training: dict[str, Any] | None
 
     def verdict(self, rule: str) -> str:
@@ -116,7 +119,7 @@ def explain(file: TableFile) -> Explanation:
     return Explanation(
         file.solver, file.title, file.paper, file.model, path.name, table.coordinate, table.nfe,
         _forwards(file, path), rows, free, convention, order, note, stability(table, path),
-        file.training.model_dump() if file.training else None,
+        file.trained_on, file.trained_with, file.training.model_dump() if file.training else None,
     )  # fmt: skip
 
 
@@ -144,7 +147,7 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
         raise ValueError(str(error)) from None
     facts = {
         "solver", "title", "paper", "model", "model_sha256", "model_conditions", "model_given", "guidance", "guide",
-        "guided_within", "options", "training",
+        "guided_within", "options", "training", "found_on", "found_with",
     }  # fmt: skip
     return TableFile.of(table, path, **file.model_dump(include=facts))
 
