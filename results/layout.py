@@ -63,8 +63,8 @@ def evidence(
     Columns: model, solver, title, grid, nfe (asked), made, metric, samples, seeds, guidance, value, low, high (95 %
     interval, NaN where the store has no per-sample data), rank, cells, trained_on, training (remarks on it), remarks
     (all), stated (of images from elsewhere). The rank is `best` where every paired difference from the others excludes
-    zero, `tied` for all that cannot be told from the leader, `second` for what comes next where there is a best. Without intervals the
-    values alone decide. A solver that exceeds its budget, as adaptive ones may, has no rank.
+    zero, `tied` for all that cannot be told from the leader, `second` for what comes next where there is a best.
+    Without intervals the values alone decide. A solver that exceeds its budget, as adaptive ones may, has no rank.
 
     Args:
         rows: of `results.row.frame_of`.
