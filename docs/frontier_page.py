@@ -120,14 +120,14 @@ def classes() -> str:
 
 def errors() -> str:
     """What each table of `NFE` evaluations does to errors, on both models."""
-    lines = []
+    lines, models = [], {short: open_model(name, home=data_home()) for short, name in MODELS.items()}
     for name in read_request(DOCS / "frontier.toml").solver:
         line: dict[str, str] = {"solver": name}
-        for short, model in MODELS.items():
+        for short, model in models.items():
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of grids that are poor for a method: the table says it
-                    file = coefficients(name, open_model(model, home=data_home()), NFE)
+                    file = coefficients(name, model, NFE)
             except ValueError:
                 continue
             path = file.noise_path

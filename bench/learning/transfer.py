@@ -50,8 +50,15 @@ def transfers(
 def transfer_of(found: Sequence[Matrix]) -> Figure:
     """The transfer matrices as heat maps."""
     first = metric_of(found[0].metric)
-    panels = [(f"{one.title}: {one.name}", _named(one.sources), _named(one.places), one.numbers[0]) for one in found]
+    panels = [
+        (f"{one.title}, {_trained(one)}: {one.name}", _named(one.sources), _named(one.places), one.numbers[0])
+        for one in found
+    ]
     return heat(panels, first.digits, higher=first.higher, signed=bool(found[0].best))
+
+
+def _trained(one: Matrix) -> str:
+    return "trained on " + " and ".join(dict.fromkeys(said.partition(":")[0] for said in one.trained.values()))
 
 
 def _named(places: Sequence[tuple[str, int]]) -> list[str]:
