@@ -202,7 +202,7 @@ def _candidate(line: pd.Series) -> Candidate:
     low, high = (None if pd.isna(line[end]) else float(line[end]) for end in ("low", "high"))
     return Candidate(
         line["solver"], line["title"], line["grid"], int(line["nfe"]), int(line["made"]), float(line["value"]),
-        low, high, tuple(line["cells"]), line["trained_on"], tuple(line["training"]),
+        low, high, tuple(line["cells"]), line["trained_on"], tuple(line.get("training", ())),
     )  # fmt: skip
 
 

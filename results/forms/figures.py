@@ -99,6 +99,8 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
 
 def _own_judge(here: pd.DataFrame) -> list[str]:
     """A line for each solver of a panel that was trained on the network of its metric."""
+    if "training" not in here:
+        return []
     judged = here[here["training"].map(len) > 1]
     return [f"no evidence: {name} was trained on what judges here" for name in dict.fromkeys(judged["title"])]
 
