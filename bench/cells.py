@@ -206,6 +206,7 @@ def plan_cells(
                     what = f"{model.id} {replace(one, grid=None)}{f' {one.grid}' if one.grid else ''} NFE {nfe}"
                     skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
+                notes += [plan.remark] if plan.remark else []
                 foreign = table is not None and not fits(table, model, request.guidance)
                 options = {"transfer": table.model} if table and foreign else dict(one.options)
                 for seed in range(wanted.seed, wanted.seed + wanted.seeds):

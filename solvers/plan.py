@@ -41,6 +41,7 @@ class _One(Denoiser):
 
     def predict(self, x: Any, t: float, prediction: Prediction) -> Any:
         if prediction == "velocity" and self.path.name == "flow":  # what a flow's network says itself, to the end
+            self.asked.append(t)
             return 1 + 0 * x
         return super().predict(x, t, prediction)
 
@@ -53,6 +54,7 @@ class Plan:
         path, own: the model's path, and the one that the solver integrates on.
         times: the outer times, on `own`; own_end: the time of the state that they lead to, if not the last.
         trained_on: what the grid was found by, if it was; found_with: how, in words.
+        remark: what its solver has to say of it to who samples; "" for nothing.
         noise_start: begin with the noise alone as official code does, without the correction of `solvers.start`.
     """
 
@@ -66,6 +68,7 @@ class Plan:
     denoise: bool = False
     afs: bool = False
     own_end: float | None = None
+    remark: str = ""
     noise_start: bool = False
     trained_on: TrainedOn = "nothing"
     found_with: str = ""

@@ -39,12 +39,13 @@ Solve = Callable[..., Any]
 class Schedule:
     """The outer times of a run and what else the solve function must be told (orders, ratios).
 
-    `end` is the time of the result where it is not the last of them.
+    `end` is the time of the result where it is not the last of them; `remark` is what is to be told to who samples.
     """
 
     times: tuple[float, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     end: float | None = None
+    remark: str = ""
 
 
 # scheduler(path, t_start, grid, nfe, **options) -> Schedule that makes at most nfe evaluations
@@ -191,7 +192,7 @@ class Solver(Facts):
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end, remark=schedule.remark)
         if not self.adaptive and (fault := plan.fault()):
             raise ValueError(f"solver {self.name} at NFE {nfe}: {fault}")
         return plan

@@ -109,7 +109,7 @@ def _integrate(
         x, before, lam = torch.where(moved, high, x), torch.where(moved, low, before), np.where(good, lam + h, lam)
         there = np.array([over(value) for value in lam.tolist()])
         if there.any():
-            done = np.broadcast_to(there, len(rows))
+            done = np.repeat(there, len(rows) // len(there))
             result[rows[done]] = x[done]
             x, before, rows, lam, state = x[~done], before[~done], rows[~done], lam[~there], state[:, ~there]
     return result
