@@ -8,9 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fastsample.bench.cli.app import app
+from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import ScaledFlow, path_named
 from fastsample.solvers.grids import _RANGES, GRIDS, Grid, GridError
 from fastsample.solvers.solver import get, solvers
@@ -159,7 +161,9 @@ def test_a_solver_and_a_grid_make_numbers_or_are_refused_when_planned(path):
             except ValueError as error:
                 refused[solver.name, grid] = str(error)
                 continue
-        if not solver.adaptive:
+        if solver.nonlinear:
+            assert plan(ring_mixture(path), path.prior_std * torch.ones(1, 2, dtype=torch.float64)).isfinite().all()
+        elif not solver.adaptive:
             table = trace(plan, "x0")
             assert all(np.isfinite(part).all() for part in (table.times, table.a, table.b, table.w))
             if grid == "integer-uniform-official" and path.name.startswith("vp"):
