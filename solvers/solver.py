@@ -192,7 +192,9 @@ class Solver(Facts):
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end, remark=schedule.remark)
+        plan = Plan(
+            self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end, remark=schedule.remark
+        )
         if not self.adaptive and (fault := plan.fault()):
             raise ValueError(f"solver {self.name} at NFE {nfe}: {fault}")
         return plan

@@ -46,7 +46,7 @@ def test_a_sample_depends_on_no_other(name, make):
     for size in (1, 5):
         parts = [ran(name, x[low : low + size], make=make) for low in range(0, 16, size)]
         assert torch.equal(torch.cat([part for part, _ in parts]), together)
-        assert sum((counts for _, counts in parts), []) == made
+        assert [count for _, counts in parts for count in counts] == made
     assert len(set(made)) > 1
     official, counts = ran(name, x, make=make, official=True)
     assert len(set(counts)) == 1
@@ -75,7 +75,7 @@ def test_float32_follows_float64(name):
 def test_breakdown_endless_tolerances_and_no_table(name):
     with pytest.raises(ArithmeticError, match="a step fell to"):
         ran(name, POINTS * float("nan"))
-    with pytest.raises(ArithmeticError, match="more than 50 evaluations; loosen rtol=1e-06, atol=1e-06 or raise max_nfe"):
+    with pytest.raises(ArithmeticError, match="more than 50 evaluations; loosen rtol=1e-06, atol=1e-06 or"):
         ran(name, rtol=1e-6, atol=1e-6, max_nfe=50)
     with pytest.raises(ValueError, match="adaptive: it has no coefficient table"):
         trace(get(name).plan(PATHS["vp"], 10))

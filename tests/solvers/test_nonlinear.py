@@ -54,9 +54,9 @@ def test_it_makes_the_evaluations_that_the_plan_foresees(name, options, path):
 
 
 def test_a_plan_without_finite_coefficients_is_refused():
-    with pytest.raises(ValueError, match="era at NFE 60: .* grid integer-quad-official, which repeats a time"):
+    with pytest.raises(ValueError, match=r"era at NFE 60: .* grid integer-quad-official, which repeats a time"):
         get("era").plan(DiscreteVP.ddpm(), 60, "integer-quad-official")
-    with pytest.raises(ValueError, match="evodiff at NFE 6: .* grid uniform, which ends at clean data"):
+    with pytest.raises(ValueError, match=r"evodiff at NFE 6: .* grid uniform, which ends at clean data"):
         get("evodiff").plan(VPLinear(t_data=0.0), 6, "uniform")
 
 

@@ -42,7 +42,7 @@ _Control = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.n
 def _stages(
     path: Path, lam: float, h: float, order: int, prediction: str, solver_type: str
 ) -> tuple[list[float], np.ndarray]:
-    """(times of the evaluations, coefficients [order + 2, 1 + order] over x, m_0, m_1, ... of their points, x_lo, x_hi)."""
+    """Times of the evaluations; coefficients [order + 2, 1 + order] of their points, x_lo and x_hi over x, m_0, ..."""
     basis, rule = np.eye(1 + order), rule_named(solver_type)
     s, t = path.t_of_lam(lam), path.t_of_lam(lam + h)
     times, rows, values = [s], [basis[0]], [(path.lam(s), basis[1])]
@@ -87,7 +87,9 @@ def _integrate(
         if (made := made + order) > max_nfe:
             told = f"more than {max_nfe} evaluations; loosen {rtol=:g}, {atol=:g} or raise max_nfe"
             raise ArithmeticError(f"DPM-Solver: a sample needs {told}")
-        tried = [_stages(path, *one, order, prediction, solver_type) for one in zip(lam.tolist(), h.tolist(), strict=True)]
+        tried = [
+            _stages(path, *one, order, prediction, solver_type) for one in zip(lam.tolist(), h.tolist(), strict=True)
+        ]
         asked, parts = [times for times, _ in tried], np.stack([part for _, part in tried])
         known = [x]
 
@@ -133,7 +135,12 @@ def _by_pid(
 
 _RANGES = {"rtol": (0, 1), "atol": (1e-15, 1000), "h_init": (1e-9, 100), "max_nfe": (3, 1_000_000)}
 _ADAPTIVE = partial(
-    Facts, paper="2206.00927", coordinate="eps", order=lambda *, order, **_: order, scheduler=whole_interval, adaptive=True
+    Facts,
+    paper="2206.00927",
+    coordinate="eps",
+    order=lambda *, order, **_: order,
+    scheduler=whole_interval,
+    adaptive=True,
 )
 
 
@@ -203,7 +210,7 @@ def dpm_adaptive_k(
     official: bool = False,
 ) -> Any:
     """k-diffusion's DPM-Solver-12 (order=2) or -23 in sigma, whose step a PID controller chooses."""
-    path, last = denoiser.path, denoiser.path.lam(times[-1])
+    last = denoiser.path.lam(times[-1])
     exponents = ((pcoeff + icoeff + dcoeff) / order, -(pcoeff + 2 * dcoeff) / order, dcoeff / order)
     control = partial(_by_pid, exponents=exponents, accept_safety=accept_safety)
     return _integrate(

@@ -11,7 +11,7 @@ a = 1/t - 1/s, R = log(r/s) / log(s/t), S the logistic function, q(u, v) = <u, v
     P, Q = D_1 / (R a), R D_2 / a;   eta = S(|q(Q + P, Q - P)| / 2) / 2
     B    = R (1 - eta) D_2 - (eta / R) D_1
     Z    = x_p - X - t a B / (2 rho),   z = |q(Z, D_1) / (a t)| - 1/2
-    x_t  = X + t a B / (2 zeta),   zeta = S(z); of more than 20 steps S(-z S(q(m_0, d) (2 - (t/s)^2))), d = (m_0 - m_1)/a
+    x_t  = X + t a B / (2 zeta),   zeta = S(z); of over 20 steps S(-z S(q(m_0, d) (2 - (t/s)^2))), d = (m_0 - m_1) / a
 
 The last step with lower_order_final is x_t = X; in the official code, with c = t/s where that is less than 1/2 and
 t/s - 1/2 elsewhere, it is
@@ -73,8 +73,8 @@ def _official_end(start: Any, m0: Any, m1: Any, s: float, t: float) -> Any:
         nonlinear=True,
         scheduler=_schedule,
         variants=({}, {"lower_order_final": False}),
-        note="The official last step has a factor 1 - sqrt(t s), which depends on the unit of sigma and does not tend to "
-        "1 (official=true); ours is of first order.",
+        note="The official last step has a factor 1 - sqrt(t s), which depends on the unit of sigma and keeps it from "
+        "converging (official=true); ours is of first order.",
     ),
 )
 def evodiff(
