@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastsample
 from fastsample.bench.replay import Replay
 from fastsample.results.store import Store
 
@@ -54,7 +55,7 @@ def test_commands_that_need_a_table_refuse_them_and_none_is_recommended(tmp_path
     for words in (
         ["export", *model, "--solver", "era", "--nfe", "5", "--to", "python"],
         ["explain", "evodiff", *model, "--nfe", "5"],
-        ["distill", "bns", *model, "--nfe", "5", "--init", "era"],
+        ["distill", "bns", *model, "--nfe", "5", "--initial", "era"],
     ):
         ended = command(*words)
         assert ended.code == 2, words
@@ -66,6 +67,8 @@ def test_a_warning_of_amplification_stands_where_it_is_sampled(tmp_path):
     told = command("bench", *words, "--out", tmp_path / "store")
     assert "extrapolation amplifies 6.57 times" in " ".join((told.out + told.err).split())
     assert "amplifies" not in command("list", "solvers", "--long").out
+    with pytest.warns(UserWarning, match="extrapolation amplifies 6.57 times"):
+        fastsample.sample("gmm2d", "rx-euler", 4, samples=2)
 
 
 def test_a_grid_is_found_for_one(tmp_path):
