@@ -206,6 +206,7 @@ def plan_cells(
                     skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
                 options = one.options_on(model, nfe, request.guidance, table)
+                notes += [plan.remark] if plan.remark else []
                 for seed in range(wanted.seed, wanted.seed + wanted.seeds):
                     compared = min(wanted.psnr_samples, wanted.samples)
                     cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table, compared)

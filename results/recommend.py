@@ -252,5 +252,5 @@ def recommendations(
     for _, mine in found.groupby("model", sort=False):
         one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
         row = store.row(one.choice.cells[0])
-        given.append((one, [sample_command(row), *([] if row.adaptive or row.statistics else [export_command(row)])]))
+        given.append((one, [sample_command(row), *([export_command(row)] if row.tabled else [])]))
     return given

@@ -12,7 +12,6 @@ from fastsample.solvers.grids import FOUND, GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
-from fastsample.solvers.table import trace
 
 if TYPE_CHECKING:
     from fastsample.datasets.published_moments import PublishedReference
@@ -175,7 +174,7 @@ def _spent(solver: Solver, budgets: range) -> list[int | None]:
     made: list[int | None] = []
     for budget in budgets:
         try:
-            made.append(trace(solver.plan(VPLinear(), budget)).nfe)
+            made.append(len(solver.plan(VPLinear(), budget).asked()))
         except ValueError:
             made.append(None)
     return made
