@@ -76,6 +76,8 @@ class TableFile(BaseModel):
         solver: its name in tables and on the command line, such as `bns`; title: in words; paper: arXiv id.
         nfe: evaluations.
         coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
+        apart: its evaluations are at times apart from those of its steps: in any order, and also a little before or
+            after the path's interval, where the path has alpha >= 0 and sigma > 0.
         path: `name` and the constants of the model's path.
         model, model_sha256: what it was made for; "" where it fits every model on its path.
         model_conditions, model_given: as `conditions` and `given` of that `Model`; older files of public models have
@@ -100,6 +102,7 @@ class TableFile(BaseModel):
     a: list[float]
     b: list[list[float]]
     w: list[list[float]] = []
+    apart: bool = Field(default=False, exclude_if=lambda said: not said)
     path: dict[str, JsonValue]
     model: str = ""
     model_sha256: str = ""
@@ -124,10 +127,13 @@ class TableFile(BaseModel):
         sign = 1 if path.t_data > path.t_noise else -1
         ends = [path.t_noise, *self.times, path.t_data]
         # Stochastic solvers may step back to a noisier time.
-        if not self.w and any(sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)):
+        if not (self.w or self.apart) and any(sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)):
             raise ValueError("the times do not run from noise to data")
-        if any(sign * (t - path.t_noise) < -1e-9 or sign * (path.t_data - t) < -1e-9 for t in self.times):
+        beyond = 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
+        if any(sign * (t - path.t_noise) < -beyond or sign * (path.t_data - t) < -beyond for t in self.times):
             raise ValueError(f"a time lies outside the path's interval from {path.t_noise:g} to {path.t_data:g}")
+        if self.apart and not all(_has_level(path, t) for t in self.times):
+            raise ValueError(f"a time lies where the {path.name} path has no noise level")
         return self
 
     @classmethod
@@ -196,6 +202,13 @@ class TableFile(BaseModel):
     def to_json(self) -> str:
         """The file's text, with its checksum."""
         return json_bytes(self.model_dump()).decode()
+
+
+def _has_level(path: Path, t: float) -> bool:
+    try:
+        return path.alpha(t) >= 0 and path.sigma(t) > 0
+    except (ArithmeticError, ValueError):  # the root of a negative number
+        return False
 
 
 def read_table(file: FilePath) -> TableFile:

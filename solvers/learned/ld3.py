@@ -13,6 +13,7 @@ noise prediction, for what it would have said at its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -49,6 +50,9 @@ def ld3_times(
         logits, offsets: p and q, `params1` and `params2` of a checkpoint.
         window: w.
         official: m of mode lambda from the gaps of the logits themselves, as the released code has it.
+
+    Raises:
+        ValueError: for mode lambda where lambda is infinite at an end of the path.
     """
     sums = np.cumsum(np.exp(logits - np.max(logits)))
     first, last = path.t_noise, path.t_data
@@ -57,6 +61,8 @@ def ld3_times(
         values = last + (sums - sums[-1]) / (sums[0] - sums[-1]) * (first - last)
     else:
         low, high = path.lam(first), path.lam(last)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"lambda is infinite at an end of the {path.name} path: its times are learned in mode time")
         values = low + (sums - sums[0]) / (sums[-1] - sums[0]) * (high - low)
     gaps = np.diff(np.asarray(logits, float) if official and mode == "lambda" else values)
     most = window * np.abs(gaps).min()

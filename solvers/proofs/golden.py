@@ -24,6 +24,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, Path, VPLinear
 from fastsample.models.recorder import Recorder
 from fastsample.solvers.grids import Grid
+from fastsample.solvers.proofs import learned as _learned  # noqa: F401 - registers its readers
 from fastsample.solvers.proofs import training_free as _training_free  # noqa: F401 - registers its readers
 from fastsample.solvers.proofs.readers import READERS, Case, Run
 from fastsample.solvers.solver import Plan, get
