@@ -127,7 +127,9 @@ class TableFile(BaseModel):
         sign = 1 if path.t_data > path.t_noise else -1
         ends = [path.t_noise, *self.times, path.t_data]
         # Stochastic solvers may step back to a noisier time.
-        if not (self.w or self.apart) and any(sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)):
+        if not (self.w or self.apart) and any(
+            sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)
+        ):
             raise ValueError("the times do not run from noise to data")
         beyond = 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
         if any(sign * (t - path.t_noise) < -beyond or sign * (path.t_data - t) < -beyond for t in self.times):

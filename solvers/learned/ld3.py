@@ -62,7 +62,9 @@ def ld3_times(
     else:
         low, high = path.lam(first), path.lam(last)
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"lambda is infinite at an end of the {path.name} path: its times are learned in mode time")
+            raise ValueError(
+                f"lambda is infinite at an end of the {path.name} path: its times are learned in mode time"
+            )
         values = low + (sums - sums[0]) / (sums[-1] - sums[0]) * (high - low)
     gaps = np.diff(np.asarray(logits, float) if official and mode == "lambda" else values)
     most = window * np.abs(gaps).min()
