@@ -81,6 +81,7 @@ class Runner:
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
+            made_for += ", imported, unverified model" if table.imported else ""
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
         for measure in worker.of(cell):

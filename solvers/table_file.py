@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from fastsample.models.path import DiscreteVP, Path, path_named
 from fastsample.results.training import TrainedOn
 from fastsample.solvers.table import Table
 
-__all__ = ["TableFile", "TableFileError", "Training", "read_table"]
+__all__ = ["Imported", "TableFile", "TableFileError", "Training", "read_table"]
 
 
 class TableFileError(ValueError):
@@ -68,6 +69,24 @@ class Training(BaseModel):
     versions: dict[str, str]
 
 
+class Imported(BaseModel):
+    """Where the numbers of a solver come from that others have published; no such source names the hash of a model.
+
+    Attributes:
+        source: the paper's tables, or the name and hash of a file; trained_on: what decided the numbers.
+        told: what is known of their training and use, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    trained_on: TrainedOn
+    told: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.source, self.told)))
+
+
 class TableFile(BaseModel):
     """A table and what it belongs to.
 
@@ -85,7 +104,7 @@ class TableFile(BaseModel):
         guidance: weight w of (1 + w) cond - w uncond that is part of the model it was made for.
         guide, guided_within: as of that `Model`: what stands for uncond, and where guidance acts.
         options: of the solver it was traced from.
-        training: of a learned table.
+        training: of a learned table; imported: of one that others have published.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -115,6 +134,7 @@ class TableFile(BaseModel):
     )
     options: dict[str, JsonValue] = {}
     training: Training | None = None
+    imported: Imported | None = Field(default=None, exclude_if=lambda said: not said)
 
     @model_validator(mode="after")
     def _is_a_solver(self) -> TableFile:
@@ -127,14 +147,14 @@ class TableFile(BaseModel):
         sign = 1 if path.t_data > path.t_noise else -1
         ends = [path.t_noise, *self.times, path.t_data]
         # Stochastic solvers may step back to a noisier time.
-        if not (self.w or self.apart) and any(
+        if not (self.w or self.apart or self.imported) and any(
             sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)
         ):
             raise ValueError("the times do not run from noise to data")
-        beyond = 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
+        beyond = math.inf if self.imported else 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
         if any(sign * (t - path.t_noise) < -beyond or sign * (path.t_data - t) < -beyond for t in self.times):
             raise ValueError(f"a time lies outside the path's interval from {path.t_noise:g} to {path.t_data:g}")
-        if self.apart and not all(_has_level(path, t) for t in self.times):
+        if (self.apart or self.imported) and not all(_has_level(path, t) for t in self.times):
             raise ValueError(f"a time lies where the {path.name} path has no noise level")
         return self
 
@@ -184,11 +204,15 @@ class TableFile(BaseModel):
     @property
     def trained_on(self) -> TrainedOn:
         """What its numbers were trained on."""
+        if self.imported:
+            return self.imported.trained_on
         return "squared error" if self.training else "nothing"
 
     @property
     def trained_with(self) -> str:
-        """The pairs, seeds and evaluations of its training, in words."""
+        """The pairs, seeds and evaluations of its training, or its source, in words."""
+        if self.imported:
+            return str(self.imported)
         one = self.training
         if one is None:
             return ""

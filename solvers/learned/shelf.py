@@ -21,6 +21,7 @@ from fastsample.datasets.names import number
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.grids import BudgetError, Grid
+from fastsample.solvers.imported.dss import shipped_dss
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.solver import Facts, Plan, Solver
 from fastsample.solvers.table import play
@@ -38,6 +39,7 @@ def learned_tables() -> Iterator[TableFile]:
             warn_once(f"{error}; it is left out: remove it, or make it again")
     with as_file(files("fastsample.solvers") / "tables") as shipped:
         yield from (read_table(file) for file in sorted(shipped.glob("*.json")))
+    yield from shipped_dss()
 
 
 def table_solvers() -> set[str]:
@@ -81,7 +83,8 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
 def fits(file: TableFile, model: Model, guidance: float) -> bool:
     """Whether a table was made for the model under this guidance, or for every model on its path."""
     made_for = file.model, file.model_sha256, file.guidance, file.guide, file.guided_within
-    mine = made_for == (model.id, model.sha256, guidance, model.guide, model.guided_within)
+    sha256 = model.sha256 if file.model_sha256 or not file.imported else ""  # a paper names its model, and no hash
+    mine = made_for == (model.id, sha256, guidance, model.guide, model.guided_within)
     mine = mine and file.model_conditions in ("", model.conditions)
     return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from fastsample.models.denoiser import Denoiser
+from fastsample.solvers.found.predictor import Given
+from fastsample.solvers.imported.dss import dss_flow, dss_vp, published_dss
 from fastsample.solvers.imported.dyweight import dyweight_table
 from fastsample.solvers.imported.epd import epd_points, epd_table
 from fastsample.solvers.imported.space import Space, outer_levels, space_of
@@ -28,7 +30,8 @@ def _run(make: Callable[[Space, Sequence[float]], Table], given: dict[str, Any])
 @reader("dyweight")
 def _dyweight(case: Case) -> Run:
     given = case["options"]
-    weights, scales = (np.array(given["parameters"][name], float) for name in ("hybrid_weights", "t_scale"))
+    told = given["parameters"]
+    weights, scales = np.array(told["hybrid_weights"], float), np.array(told["t_scale"] or [], float)
     return _run(lambda space, levels: dyweight_table(space, levels, weights, scales, given["afs"]), given)
 
 
@@ -39,3 +42,28 @@ def _epd(case: Case) -> Run:
     points = epd_points(*raw, given["scale_dir"], given["scale_time"], given.get("fcn", False))
     order = given["max_order"] if case["solver"] == "epd_ipndm" else 0
     return _run(lambda space, levels: epd_table(space, levels, points, given["afs"], order), given)
+
+
+@reader(published_dss()["solver"])
+def _dss(case: Case) -> Run:
+    """As released: its steps are not divided by their sum."""
+    steps, weights = case["options"]["time_deltas"], case["options"]["coefficients_strict_lower"]
+    return lambda denoiser, x: play(dss_flow(denoiser.path, steps, weights, official=True), denoiser, x)
+
+
+@reader(f"{published_dss()['solver']}_vp")
+def _dss_vp(case: Case) -> Run:
+    steps, weights = case["options"]["time_deltas"], case["options"]["coefficients_strict_lower"]
+    return lambda denoiser, x: play(dss_vp(denoiser.path, steps, weights), denoiser, x)
+
+
+@reader("amed", "amed_euler", "amed_dpm2", "amed_ipndm", "amed_dpmpp")
+def _amed(case: Case) -> tuple[str, int, dict[str, Any]]:
+    """What its network predicted is in the case."""
+    given, told = case["options"], case["options"]["parameters"]
+    heads = [told.get(name) or [1.0] * len(told["r"]) for name in ("r", "scale_dir", "scale_time")]
+    options = {"found": Given(list(zip(*heads, strict=True))), "plugin": case["solver"].partition("_")[2] or "none"}
+    options |= {"order": given["max_order"]} if "max_order" in given else {}
+    options |= {"prediction": "data" if given["predict_x0"] else "noise"} if "predict_x0" in given else {}
+    options |= {name: given[name] for name in ("lower_order_final",) if name in given}
+    return "amed", case["nfe_actual"], options
