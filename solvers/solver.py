@@ -117,6 +117,11 @@ class Solver(Facts):
     code: str = ""
 
     @property
+    def predicted(self) -> bool:
+        """Whether a predictor of the model decides its steps, and with them its times."""
+        return self.trained_on == "squared error"
+
+    @property
     def known_options(self) -> dict[str, Any]:
         """Every option with its default, the common ones last."""
         scheduled = _keyword_only(self.scheduler)

@@ -14,6 +14,7 @@ from fastsample.datasets.names import nearest, number
 from fastsample.datasets.own.code import is_code, offered
 from fastsample.models.catalogue import Model
 from fastsample.models.path import Path
+from fastsample.solvers.found.predictors import found_predictor
 from fastsample.solvers.found.shelf import found_grid, found_statistics
 from fastsample.solvers.grids import FOUND, Grid, SettingError
 from fastsample.solvers.learned.parameters import coordinate_of
@@ -53,7 +54,7 @@ class Spec:
             raise ValueError(nearest(name, [*solvers(), *offered("solvers"), *sorted(tables)], "solver"))
         if solver is None and rest:
             raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
-        if at and (solver is None or solver.adaptive):
+        if at and not _gridded(solver):
             raise ValueError(f"the times of {name} are its own: leave @{grid} out")
         options = _options(solver, rest) if solver else {}
         return cls(name, options, Grid.parse(grid.strip()) if at else None)
@@ -70,7 +71,7 @@ class Spec:
     @property
     def gridded(self) -> bool:
         """Whether it takes a grid: learned and adaptive solvers have times of their own."""
-        return self.solver is not None and not self.solver.adaptive
+        return _gridded(self.solver)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -80,6 +81,24 @@ class Spec:
     def on(self, grid: Grid | None) -> Spec:
         """The same on a grid, unless it has one or takes none."""
         return self if self.grid or not self.gridded else replace(self, grid=grid)
+
+    def decided(self, model: Model, nfe: int, guidance: float = 0.0) -> Spec:
+        """The same with the options that a predictor decides, of a solver that has one for each model and budget.
+
+        Raises:
+            ValueError: if there is none, or it was learned with another value of an option.
+        """
+        if self.solver is None or not self.solver.predicted:
+            return self
+        told = found_predictor(self.name, model, nfe, guidance).options
+        for key, value in self.options.items():
+            if value != told.get(key, value):
+                raise ValueError(
+                    f"the predictor of {model.id} at NFE {nfe} was learned with {key}={_text(told[key])}, not "
+                    f"{_text(value)}"
+                )
+        whole = {**told, **self.options}
+        return replace(self, options={key: whole[key] for key in self.solver.known_options if key in whole})
 
     def plan(self, path: Path, nfe: int) -> Plan:
         """The plan of a registered solver; see `Solver.plan`."""
@@ -95,7 +114,12 @@ class Spec:
         return table_plan(table), table
 
     def _found(self, solver: Solver, model: Model, nfe: int, guidance: float) -> Plan:
-        """The plan of a registered solver with what was found for the model: its grid, its statistics."""
+        """The plan of a registered solver with what was found for the model: its grid, its statistics, its predictor."""
+        if solver.predicted:
+            predicted = found_predictor(self.name, model, nfe, guidance)
+            options, grid = self.decided(model, nfe, guidance).options, Grid("learned", times=predicted.times)
+            plan = solver.plan(model.path, nfe, grid, found=predicted.predictor, **options)
+            return replace(plan, trained_on=solver.trained_on, found_with=predicted.told)
         settings, grid, plan_facts = self.settings, self.grid, dict[str, Any]()
         takes = solver.trained_on == "statistics" and settings["statistics"] not in ("data", "noise")
         statistics = found_statistics(model, guidance) if takes else None
@@ -145,6 +169,10 @@ def table_of(
     )  # of one's own solver, a name that a table can have
     facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
     return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
+
+
+def _gridded(solver: Solver | None) -> bool:
+    return solver is not None and not solver.adaptive and not solver.predicted
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:

@@ -25,7 +25,8 @@ from fastsample.results.training import TrainedOn
 from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.grids import BudgetError, GridError
 
-__all__ = ["FoundGrid", "add_grid", "add_statistics", "found_grid", "found_statistics", "of_model", "statistics_file"]
+__all__ = ["FoundGrid", "add_grid", "add_statistics", "found_grid", "found_statistics", "of_model", "shelf_file",
+           "statistics_file"]  # fmt: skip
 
 _FORMAT = "fastsample-statistics-1"
 
@@ -76,14 +77,15 @@ def of_model(model: Model, guidance: float) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _file(kind: str, facts: Mapping[str, Any], ending: str) -> FilePath:
+def shelf_file(kind: str, facts: Mapping[str, Any], ending: str) -> FilePath:
+    """Where a thing of that kind lies, which these facts, with those of `of_model`, tell from others."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     name = str(facts["model"]["model"]).replace("/", "_")
     return data_home() / "found" / f"{kind}-{name}-{digest}{ending}"
 
 
 def _grid_file(name: str, model: Mapping[str, str], solver: str, nfe: int) -> FilePath:
-    return _file(f"{name}-{nfe}", {"model": dict(model), "solver": solver}, ".json")
+    return shelf_file(f"{name}-{nfe}", {"model": dict(model), "solver": solver}, ".json")
 
 
 def add_grid(found: FoundGrid) -> FilePath:
@@ -121,7 +123,7 @@ def found_grid(name: str, model: Model, solver: str, nfe: int, guidance: float =
 
 def statistics_file(model: Model, guidance: float) -> FilePath:
     """Where the statistics of a model lie."""
-    return _file("ems", {"model": of_model(model, guidance)}, ".safetensors")
+    return shelf_file("ems", {"model": of_model(model, guidance)}, ".safetensors")
 
 
 def add_statistics(found: Statistics, model: Model, guidance: float, facts: Mapping[str, str]) -> FilePath:

@@ -35,7 +35,9 @@ __all__ = ["dss_flow", "dss_vp", "published_dss", "shipped_dss"]
 _VP = VPLinear(t_noise=0.999, t_data=1e-3)
 
 
-def dss_flow(path: Path, steps: Sequence[float], weights: Sequence[Sequence[float]], *, official: bool = False) -> Table:
+def dss_flow(
+    path: Path, steps: Sequence[float], weights: Sequence[Sequence[float]], *, official: bool = False
+) -> Table:
     """The table on a flow, of dt and the rows of c; official: the steps as they are printed."""
     total = 1.0 if official else sum(steps)
     times = np.append(0.0, np.cumsum(np.array(steps) / total))
@@ -88,7 +90,9 @@ def shipped_dss() -> tuple[TableFile, ...]:
         card = cards().get(model)
         path = card.path.build() if card and card.path else LinearFlow()
         source = Imported(
-            source=entry["source"], trained_on="FID", told="searched without guidance, kept by the best FID of 50,000 samples"
+            source=entry["source"],
+            trained_on="FID",
+            told="searched without guidance, kept by the best FID of 50,000 samples",
         )
         for nfe in filter(str.isdecimal, entry):
             table = (dss_vp if entry["path"] == "vp" else dss_flow)(path, *entry[nfe])

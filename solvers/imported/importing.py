@@ -1,0 +1,168 @@
+"""A published file becomes a table, or a predictor, for one model; what the file does not say is told by who imports it.
+
+No such file names the weights that it was learned for: whether they are the model's nobody can check here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastsample.datasets.names import number
+from fastsample.models.catalogue import Model
+from fastsample.models.features import narrowest
+from fastsample.results.training import TrainedOn
+from fastsample.solvers.found.predictors import PredictorFacts, add_predictor
+from fastsample.solvers.found.shelf import of_model
+from fastsample.solvers.imported.files import Layout, Published
+from fastsample.solvers.imported.layouts import Said, levels_of, published_table, teacher_of
+from fastsample.solvers.learned.shelf import add_table
+from fastsample.solvers.table_file import Imported, TableFile, TableFileError
+
+__all__ = ["Kept", "import_published"]
+
+_NAMES: dict[Layout, tuple[str, str, str]] = {
+    "dyweight": ("dyweight", "DyWeight", "2603.11607"), "dyweight-flow": ("dyweight", "DyWeight", "2603.11607"),
+    "epd": ("epd", "EPD-Solver", "2507.14797"), "adasde": ("adasde", "AdaSDE-Solver", "2510.23285"),
+    "amed": ("amed", "AMED-Solver", "2312.00094"), "gas": ("gas", "Generalized Adversarial Solver", "2510.17699"),
+    "ld3": ("ld3", "LD3", "2405.15506"),
+}  # fmt: skip
+_PLUGINS = {"amed": "none", "euler": "euler", "dpm": "dpm2", "dpm2": "dpm2", "ipndm": "ipndm", "dpmpp": "dpmpp"}
+_PIXEL_LOSSES = ("l2", "l1", "mse", "huber", "pseudo_huber")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a file became: a sampler's name, title, budget and guidance, and the file that it is kept in."""
+
+    solver: str
+    title: str
+    nfe: int
+    file: FilePath
+    guidance: float
+
+
+def import_published(file: Published, model: Model, said: Said) -> Kept:
+    """Keep a published solver for a model, so that `bench` finds it by its name.
+
+    Raises:
+        ValueError: for what is missing (the message says which option tells it), what contradicts the file or is not
+            for its layout, and for numbers that make no solver on the model's path.
+    """
+    _check_said(file, said)
+    guidance = _guidance(file, model, said)
+    name, title, paper = _NAMES[file.layout]
+    if file.layout == "amed":
+        return _predictor(file, model, guidance, said)
+    table, told = published_table(file, model.path, said)
+    if file.layout == "epd" and file.fact("sampler_stu", str, "epd") == "ipndm":
+        name, title = "epd-ipndm", "EPD-Plugin (iPNDM)"
+    facts = dict(
+        solver=said.name or name, title=title, paper=paper, model=model.id, model_sha256=model.sha256,
+        model_conditions=model.conditions, model_given=model.given, guidance=guidance, guide=model.guide,
+        guided_within=model.guided_within,
+        imported=Imported(source=_source(file), trained_on=_trained_on(file), told=told),
+    )  # fmt: skip
+    try:
+        made = TableFile.of(table, model.path, **facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        why = first["msg"].removeprefix("Value error, ")
+        if where == "solver":
+            raise ValueError(f"{said.name!r} is no solver name: lower-case letters, digits, dots and hyphens") from None
+        raise TableFileError(f"{file.file} makes no solver on the {model.path.name} path: {why}") from None
+    return Kept(made.solver, made.title, made.nfe, add_table(made), guidance)
+
+
+_TAKEN: dict[Layout, tuple[str, ...]] = {
+    "dyweight-flow": ("grid",),
+    "gas": ("mode", "t_end"),
+    "ld3": ("solver", "mode"),
+}
+
+
+def _check_said(file: Published, said: Said) -> None:
+    taken = _TAKEN.get(file.layout, ("grid",) if file.layout in ("epd", "dyweight", "adasde") else ())
+    for name in ("grid", "solver", "mode", "t_end"):
+        given = getattr(said, name)
+        if given not in ("", None) and name not in taken:
+            raise ValueError(
+                f"{file.file} is a file of {_NAMES[file.layout][1]}, which takes no --{name.replace('_', '-')}"
+            )
+
+
+def _guidance(file: Published, model: Model, said: Said) -> float:
+    """The weight that the file says, or that is told of it."""
+    kind, rate = file.facts.get("guidance_type"), file.facts.get("guidance_rate")
+    if kind in ("cg", "classifier"):
+        raise ValueError(f"{file.file} was learned under a classifier's guidance, for which no table is kept")
+    if kind == "cfg" and isinstance(rate, int | float) and math.isfinite(rate):
+        weight = max(float(rate) - 1, 0.0)  # a cfg scale
+        if said.guidance is not None and not math.isclose(said.guidance, weight, abs_tol=1e-9):
+            raise ValueError(
+                f"{file.file} was learned at cfg scale {rate:g}, which is --guidance {number(weight)}, not "
+                f"{number(said.guidance)}"
+            )
+        return weight
+    if said.guidance is None and (model.num_classes or model.guide) and file.layout in ("gas", "ld3", "dyweight-flow"):
+        raise ValueError(f"{file.file} does not say its guidance: give --guidance W, 0 for none")
+    return said.guidance or 0.0
+
+
+def _source(file: Published) -> str:
+    return f"{file.file} ({file.sha256[:16]})"
+
+
+def _trained_on(file: Published) -> TrainedOn:
+    match file.layout:
+        case "dyweight":
+            pixels = str(file.loss.get("loss_type")) in _PIXEL_LOSSES or file.loss.get("dataset_name") == "ms_coco"
+            return "squared error" if pixels else "Inception"
+        case "epd":
+            return "reward" if _has_backend(file) else "Inception"
+        case "adasde":
+            return "Inception"
+        case "gas":
+            return "GAN"
+        case "ld3":
+            return "LPIPS"
+    return "squared error"
+
+
+def _has_backend(file: Published) -> bool:
+    """Whether it is a file of EPD++, tuned by human preference; those say what runs their model."""
+    return isinstance(file.facts.get("backend"), str)
+
+
+def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Kept:
+    """Keep the predictor of AMED, which no table can hold."""
+    student, afs = file.fact("sampler_stu", str, "amed"), file.fact("afs", bool, False)
+    if student not in _PLUGINS:
+        raise TableFileError(f"{file.file} is of the solver {student!r}; known: {', '.join(_PLUGINS)}")
+    if said.name:
+        raise ValueError(f"{file.file} holds a predictor, whose solver is named {_NAMES['amed'][0]}: leave --name out")
+    if model.path.is_singular(model.path.t_noise):
+        raise ValueError(f"{file.file} is of a diffusion model, and the {model.path.name} path begins with noise alone")
+    if model.network is None or not narrowest(model.network):
+        raise ValueError(
+            f"{file.file} reads the features of a network's 8 x 8 encoder block or middle block, and {model.id} has none"
+        )
+    levels, plugin = levels_of(file, model.path, said), _PLUGINS[student]
+    options: dict[str, Any] = {"plugin": plugin, "afs": afs}
+    if plugin in ("ipndm", "dpmpp"):
+        options["order"] = min(file.fact("max_order", int, 3), 4 if plugin == "ipndm" else 3)
+    if plugin == "dpmpp":
+        options["prediction"] = "data" if file.fact("predict_x0", bool, True) else "noise"
+        options["lower_order_final"] = file.fact("lower_order_final", bool, True)
+    name, title, _ = _NAMES["amed"]
+    told = ", ".join(filter(None, (_source(file), teacher_of(file))))
+    facts = PredictorFacts(
+        model=of_model(model, guidance), solver=name, nfe=2 * (len(levels) - 1) - afs, options=options, times=levels,
+        scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0), source=told,
+    )  # fmt: skip
+    return Kept(name, title, facts.nfe, add_predictor(file.numbers, facts), guidance)
