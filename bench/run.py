@@ -81,11 +81,10 @@ class Runner:
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
-            made_for += ", imported, unverified model" if table.imported else ""
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
         elif cell.plan.own_times:
-            facts |= {"trained for": f"{model.id} ({model.sha256[:16]}), imported, unverified model"}
+            facts |= {"trained for": f"{model.id} ({model.sha256[:16]})"}
         for measure in worker.of(cell):
             facts |= measure.protocol(cell)
         return {name: text for name, text in facts.items() if text}

@@ -164,7 +164,7 @@ class Solver(Facts):
             path: the model's path with its interval.
             nfe: evaluations to spend; never exceeded, and spent exactly where the method can.
             grid: a Grid, its name, or None for the recommended one.
-            found: statistics of the model or a predictor, for a solver that takes some; without it runs on trivial ones.
+            found: statistics of the model or a predictor, for a solver that takes some; else trivial ones.
             options: the solver's options, `denoise` (end with one data prediction, an evaluation more)
                 and `afs` (analytic first step, an evaluation less).
 

@@ -91,14 +91,14 @@ class Spec:
         if self.solver is None or not self.solver.predicted:
             return self
         told = found_predictor(self.name, model, nfe, guidance).options
+        whole = self.solver.settings(told)
         for key, value in self.options.items():
-            if value != told.get(key, value):
+            if value != whole[key]:
                 raise ValueError(
-                    f"the predictor of {model.id} at NFE {nfe} was learned with {key}={_text(told[key])}, not "
+                    f"the predictor of {model.id} at NFE {nfe} was learned with {key}={_text(whole[key])}, not "
                     f"{_text(value)}"
                 )
-        whole = {**told, **self.options}
-        return replace(self, options={key: whole[key] for key in self.solver.known_options if key in whole})
+        return replace(self, options=dict(told))
 
     def plan(self, path: Path, nfe: int) -> Plan:
         """The plan of a registered solver; see `Solver.plan`."""
@@ -114,11 +114,11 @@ class Spec:
         return table_plan(table), table
 
     def _found(self, solver: Solver, model: Model, nfe: int, guidance: float) -> Plan:
-        """The plan of a registered solver with what was found for the model: its grid, its statistics, its predictor."""
+        """The plan of a registered solver with what was found for the model: grid, statistics or predictor."""
         if solver.predicted:
             predicted = found_predictor(self.name, model, nfe, guidance)
-            options, grid = self.decided(model, nfe, guidance).options, Grid("learned", times=predicted.times)
-            plan = solver.plan(model.path, nfe, grid, found=predicted.predictor, **options)
+            options, own = self.decided(model, nfe, guidance).options, Grid("learned", times=predicted.times)
+            plan = solver.plan(model.path, nfe, own, found=predicted.predictor, **options)
             return replace(plan, trained_on=solver.trained_on, found_with=predicted.told)
         settings, grid, plan_facts = self.settings, self.grid, dict[str, Any]()
         takes = solver.trained_on == "statistics" and settings["statistics"] not in ("data", "noise")

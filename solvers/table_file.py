@@ -73,8 +73,8 @@ class Imported(BaseModel):
     """Where the numbers of a solver come from that others have published; no such source names the hash of a model.
 
     Attributes:
-        source: the paper's tables, or the name and hash of a file; trained_on: what decided the numbers.
-        told: what is known of their training and use, in words.
+        source: the paper's tables, or the name and hash of a file.
+        trained_on: what decided the numbers; told: what is known of their training and use, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ class Imported(BaseModel):
     told: str = ""
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.source, self.told)))
+        return ", ".join(filter(None, (f"imported, unverified model: {self.source}", self.told)))
 
 
 class TableFile(BaseModel):
@@ -154,7 +154,8 @@ class TableFile(BaseModel):
         beyond = math.inf if self.imported else 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
         if any(sign * (t - path.t_noise) < -beyond or sign * (path.t_data - t) < -beyond for t in self.times):
             raise ValueError(f"a time lies outside the path's interval from {path.t_noise:g} to {path.t_data:g}")
-        if (self.apart or self.imported) and not all(_has_level(path, t) for t in self.times):
+        least = -math.inf if self.imported else 0.0  # of alpha: a flow's time scale may ask before its start
+        if (self.apart or self.imported) and not all(_has_level(path, t, least) for t in self.times):
             raise ValueError(f"a time lies where the {path.name} path has no noise level")
         return self
 
@@ -230,9 +231,9 @@ class TableFile(BaseModel):
         return json_bytes(self.model_dump()).decode()
 
 
-def _has_level(path: Path, t: float) -> bool:
+def _has_level(path: Path, t: float, least: float) -> bool:
     try:
-        return path.alpha(t) >= 0 and path.sigma(t) > 0
+        return path.alpha(t) >= least and path.sigma(t) > 0
     except (ArithmeticError, ValueError):  # the root of a negative number
         return False
 

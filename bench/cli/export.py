@@ -166,8 +166,8 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A table file, written by export or distill; or a published one of DyWeight, EPD, AdaSDE, AMED (.pkl), "
-            "GAS, LD3 or DyWeight on flows (.pt), of which nothing is executed.",
+            help="A table file, written by export or distill; or a published one of DyWeight, EPD, AdaSDE, AMED "
+            "(.pkl), GAS, LD3 or DyWeight on flows (.pt), of which nothing is executed.",
             parser=path,
         ),
     ],
@@ -193,7 +193,7 @@ def import_(
     said = Said(guidance, grid or "", solver or "", mode or "", t_end, name or "")
     if not is_published(file):
         if model or said != Said(name=name or ""):
-            raise ValueError(f"{file} is no published file, and a table says itself what it belongs to: give --name alone")
+            raise ValueError(f"{file} is a table, which says itself what it belongs to: give --name alone")
         table, where = import_table(file, name)
         kept = Kept(table.solver, table.title, table.nfe, where, table.guidance)
         model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"

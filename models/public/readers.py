@@ -279,7 +279,7 @@ def _plain(value: Any, name: str, left: list[int]) -> Any:
 
 
 def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise CheckpointError for tensors that a file of weights has not; sizes first, so that nothing huge is touched."""
+    """Raise CheckpointError for tensors that no weights are; sizes first, so that nothing huge is touched."""
     whole, total = path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values())
     if len(tensors) > _MOST_TENSORS or total > 2 * whole:
         raise CheckpointError(f"{len(tensors):,} tensors claim {total:,} bytes in a file of {whole:,}")

@@ -67,17 +67,14 @@ class Predictor:
         read = np.zeros((batch, self.pixels)) if features is None else features.double().cpu().numpy()
         if read.shape != (batch, self.pixels):
             raise ValueError(
-                f"this predictor reads {self.pixels} pixels of the narrowest layer, and this network has {read.shape[1]}"
+                f"this predictor reads {self.pixels} pixels of a narrowest layer, and the network has {read.shape[1]}"
             )
         inner = self._linear("enc_layer1", _silu(self._linear("enc_layer0", read)))
         ends = [np.broadcast_to(_silu(self._linear("map_layer0", _waves(level))), (batch, 8)) for level in (s, t)]
         z = np.concatenate([inner, *ends], 1)
-        r, c, a = (self._head(name, z) for name in ("fc_r", "fc_scale_dir", "fc_scale_time"))
-        assert r is not None
-        return r, *(
-            np.ones(batch) if one is None else 1 + scale * (2 * one - 1)
-            for one, scale in ((c, self.scale_dir), (a, self.scale_time))
-        )
+        heads = (self._head(name, z) for name in ("fc_r", "fc_scale_dir", "fc_scale_time"))
+        r, c, a = (np.full(batch, 0.5) if head is None else head for head in heads)
+        return r, 1 + self.scale_dir * (2 * c - 1), 1 + self.scale_time * (2 * a - 1)
 
     def _linear(self, layer: str, x: np.ndarray) -> np.ndarray:
         return x @ self.layers[f"{layer}.weight"].T + self.layers[f"{layer}.bias"]

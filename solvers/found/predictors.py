@@ -64,7 +64,7 @@ def check_layers(layers: Mapping[str, np.ndarray]) -> None:
     inner = shapes.get("enc_layer1.bias", (0,))[0] if shapes.get("enc_layer1.bias") else 0
     wanted = {"map_layer0": (_WAVES, _WAVES), "enc_layer0": (rows, pixels), "enc_layer1": (inner, rows)}
     wanted |= {head: (1, inner + 2 * _WAVES) for head in _HEADS if head == "fc_r" or f"{head}.weight" in shapes}
-    expected = {f"{name}.weight": size for name, size in wanted.items()}
+    expected: dict[str, tuple[int, ...]] = {f"{name}.weight": size for name, size in wanted.items()}
     expected |= {f"{name}.bias": size[:1] for name, size in wanted.items()}
     if shapes != expected or not rows * pixels * inner:
         wrong = sorted(set(shapes.items()) ^ set(expected.items()))[0][0]

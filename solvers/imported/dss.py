@@ -6,8 +6,8 @@ Of steps dt_i and weights c_ij, with m_ij = c_ij for j < i and m_ii = 1 - sum_j 
     VP       x_{i+1} = (sigma'/sigma) x_i + sigma' (omega' - omega) sum_j m_ij X_j,   omega = alpha / sigma
 
 with v the velocity and X the data prediction. The printed steps of a flow sum to 0.9999 to 1.0002, and are divided by
-their sum here. On VP (beta from 0.1 to 20) t falls from 0.999 to 0.001 at the lowest; the released code makes a DDIM step
-on top of each step, which the paper has not, and neither has this.
+their sum here. On VP (beta from 0.1 to 20) t falls from 0.999 to 0.001 at the lowest; other VP paths are met at equal
+lambda. The released code makes a DDIM step on top of each of these, which the paper has not, and neither has this.
 
 The search was without guidance, and kept the numbers of the best FID of 50,000 samples.
 """

@@ -23,7 +23,11 @@ from fastsample.solvers.adams import combine, equal_weights
 from fastsample.solvers.imported.space import Ask, Space
 from fastsample.solvers.table import Table
 
-__all__ = ["Points", "adasde_points", "epd_points", "epd_table"]
+__all__ = ["Points", "Raw", "adasde_points", "epd_points", "epd_table"]
+
+
+# r_params, weight_s, scale_dir_params and scale_time_params of a file, all [N, K].
+Raw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,13 @@ def _softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
-def epd_points(
-    r: np.ndarray, weight: np.ndarray, direction: np.ndarray, time: np.ndarray, scale_dir: float, scale_time: float,
-    fcn: bool = False,
-) -> Points:  # fmt: skip
-    """The points of the raw numbers of a file: c = 1 + scale_dir (2 sigmoid(z / 2) - 1), a likewise.
+def epd_points(raw: Raw, scale_dir: float, scale_time: float, fcn: bool = False) -> Points:
+    """The points of the numbers of a file: c = 1 + scale_dir (2 sigmoid(z / 2) - 1), a likewise.
 
     Args:
         fcn: c is 1 in the last step.
     """
+    r, weight, direction, time = raw
     c, a = (1 + s * (2 * _sigmoid(z / 2) - 1) for z, s in ((direction, scale_dir), (time, scale_time)))
     if fcn:
         c[-1] = 1.0
@@ -62,15 +64,14 @@ def epd_points(
 
 
 def adasde_points(
-    r: np.ndarray, weight: np.ndarray, direction: np.ndarray, time: np.ndarray, gamma: np.ndarray,
-    scale_dir: float, scale_time: float, gamma_max: float, gamma_min: float = 2e-4,
-) -> Points:  # fmt: skip
+    raw: Raw, scale_dir: float, scale_time: float, gamma: np.ndarray, gamma_max: float, gamma_min: float = 2e-4
+) -> Points:
     """The same for AdaSDE: c = 1 + scale_dir tanh(z / 2), a likewise; gamma is 0 in the first step."""
+    r, weight, direction, time = raw
     w = _softmax(weight)
     c, a = (1 + s * np.tanh(z / 2) for z, s in ((direction, scale_dir), (time, scale_time)))
     raised = gamma_min + (gamma_max - gamma_min) * _sigmoid((gamma + 2 * math.log(0.6 / 0.4)) / 2)
-    total = (w * raised).sum(1)
-    return Points(_sigmoid(r), w, c, a, np.append(0.0, total[1:]))
+    return Points(_sigmoid(r), w, c, a, np.append(0.0, (w * raised).sum(1)[1:]))
 
 
 def epd_table(space: Space, levels: Sequence[float], points: Points, afs: bool, plugin_order: int = 0) -> Table:

@@ -16,6 +16,7 @@ source text is dropped unread (`models.public.unpickling`); a .pt is one of torc
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ __all__ = ["Layout", "Published", "is_published", "read_published"]
 Layout = Literal["dyweight", "dyweight-flow", "epd", "adasde", "amed", "gas", "ld3"]
 
 _CLASSES: dict[str, Layout] = {
-    "DyWeight_predictor": "dyweight", "EPD_predictor": "epd", "adasde_predictor": "adasde", "AdaSDE_predictor": "adasde",
-    "AMED_predictor": "amed",
+    "DyWeight_predictor": "dyweight", "EPD_predictor": "epd", "AMED_predictor": "amed", "adasde_predictor": "adasde",
+    "AdaSDE_predictor": "adasde",
 }  # fmt: skip
 _LAYERS = ("map_layer0", "enc_layer0", "enc_layer1", "fc_r", "fc_scale_dir", "fc_scale_time")
 _MOST_TENSORS = 1000
@@ -80,7 +81,7 @@ class Published:
         allowed = (int, float) if kind is float else (kind,)
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise TableFileError(f"{self.file}: its {name} is {value!r:.40}, which is no {kind.__name__}")
-        if kind is not str and not np.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise TableFileError(f"{self.file}: its {name} is {value}, which is not finite")
         return kind(value)
 

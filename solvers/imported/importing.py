@@ -1,4 +1,4 @@
-"""A published file becomes a table, or a predictor, for one model; what the file does not say is told by who imports it.
+"""A published file becomes a table, or a predictor, for one model; what it does not say is told by who imports it.
 
 No such file names the weights that it was learned for: whether they are the model's nobody can check here.
 """
@@ -150,19 +150,20 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
         raise ValueError(f"{file.file} is of a diffusion model, and the {model.path.name} path begins with noise alone")
     if model.network is None or not narrowest(model.network):
         raise ValueError(
-            f"{file.file} reads the features of a network's 8 x 8 encoder block or middle block, and {model.id} has none"
+            f"{file.file} reads a network's 8 x 8 encoder block or middle block, and {model.id} has none of these"
         )
     levels, plugin = levels_of(file, model.path, said), _PLUGINS[student]
-    options: dict[str, Any] = {"plugin": plugin, "afs": afs}
+    options: dict[str, Any] = {"plugin": plugin} if plugin != "none" else {}
+    options |= {"afs": afs} if afs else {}
     if plugin in ("ipndm", "dpmpp"):
         options["order"] = min(file.fact("max_order", int, 3), 4 if plugin == "ipndm" else 3)
     if plugin == "dpmpp":
         options["prediction"] = "data" if file.fact("predict_x0", bool, True) else "noise"
         options["lower_order_final"] = file.fact("lower_order_final", bool, True)
     name, title, _ = _NAMES["amed"]
-    told = ", ".join(filter(None, (_source(file), teacher_of(file))))
+    source = Imported(source=_source(file), trained_on=_trained_on(file), told=teacher_of(file))
     facts = PredictorFacts(
         model=of_model(model, guidance), solver=name, nfe=2 * (len(levels) - 1) - afs, options=options, times=levels,
-        scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0), source=told,
+        scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0), source=str(source),
     )  # fmt: skip
     return Kept(name, title, facts.nfe, add_predictor(file.numbers, facts), guidance)

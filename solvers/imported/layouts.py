@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Edm, LinearFlow, Path, VPLinear
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.imported.dyweight import dyweight_table
-from fastsample.solvers.imported.epd import Points, adasde_points, epd_points, epd_table
+from fastsample.solvers.imported.epd import Points, Raw, adasde_points, epd_points, epd_table
 from fastsample.solvers.imported.files import Layout, Published
-from fastsample.solvers.imported.space import space_of
+from fastsample.solvers.imported.space import outer_levels, space_of
 from fastsample.solvers.learned.gs import Corrections, gs_table, gs_times
 from fastsample.solvers.learned.ld3 import decoupled, ld3_times
 from fastsample.solvers.spec import Spec
@@ -63,7 +63,7 @@ def levels_of(file: Published, path: Path, said: Said) -> tuple[float, ...]:
         return tuple(1 - t if flow else path.nsr(t) for t in grid(path, n, path.t_noise, path.t_data))
     if isinstance(path, LinearFlow):
         raise ValueError(f"{file.file} does not say its times on a flow: give --grid, such as shift:s=3")
-    return outerlevels_of(path, n, file.fact("schedule_type", str), file.fact("schedule_rho", float, 1.0))
+    return outer_levels(path, n, file.fact("schedule_type", str), file.fact("schedule_rho", float, 1.0))
 
 
 def _array(file: Published, name: str, *dimensions: int) -> np.ndarray:
@@ -98,22 +98,25 @@ def _dyweight_flow(file: Published, path: Path, said: Said) -> _Made:
     return dyweight_table(space, levels, weights, scales, False, flow=True), f"times of {said.grid}"
 
 
-def _points(file: Published) -> list[np.ndarray]:
+def _raw(file: Published) -> Raw:
     names = ("r_params", "weight_s", "scale_dir_params", "scale_time_params")
-    found = [_array(file, name, 2) for name in names]
-    if len({array.shape for array in found}) > 1:
-        raise TableFileError(f"{file.file}: its numbers have the shapes {', '.join(str(a.shape) for a in found)}")
-    if found[0].shape[1] != file.fact("num_points", int, found[0].shape[1]):
-        raise TableFileError(f"{file.file} says {file.facts['num_points']} points, and has {found[0].shape[1]}")
-    return found
+    r, weight, direction, time = (_array(file, name, 2) for name in names)
+    if not r.shape == weight.shape == direction.shape == time.shape:
+        raise TableFileError(f"{file.file}: its {' and '.join(names)} are not of one shape")
+    if r.shape[1] != file.fact("num_points", int, r.shape[1]):
+        raise TableFileError(f"{file.file} says {file.facts['num_points']} points, and has {r.shape[1]}")
+    return r, weight, direction, time
+
+
+def _scales(file: Published) -> tuple[float, float]:
+    return file.fact("scale_dir", float, 0.0), file.fact("scale_time", float, 0.0)
 
 
 def _epd(file: Published, path: Path, said: Said) -> _Made:
     student = file.fact("sampler_stu", str, "epd")
     if student not in ("epd", "ipndm"):
         raise TableFileError(f"{file.file} is of the solver {student!r}; epd and ipndm are read")
-    raw, scales = _points(file), [file.fact(f"scale_{name}", float, 0.0) for name in ("dir", "time")]
-    points = epd_points(*raw, *scales, fcn=file.fact("fcn", bool, False))
+    points = epd_points(_raw(file), *_scales(file), file.fact("fcn", bool, False))
     order = file.fact("max_order", int, 4) if student == "ipndm" else 0
     if not 0 <= order <= 4:
         raise TableFileError(f"{file.file} has max_order {order}; iPNDM has orders from 1 to 4")
@@ -121,15 +124,11 @@ def _epd(file: Published, path: Path, said: Said) -> _Made:
 
 
 def _adasde(file: Published, path: Path, said: Said) -> _Made:
-    gamma, scales = (
-        _array(file, "gamma_params", 2),
-        [file.fact(f"scale_{name}", float, 0.0) for name in ("dir", "time")],
-    )
-    raw = _points(file)
+    raw, gamma = _raw(file), _array(file, "gamma_params", 2)
     if gamma.shape != raw[0].shape:
-        raise TableFileError(f"{file.file}: its gamma_params are of shape {list(gamma.shape)}")
-    most, least = file.fact("gamma", float), file.fact("gamma_min", float, 2e-4)
-    return _parallel(file, path, said, adasde_points(*raw, gamma, *scales, most, least), 0)
+        raise TableFileError(f"{file.file}: its gamma_params are not of the shape of its r_params")
+    ends = file.fact("gamma", float), file.fact("gamma_min", float, 2e-4)
+    return _parallel(file, path, said, adasde_points(raw, *_scales(file), gamma, *ends), 0)
 
 
 def _parallel(file: Published, path: Path, said: Said, points: Points, order: int) -> _Made:
@@ -165,7 +164,7 @@ def _gas(file: Published, path: Path, said: Said) -> _Made:
         )
     a, c = np.stack(rows["a"]), np.stack(rows["c"])
     own = _gas_path(path, said.t_end)
-    times = gs_times(inner, own.t_noise, own.t_data)
+    times = gs_times(inner, own.t_noise, own.t_data).tolist()
     coordinate: Prediction = "velocity" if path.is_singular(path.t_noise) else "eps"
     table = gs_table(path, own, times, Corrections(xi, a, c, form == "theory"), coordinate)
     return table, f"{form} of order {order}, to t = {number(said.t_end)}"
@@ -212,8 +211,8 @@ def _ld3(file: Published, path: Path, said: Said) -> _Made:
         raise ValueError(f"--solver {said.solver} makes no {n} steps of one evaluation each, as LD3's solvers do")
     mode: Any = said.mode
     steps, evaluations = ld3_times(path, logits, offsets, mode, official=True)
-    own: Sequence[float] = steps if plan.own == path else [plan.own.t_of_lam(path.lam(t)) for t in steps]
-    return decoupled(replace(plan, noise_start=True), own, evaluations, "x0"), f"times of {spec}"
+    own = [t if plan.own == path else plan.own.t_of_lam(path.lam(t)) for t in steps.tolist()]
+    return decoupled(replace(plan, noise_start=True), own, evaluations.tolist(), "x0"), f"times of {spec}"
 
 
 _TABLES: dict[Layout, Callable[[Published, Path, Said], _Made]] = {

@@ -1,4 +1,4 @@
-"""Where published solvers step: in the noise level s from the largest to the smallest, with D(x; s) the data prediction.
+"""Where published solvers step: in the noise level s from largest to smallest, with D(x; s) the data prediction.
 
 Those of diffusion step in EDM's space, x = x_0 + s eps (arXiv 2206.00364); those of flows in the linear path's own,
 x = (1 - s) x_0 + s eps. In both the slope is dx/ds = (x - D(x; s)) / s.

@@ -38,8 +38,10 @@ def _dyweight(case: Case) -> Run:
 @reader("epd", "epd_ipndm")
 def _epd(case: Case) -> Run:
     given, told = case["options"], case["options"]["parameters"]
-    raw = [np.array(told[name], float) for name in ("r_params", "weight_s", "scale_dir_params", "scale_time_params")]
-    points = epd_points(*raw, given["scale_dir"], given["scale_time"], given.get("fcn", False))
+    r, weight, c, a = (
+        np.array(told[name], float) for name in ("r_params", "weight_s", "scale_dir_params", "scale_time_params")
+    )
+    points = epd_points((r, weight, c, a), given["scale_dir"], given["scale_time"], given.get("fcn", False))
     order = given["max_order"] if case["solver"] == "epd_ipndm" else 0
     return _run(lambda space, levels: epd_table(space, levels, points, given["afs"], order), given)
 

@@ -79,6 +79,7 @@ def amed(
     order: the highest of ipndm (4) and dpmpp (3). prediction: of dpmpp.
     """
     whole, data = plugin in ("none", "dpm2"), plugin == "dpmpp" and prediction == "data"
+    each = isinstance(found, Predictor) and hasattr(x, "new_tensor")  # a row of x is a sample
     halves, past = 2 * (len(times) - 1), list[_Point]()  # past: of both halves, newest first
 
     def half(x: Any, s: Any, t: Any, value: Any, number: int, c: Any = 1.0) -> Any:
@@ -93,7 +94,9 @@ def amed(
     with bottleneck(denoiser) as heard:
         for i, (s, t) in enumerate(pairwise(times)):
             d = denoiser.eps(x, s)
-            r, c, a = found(i, s, t, heard(), 1 if isinstance(found, Given) else len(x))
+            r, c, a = found(i, s, t, heard(), len(x) if each else 1)
+            if not each and isinstance(found, Predictor):  # x is a number: whether all is finite is asked
+                r, c, a = (one.item() for one in (r, c, a))
             m = t**r * s ** (1 - r)
             middle = x + _times(m - s, d) if whole else half(x, s, m, x - s * d if data else d, 2 * i + 1)
             answer = _asked(denoiser, middle, a * m)
