@@ -25,7 +25,7 @@ def test_every_hostile_file_is_refused(tmp_path):
             child.stdin.write(json.dumps([str(path), reader]) + "\n")
             child.stdin.flush()
             told, seconds, peak = json.loads(child.stdout.readline())
-            assert told.startswith(("CheckpointError: ", "ReferenceError: ", "DatasetError: ")), (name, told)
+            assert told.startswith(("CheckpointError: ", "ReferenceError: ", "DatasetError: ", "TableFileError: ")), (name, told)
             assert name in told, (name, told)
             assert len(told.splitlines()) == 1, (name, told)
             assert len(told) < 1500, (name, told)

@@ -62,7 +62,9 @@ def solver(name, module="solvers"):
 
 
 def _tensors(arrays):
-    return OrderedDict((name, torch.nn.Parameter(torch.tensor(array, dtype=torch.float32))) for name, array in arrays.items())
+    return OrderedDict(
+        (name, torch.nn.Parameter(torch.tensor(array, dtype=torch.float32))) for name, array in arrays.items()
+    )
 
 
 def persistent(class_name, parameters=(), buffers=(), modules=(), **attributes):
@@ -159,7 +161,10 @@ def gas(file, theta, xi, corrections):
 
 
 def ld3(file, logits, offsets):
-    params = {"params1": torch.tensor(logits, dtype=torch.float32), "params2": torch.tensor(offsets, dtype=torch.float32)}
+    params = {
+        "params1": torch.tensor(logits, dtype=torch.float32),
+        "params2": torch.tensor(offsets, dtype=torch.float32),
+    }
     torch.save(params | {"best_t_steps": torch.zeros(2 * len(logits))}, file)
     return file
 
