@@ -20,17 +20,13 @@ from fastsample.solvers.found.predictors import PredictorFacts, add_predictor
 from fastsample.solvers.found.shelf import of_model
 from fastsample.solvers.imported.files import Layout, Published
 from fastsample.solvers.imported.layouts import Said, levels_of, published_table, teacher_of
+from fastsample.solvers.imported.methods import PUBLISHED
 from fastsample.solvers.learned.shelf import add_table
+from fastsample.solvers.solver import get
 from fastsample.solvers.table_file import Imported, TableFile, TableFileError
 
 __all__ = ["Kept", "import_published"]
 
-_NAMES: dict[Layout, tuple[str, str, str]] = {
-    "dyweight": ("dyweight", "DyWeight", "2603.11607"), "dyweight-flow": ("dyweight", "DyWeight", "2603.11607"),
-    "epd": ("epd", "EPD-Solver", "2507.14797"), "adasde": ("adasde", "AdaSDE-Solver", "2510.23285"),
-    "amed": ("amed", "AMED-Solver", "2312.00094"), "gas": ("gas", "Generalized Adversarial Solver", "2510.17699"),
-    "ld3": ("ld3", "LD3", "2405.15506"),
-}  # fmt: skip
 _PLUGINS = {"amed": "none", "euler": "euler", "dpm": "dpm2", "dpm2": "dpm2", "ipndm": "ipndm", "dpmpp": "dpmpp"}
 _PIXEL_LOSSES = ("l2", "l1", "mse", "huber", "pseudo_huber")
 
@@ -55,14 +51,15 @@ def import_published(file: Published, model: Model, said: Said) -> Kept:
     """
     _check_said(file, said)
     guidance = _guidance(file, model, said)
-    name, title, paper = _NAMES[file.layout]
     if file.layout == "amed":
         return _predictor(file, model, guidance, said)
     table, told = published_table(file, model.path, said)
-    if file.layout == "epd" and file.fact("sampler_stu", str, "epd") == "ipndm":
-        name, title = "epd-ipndm", "EPD-Plugin (iPNDM)"
+    name = {"dyweight-flow": "dyweight"}.get(file.layout, file.layout)
+    if name == "epd" and file.fact("sampler_stu", str, name) == "ipndm":
+        name = "epd-ipndm"
+    method = PUBLISHED[name]
     facts = dict(
-        solver=said.name or name, title=title, paper=paper, model=model.id, model_sha256=model.sha256,
+        solver=said.name or name, title=method.title, paper=method.paper, model=model.id, model_sha256=model.sha256,
         model_conditions=model.conditions, model_given=model.given, guidance=guidance, guide=model.guide,
         guided_within=model.guided_within,
         imported=Imported(source=_source(file), trained_on=_trained_on(file), told=told),
@@ -91,9 +88,7 @@ def _check_said(file: Published, said: Said) -> None:
     for name in ("grid", "solver", "mode", "t_end"):
         given = getattr(said, name)
         if given not in ("", None) and name not in taken:
-            raise ValueError(
-                f"{file.file} is a file of {_NAMES[file.layout][1]}, which takes no --{name.replace('_', '-')}"
-            )
+            raise ValueError(f"{file.file} is of the layout {file.layout}, which takes no --{name.replace('_', '-')}")
 
 
 def _guidance(file: Published, model: Model, said: Said) -> float:
@@ -103,6 +98,10 @@ def _guidance(file: Published, model: Model, said: Said) -> float:
         raise ValueError(f"{file.file} was learned under a classifier's guidance, for which no table is kept")
     if kind == "cfg" and isinstance(rate, int | float) and math.isfinite(rate):
         weight = max(float(rate) - 1, 0.0)  # a cfg scale
+        if weight and not (model.num_classes or model.guide):
+            raise ValueError(
+                f"{file.file} was learned at cfg scale {rate:g}, and {model.id} has no classes to guide by"
+            )
         if said.guidance is not None and not math.isclose(said.guidance, weight, abs_tol=1e-9):
             raise ValueError(
                 f"{file.file} was learned at cfg scale {rate:g}, which is --guidance {number(weight)}, not "
@@ -145,7 +144,7 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
     if student not in _PLUGINS:
         raise TableFileError(f"{file.file} is of the solver {student!r}; known: {', '.join(_PLUGINS)}")
     if said.name:
-        raise ValueError(f"{file.file} holds a predictor, whose solver is named {_NAMES['amed'][0]}: leave --name out")
+        raise ValueError(f"{file.file} holds a predictor, whose solver is named {file.layout}: leave --name out")
     if model.path.is_singular(model.path.t_noise):
         raise ValueError(f"{file.file} is of a diffusion model, and the {model.path.name} path begins with noise alone")
     if model.network is None or not narrowest(model.network):
@@ -160,10 +159,9 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
     if plugin == "dpmpp":
         options["prediction"] = "data" if file.fact("predict_x0", bool, True) else "noise"
         options["lower_order_final"] = file.fact("lower_order_final", bool, True)
-    name, title, _ = _NAMES["amed"]
     source = Imported(source=_source(file), trained_on=_trained_on(file), told=teacher_of(file))
     facts = PredictorFacts(
-        model=of_model(model, guidance), solver=name, nfe=2 * (len(levels) - 1) - afs, options=options, times=levels,
+        model=of_model(model, guidance), solver=file.layout, nfe=2 * (len(levels) - 1) - afs, options=options, times=levels,
         scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0), source=str(source),
     )  # fmt: skip
-    return Kept(name, title, facts.nfe, add_predictor(file.numbers, facts), guidance)
+    return Kept(facts.solver, get(facts.solver).title, facts.nfe, add_predictor(file.numbers, facts), guidance)

@@ -22,8 +22,9 @@ from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.imported.dss import shipped_dss
+from fastsample.solvers.imported.methods import PUBLISHED
 from fastsample.solvers.learned.kinds import LEARNED
-from fastsample.solvers.solver import Facts, Plan, Solver
+from fastsample.solvers.solver import Facts, Plan, Solver, solvers
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
@@ -44,7 +45,7 @@ def learned_tables() -> Iterator[TableFile]:
 
 def table_solvers() -> set[str]:
     """Names that are solvers by their tables."""
-    return set(LEARNED) | {file.solver for file in learned_tables()}
+    return {*LEARNED, *PUBLISHED} | {file.solver for file in learned_tables()}
 
 
 def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, transfer: bool = False) -> TableFile:
@@ -76,6 +77,9 @@ def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, tr
     special = model.guide or model.guided_within != (None, None)
     make = f"`{command}`{' with the guide and the interval' if special else ''} makes one"
     make = make if solver in LEARNED and not model.classifier else ""
+    if solver in PUBLISHED:
+        given = shlex.quote(model.given or model.id)
+        make = "; or ".join(filter(None, (make, f"`fastsample import FILE --model {given}` reads a published one")))
     why = f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}"
     raise BudgetError(why) if budgets else ValueError(why)
 
@@ -104,7 +108,13 @@ def table_plan(file: TableFile) -> Plan:
 
 
 def add_table(file: TableFile) -> Path:
-    """Keep a table among the own ones; it replaces one of the same solver, model, guidance and NFE."""
+    """Keep a table among the own ones; it replaces one of the same solver, model, guidance and NFE.
+
+    Raises:
+        ValueError: for a table with the name of a registered solver.
+    """
+    if file.solver in solvers():
+        raise ValueError(f"{file.solver} is a solver of its own here: give the table another name with --name")
     folder = data_home() / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     weight = f"w{number(file.guidance)}" if file.guidance else ""
