@@ -123,8 +123,11 @@ def fit(
         theta, damping, reached = state.theta, state.damping, mean_psnr(parameters.table(state.theta), probe, batch)
         for trial in (state.damping * 5**k for k in range(12)):
             scaled = hessian + trial * np.diag(np.diag(hessian) + 1e-12 * np.trace(hessian))
-            moved = state.theta - np.linalg.solve(scaled, gradient)
-            table = parameters.table(moved)
+            try:
+                moved = state.theta - np.linalg.solve(scaled, gradient)
+                table = parameters.table(moved)
+            except (np.linalg.LinAlgError, ArithmeticError):  # two numbers that do the same; a step of length 0
+                continue
             finite = np.isfinite(table.b).all() and np.isfinite(table.a).all()
             value = mean_psnr(table, probe, batch) if finite else -np.inf
             if value > reached:
@@ -173,7 +176,7 @@ def _normal_equations(
     group = max(1, min(len(pairs.x), 32768 // (len(change) * table.nfe)))
     for low in range(0, len(pairs.x), group):
         index = range(low, min(low + group, len(pairs.x)))
-        result, moves = sensitivities(table, pairs.make, index, pairs.x[index.start : index.stop], batch)
+        result, moves = sensitivities(table, pairs.make, index, pairs.x[index.start : index.stop], batch, parameters.first)
         error = result - pairs.y[index.start : index.stop]
         weight = (error.double().square().flatten(1).sum(1).clamp(min=1e-30) ** -0.5).to(error)
         shape = (-1, *[1] * (error.ndim - 1))
@@ -185,7 +188,12 @@ def _normal_equations(
 
 
 def sensitivities(
-    table: Table, make: Callable[[Sequence[int]], Denoiser], index: Sequence[int], x: torch.Tensor, batch: int = 256
+    table: Table,
+    make: Callable[[Sequence[int]], Denoiser],
+    index: Sequence[int],
+    x: torch.Tensor,
+    batch: int = 256,
+    first: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result of a table and its derivatives by the table's entries.
 
@@ -194,6 +202,7 @@ def sensitivities(
         make, index: the denoiser of each point of x, as in `Pairs`.
         x: [m, ...] starting points.
         batch: points in one network call.
+        first: whether the derivative by t_0 is the first of them; it takes n + 1 evaluations more.
 
     Returns:
         result [m, ...] and derivatives [entries, m, ...], in the order of `Table.entries`: for row i = 1..n
@@ -217,19 +226,21 @@ def sensitivities(
             return point, change
         t = float(table.times[i])
         f[i] = _evaluate(table, make, index, point, t, batch)
+        h = max(0.02 * min(gaps[max(i - 1, 0) : i + 1]), 1e-4 * abs(t))
+
+        def slope(point: torch.Tensor = point, t: float = t, h: float = h) -> torch.Tensor:
+            after, before = (_evaluate(table, make, index, point, t + d, batch) for d in (h, -h))
+            return (after - before) / (2 * h)
+
         if i == 0:
-            moves.append(change)
+            moves.append(slope()[None] if first else change)
             continue
         size = change.flatten(2).norm(dim=2).clamp(min=1e-30)
         step = torch.finfo(x.dtype).eps ** 0.5 * point.flatten(1).norm(dim=1) / size
         step = step.reshape(*step.shape, *[1] * (x.ndim - 1))
         near = (point + step * change).flatten(0, 1)
         moved = _evaluate(table, make, list(index) * len(change), near, t, batch).reshape(change.shape)
-        h = max(0.02 * min(gaps[i - 1 : i + 1]), 1e-4 * abs(t))
-        slope = (
-            _evaluate(table, make, index, point, t + h, batch) - _evaluate(table, make, index, point, t - h, batch)
-        ) / (2 * h)
-        moves.append(torch.cat([(moved - f[i]) / step, slope[None]]))
+        moves.append(torch.cat([(moved - f[i]) / step, slope()[None]]))
     raise AssertionError("the last row returns")
 
 
