@@ -5,8 +5,9 @@ interval: an offset is a share of the step that begins there.
 
 * `generalized_solver` (GS, arXiv 2510.17699): every correction of DPM-Solver++(3M), steps and evaluations.
 * `decoupled_times` (LD3, arXiv 2405.15506): the base solver's coefficients at learned steps, and evaluations.
-* `window` (S4S, arXiv 2502.17423, in the form of 2510.17699, table 1): x' = (sigma'/sigma) x - alpha' phi_1 sum_m c_m X_m
-  with free c_m; with `alternating` (S4S-Alt) steps and evaluations too, all at once by one trainer.
+* `window` (S4S, arXiv 2502.17423, in the form of 2510.17699, table 1): free c_m in
+  x' = (sigma'/sigma) x - alpha' phi_1 sum_m c_m X_m, with X the data prediction at its evaluation's time; with
+  `alternating` (S4S-Alt) steps and evaluations too, all at once by one trainer.
 """
 
 from __future__ import annotations
@@ -52,15 +53,17 @@ def generalized_solver(plan: Plan) -> Parameters:
 
 def decoupled_times(plan: Plan) -> Parameters:
     """The plan's solver with steps and evaluations at times of their own: 2 n - 1 numbers at one evaluation a step."""
-    times, coordinate = np.array(plan.times), coordinate_of(plan.path)
-    intervals, traced = len(times) - 1, trace(plan, coordinate)
-    checked(traced)
-    if traced.nfe != intervals or plan.own != plan.path:
-        raise ValueError(f"{plan.solver.name} is no multistep method on this path: its evaluations are not its steps")
+    times, own, coordinate = np.array(plan.times), plan.own, coordinate_of(plan.path)
+    intervals = len(times) - 1
+    if checked(trace(plan, coordinate)) != intervals:
+        raise ValueError(f"{plan.solver.name} is no multistep method: its evaluations are not those of its steps")
 
     def table(theta: np.ndarray) -> Table:
         steps = np.append(monotone(theta[:intervals], times[0], times[-1]), times[-1])
-        return decoupled(plan, steps, _moved(plan.path, steps, theta[intervals:]), coordinate)
+        moved = _moved(own, steps, theta[intervals:])
+        if own != plan.path:
+            moved = np.array([plan.path.t_of_lam(own.lam(float(t))) for t in moved])
+        return decoupled(plan, steps, moved, coordinate)
 
     start = np.concatenate([gaps(times[:-1], times[-1]), _offsets(plan)])
     told = "free numbers: n-1 inner times of the steps, n times of the evaluations"
@@ -112,8 +115,8 @@ def _weights(plan: Plan) -> np.ndarray:
     for i, (s, t) in enumerate(pairwise(plan.times)) if table.nfe == n else ():
         ratio, scale = _step(plan.own, s, t)
         c[i] = (table.b[i + 1] - ratio * table.b[i]) / scale
-    rest = np.diff(table.a) - [(_step(plan.own, s, t)[0] - 1) * a for (s, t), a in zip(pairwise(plan.times), table.a)]
-    if table.nfe != n or np.abs(rest).max() > 1e-9:
+    ratios = [_step(plan.own, s, t)[0] for s, t in pairwise(plan.times)]
+    if table.nfe != n or not np.allclose(table.a[1:], ratios * table.a[:-1], rtol=1e-9, atol=1e-12):
         raise ValueError(f"{plan.solver.name} is no multistep method of the data prediction")
     return c
 

@@ -24,8 +24,18 @@ from fastsample.solvers.learned.bespoke import ScaleTime, rk1_bespoke, rk2_bespo
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import Table, trace
 
-__all__ = ["Parameters", "checked", "consistent", "coordinate_of", "gaps", "learned_times", "monotone", "non_stationary",
-           "scale_time", "unrolled"]  # fmt: skip
+__all__ = [
+    "Parameters",
+    "checked",
+    "consistent",
+    "coordinate_of",
+    "gaps",
+    "learned_times",
+    "monotone",
+    "non_stationary",
+    "scale_time",
+    "unrolled",
+]
 
 
 @dataclass(frozen=True)
