@@ -43,6 +43,8 @@ class Training(BaseModel):
         iterations, evaluations: Gauss-Newton steps, and network evaluations (per sample) they cost.
         seconds: wall time of the fit, without the pairs; pairs_seconds: of the pairs, 0 where they were there.
         history: (iteration, training PSNR, validation PSNR); the first training PSNR is not measured (None).
+        loss: what it was trained on; of another than PSNR's, `tried` and `history` are -10 log10 of the mean loss.
+        soft: radius of the ball of noises around each teacher's in which the student could start, in units of it.
         versions: of fastsample and torch.
     """
 
@@ -67,6 +69,8 @@ class Training(BaseModel):
     pairs_seconds: float
     history: tuple[tuple[int, float | None, float], ...]
     versions: dict[str, str]
+    loss: TrainedOn = Field(default="squared error", exclude_if=lambda said: said == "squared error")
+    soft: float = Field(default=0.0, exclude_if=lambda said: not said)
 
 
 class Imported(BaseModel):
@@ -207,7 +211,7 @@ class TableFile(BaseModel):
         """What its numbers were trained on."""
         if self.imported:
             return self.imported.trained_on
-        return "squared error" if self.training else "nothing"
+        return self.training.loss if self.training else "nothing"
 
     @property
     def trained_with(self) -> str:
@@ -218,7 +222,8 @@ class TableFile(BaseModel):
         if one is None:
             return ""
         pairs = f"{one.train_pairs} and {one.validation_pairs} pairs"
-        return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations"
+        soft = f", noises moved by up to {one.soft:.3g} sigma (soft)" if one.soft else ""
+        return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations{soft}"
 
     @property
     def sha256(self) -> str:

@@ -155,13 +155,16 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
     options: dict[str, Any] = {"plugin": plugin} if plugin != "none" else {}
     options |= {"afs": afs} if afs else {}
     if plugin in ("ipndm", "dpmpp"):
-        options["order"] = min(file.fact("max_order", int, 3), 4 if plugin == "ipndm" else 3)
+        options["order"] = order = min(file.fact("max_order", int, 3), 4 if plugin == "ipndm" else 3)
+        if order < 1:
+            raise TableFileError(f"{file.file} has max_order {order}, where orders begin at 1")
     if plugin == "dpmpp":
         options["prediction"] = "data" if file.fact("predict_x0", bool, True) else "noise"
         options["lower_order_final"] = file.fact("lower_order_final", bool, True)
     source = Imported(source=_source(file), trained_on=_trained_on(file), told=teacher_of(file))
     facts = PredictorFacts(
-        model=of_model(model, guidance), solver=file.layout, nfe=2 * (len(levels) - 1) - afs, options=options, times=levels,
-        scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0), source=str(source),
+        model=of_model(model, guidance), solver=file.layout, nfe=2 * (len(levels) - 1) - afs, options=options,
+        times=levels, scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0),
+        source=str(source),
     )  # fmt: skip
     return Kept(facts.solver, get(facts.solver).title, facts.nfe, add_predictor(file.numbers, facts), guidance)

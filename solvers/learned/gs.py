@@ -8,7 +8,9 @@ phi_3 = psi_2 of the paper), q the order of the step, m = 1 the newest,
     q >= 3    ... + (alpha' phi_2 + c_2) D1 - (alpha' phi_3 + c_3) D2 + sum_{m>=4} c_m X_m + sum_{2<=m<=q} a_m x_m
 
 and D10, D1, D2 the differences of DPM-Solver++(3M) (`families.dpm_multistep`), whose official step this is where all
-a and c are 0. The network is asked at t + xi, but alpha and sigma are of t: X = (x - sigma(t) eps(x, t + xi)) / alpha(t).
+a and c are 0. The network is asked at t + xi, but alpha and sigma are of t:
+
+    X = (x - sigma(t) eps(x, t + xi)) / alpha(t).
 
 `theory=False` is the other form of the authors' code, two steps of a linear multistep method one upon the other,
 

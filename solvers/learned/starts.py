@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastsample.models.path import Path, ScaledFlow
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.learned.fit import Pairs, mean_psnr
 from fastsample.solvers.learned.kinds import kind_named
+from fastsample.solvers.learned.pairs import Pairs, mean_psnr
 from fastsample.solvers.learned.parameters import Parameters, coordinate_of
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import trace
 
-__all__ = ["Start", "best_initial", "parameters_of", "starts"]
+__all__ = ["Start", "best_initials", "parameters_of", "starts"]
 
 # What a fit may start from, by PSNR on the first validation pairs.
 SOLVERS = (
@@ -66,36 +65,41 @@ class Start:
         return replace(self.sampler.plan(own, nfe), path=path, own=own)
 
 
-def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solvers: Sequence[str] = SOLVERS) -> Spec:
-    """The solver and grid of highest PSNR on the first validation pairs.
+def best_initials(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[Spec]:
+    """The solvers and grids of highest PSNR on the first validation pairs, as a kind starts from them; best first.
 
     Raises:
         ValueError: if none of the solvers can spend the budget exactly.
     """
+    facts = kind_named(kind)
+    solvers = facts.tried or ((facts.base,) if facts.base else SOLVERS)
     few = replace(validation, x=validation.x[:PROBES], y=validation.y[:PROBES])
     scores: list[tuple[float, Spec]] = []
     for spec in (Spec.parse(f"{solver}@{grid}") for solver in solvers for grid in GRIDS):
         try:
-            table = trace(spec.plan(path, nfe), coordinate_of(path))
+            parameters = parameters_of(kind, path, nfe, Start(spec))
         except ValueError:
             continue  # a budget that this method cannot spend
-        if table.nfe == nfe:
-            scores.append((mean_psnr(table, few, batch), spec))
+        scores.append((mean_psnr(parameters.table(parameters.start), few, batch), spec))
     if not scores:
         raise ValueError(f"{' or '.join(solvers)} cannot make exactly {nfe} evaluations")
-    return max(scores, key=lambda one: one[0])[1]
+    found: list[Spec] = []
+    for _, spec in sorted(scores, key=lambda one: -one[0]):
+        if spec.grid not in [other.grid for other in found]:
+            found.append(spec)
+    return found[: facts.best]
 
 
 def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[Start]:
-    """The starting points that are tried for a learned solver: the best one, and a plain one.
+    """The starting points that are tried for a learned solver: the best ones, and a plain one.
 
     A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
     many poor optima: the best start is tried again with noise on its numbers.
     """
-    facts = kind_named(kind)
-    best = best_initial(path, nfe, validation, batch, (facts.base,) if facts.base else SOLVERS)
+    facts, found = kind_named(kind), [*map(Start, best_initials(kind, path, nfe, validation, batch))]
     plain = Spec(facts.base or "euler", grid=Grid("uniform"))
-    found = [Start(best), *([Start(plain)] if facts.plain and plain != best else [])]
+    best = found[0].sampler
+    found += [Start(plain)] if facts.plain and plain != best else []
     return found + [Start(best, k) for k in range(facts.noises)]
 
 
