@@ -397,3 +397,51 @@ def test_published_tables_are_found_for_their_model_alone():
     dt = np.array(steps) / sum(steps)
     np.testing.assert_allclose(b[1], [dt[0]], rtol=1e-12)
     np.testing.assert_allclose(b[2], [dt[0] + dt[1] * weights[1][0], dt[1] * (1 - weights[1][0])], rtol=1e-12)
+
+
+def test_the_guidance_is_the_file_s_or_asked_for(tmp_path):
+    plain, classes = exact("edm"), replace(exact("edm"), num_classes=3)
+    sd = files.dyweight(tmp_path / "a.pkl", np.eye(2), np.ones(1), guidance_type="cfg", guidance_rate=7.5)
+    assert import_published(read_published(sd), classes, Said()).guidance == 6.5
+    assert find_table("dyweight", classes, 1, 6.5).guidance == 6.5
+    with pytest.raises(ValueError, match=r"learned at cfg scale 7\.5, which is --guidance 6\.5, not 2"):
+        import_published(read_published(sd), classes, Said(guidance=2.0))
+    with pytest.raises(ValueError, match="has no classes to guide by"):
+        import_published(read_published(sd), plain, Said())
+    ld3 = read_published(files.ld3(tmp_path / "a.pt", np.ones(4), np.zeros(4)))
+    told = {"solver": "unipc", "mode": "lambda"}
+    with pytest.raises(ValueError, match="does not say its guidance: give --guidance W, 0 for none"):
+        import_published(ld3, classes, Said(**told))
+    assert import_published(ld3, classes, Said(guidance=1.5, **told)).guidance == 1.5
+    adm = files.epd(tmp_path / "b.pkl", raw(np.random.default_rng(0), 3, 2), guidance_type="cg", guidance_rate=2.0)
+    with pytest.raises(ValueError, match="under a classifier's guidance"):
+        import_published(read_published(adm), classes, Said())
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, "Inception"), ({"loss": "piecewise"}, "Inception"), ({"loss": "l2"}, "squared error"),
+        ({"loss": "piecewise", "data": "ms_coco"}, "squared error"),
+    ],
+)  # fmt: skip
+def test_what_dyweight_was_trained_on(facts, said, tmp_path):
+    assert (
+        played(files.dyweight(tmp_path / "a.pkl", np.eye(3), np.ones(2), **facts), exact("edm"))[1].trained_on == said
+    )
+
+
+def test_epd_tuned_by_preference_says_so(tmp_path):
+    numbers = raw(np.random.default_rng(0), 3, 2)
+    file = files.epd(tmp_path / "a.pkl", numbers, backend="sd3", afs=False, scale_dir=0.0, scale_time=0.0)
+    made, table = played(file, exact("flow"), grid="shift:s=3")
+    assert table.trained_on == "reward"
+    flow, r, w = ring_mixture(LinearFlow()), sigmoid(numbers["r_params"]), softmax(numbers["weight_s"])
+    g, x = [1 - t for t in (0.999 * u / (u + 3 * (1 - u)) for u in (0, 1 / 3, 2 / 3, 1))], Z
+    for i, (s, t) in enumerate(zip(g[:-1], g[1:], strict=True)):
+        v, total = -flow.velocity(x, 1 - s), 0
+        for k in range(2):
+            m = t ** r[i, k] * s ** (1 - r[i, k])
+            total = total - w[i, k] * flow.velocity(x + (m - s) * v, 1 - m)
+        x = x + (t - s) * total
+    torch.testing.assert_close(made, x, rtol=0, atol=1e-10)
