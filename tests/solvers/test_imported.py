@@ -17,10 +17,12 @@ from fastsample.solvers.imported.dss import dss_flow, published_dss, shipped_dss
 from fastsample.solvers.imported.files import read_published
 from fastsample.solvers.imported.importing import import_published
 from fastsample.solvers.imported.layouts import Said
-from fastsample.solvers.learned.shelf import find_table
+from fastsample.solvers.learned.shelf import find_table, table_plan
+from fastsample.solvers.proofs.explain import explain
 from fastsample.solvers.proofs.golden import cases
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play
+from fastsample.solvers.table_file import read_table
 
 from . import published_files as files
 
@@ -445,3 +447,22 @@ def test_epd_tuned_by_preference_says_so(tmp_path):
             total = total - w[i, k] * flow.velocity(x + (m - s) * v, 1 - m)
         x = x + (t - s) * total
     torch.testing.assert_close(made, x, rtol=0, atol=1e-10)
+
+
+def test_a_level_below_zero_is_compared_with_clean_data(tmp_path):
+    w = 1.4 * np.eye(3)
+    model = exact("edm")
+    made, table = played(files.dyweight(tmp_path / "a.pkl", w, np.ones(3), np.eye(3), afs=False), model)
+    assert table.end < 0
+    plan, _ = Spec.parse("dyweight").plan_for(model, 3)
+    assert plan.end == 0
+    assert torch.isfinite(made).all()
+
+
+def test_explain_and_json_say_whose_numbers_they_are(tmp_path):
+    _, table = played(files.epd(tmp_path / "a.pkl", raw(np.random.default_rng(2), 2, 2)), exact("vp"))
+    told = explain(table)
+    assert told.convention.startswith("imported, unverified model: a.pkl (")
+    (tmp_path / "a.json").write_text(table.to_json())
+    assert read_table(tmp_path / "a.json") == table
+    assert table_plan(table).end == pytest.approx(1e-3)
