@@ -159,7 +159,7 @@ class Distillation:
             if found and cost.seconds > 60 * minutes:
                 break
             limit = evaluations * number // len(kept.starts)
-            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0)
+            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0, self.model, self.guidance)
             try:
                 state, cost = self._fit(
                     parameters, kept, cost, name, minutes, limit, iterations=steps, seed=seed, loss=loss, soft=soft
@@ -172,8 +172,11 @@ class Distillation:
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
         learned, start = kind_named(kind), parameters.table(parameters.start)
+        with_what = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
         training = Training(
-            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
+            initial=_told(name)
+            + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else "")
+            + (f" ({with_what})" if with_what else ""),
             tried={_told(one): fitted.validation for one, _, fitted in found},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fastsample.bench.metrics.extractor_weights import LEAST_SIDE
 from fastsample.bench.metrics.extractors import EMBEDDED, refusal
 from fastsample.bench.metrics.features import open_network
 from fastsample.datasets.names import nearest
@@ -45,6 +46,8 @@ def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[s
         raise ValueError(f"{name} is of colour images, and a sample of {model.id} has the shape {shape}")
     if why := refusal(EMBEDDED, shape) if embedded else "":
         raise ValueError(why)
+    if min(shape[1:]) < LEAST_SIDE:
+        raise ValueError(f"LPIPS halves images four times, and these are of {shape[2]}x{shape[1]}")
     seen = lpips_of(open_network(EMBEDDED, device)) if embedded else lpips_on_vgg16(weights or {}, device)
     told: TrainedOn = "cifar10-resnet" if embedded else "LPIPS"
     return Loss(name, told, False, lambda x: seen.features(model.decode(x).float().clamp(-1, 1)))
