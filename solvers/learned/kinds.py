@@ -43,15 +43,16 @@ def _free(plan: Plan) -> families.Parameters:
     return families.non_stationary(trace(plan, families.coordinate_of(plan.path)))
 
 
-_LINEAR = (
+_MULTISTEP = (
     "flow-solver:order=4,corrector=none",
     "flow-solver:order=3,corrector=none",
     "dpmpp-3m:lower_order_final=never",
+    "flow-solver:order=2",
     "dpmpp-2m",
+    "unipc",
     "ipndm",
     "deis",
 )
-_MULTISTEP = (*_LINEAR, "unipc", "flow-solver:order=2")
 
 LEARNED = {
     "bns": Kind("BNS", "2403.01329", "every number of the table", _free),
@@ -95,7 +96,7 @@ LEARNED = {
         "2502.17423",
         "the coefficients of a linear multistep method",
         multistep.window,
-        tried=_LINEAR,
+        tried=_MULTISTEP,
         best=3,
         plain=False,
     ),
@@ -104,7 +105,7 @@ LEARNED = {
         "2502.17423",
         "the coefficients, times and evaluation times of a linear multistep method",
         lambda plan: multistep.window(plan, alternating=True),
-        tried=_LINEAR,
+        tried=_MULTISTEP,
         best=3,
         plain=False,
     ),

@@ -22,7 +22,7 @@ STARTS = {
     "gs": "dpmpp-3m:lower_order_final=never@quadratic",
     "ld3": "flow-solver:order=4,corrector=none@quadratic",
     "s4s": "dpmpp-3m@uniform",
-    "s4s-alt": "ipndm@sigmoid",
+    "s4s-alt": "unipc@sigmoid",
 }
 FREE = {"gs": 27, "ld3": 7, "s4s": 10, "s4s-alt": 17}
 
@@ -39,7 +39,8 @@ def test_every_kind_starts_at_its_base(kind, path):
         np.testing.assert_allclose(getattr(ours, name), getattr(base, name), rtol=1e-8, atol=1e-8)
     flow = parameters_of(kind, PATH, 5, start)
     times = flow.table(flow.start).times
-    assert times[0] == pytest.approx(0 if kind == "s4s" else INSIDE * times[1], rel=1e-9)
+    first = start.plan(PATH, 5).times[:2]
+    assert times[0] == pytest.approx(first[0] + (0 if kind == "s4s" else INSIDE) * (first[1] - first[0]), rel=1e-9)
     assert flow.first == (kind != "s4s")
 
 
@@ -57,15 +58,15 @@ def test_every_kind_improves_on_its_start(kind):
 
 
 def test_a_method_that_is_no_multistep_one_cannot_start():
-    for kind, text in (("ld3", "midpoint@uniform"), ("s4s", "midpoint@uniform"), ("s4s", "unipc"), ("gs", "unipc")):
-        with pytest.raises(ValueError, match="is no multistep method|gs starts from dpmpp-3m"):
+    for kind, text in (("ld3", "midpoint@uniform"), ("s4s", "midpoint@uniform"), ("gs", "unipc")):
+        with pytest.raises(ValueError, match=r"is no multistep method|gs starts from dpmpp-3m"):
             parameters_of(kind, PATH, 4, Start.parse(text))
 
 
 def test_a_kind_tries_its_best_starts_at_different_grids():
     found = starts("gs", PATH, 4, pairs("gmm2d-flow", 102, 64))
     assert {start.sampler.name for start in found} == {"dpmpp-3m"}
-    assert len({start.sampler.grid for start in found}) == len(found) == 3
+    assert len({str(start.sampler.grid) for start in found}) == len(found) == 3
 
 
 @pytest.mark.parametrize("path", [LinearFlow(), VPLinear()], ids=lambda path: path.name)
@@ -117,7 +118,11 @@ def test_the_mean_square_is_another_loss_than_its_logarithm():
 
 def test_gs_frees_the_first_evaluation_and_reaches_its_figure():
     """75.1 dB is known, 67.6 dB with the first evaluation held at 0."""
-    assert learn_and_measure("gmm2d-flow", 4, "gs", 0, test=1024) > 73.1
+    parameters = parameters_of("gs", PATH, 4, Start.parse(STARTS["gs"]))
+    last = learned(parameters, pairs("gmm2d-flow", 101, 520), pairs("gmm2d-flow", 102, 512))
+    table = parameters.table(last.best)
+    assert pairs("gmm2d-flow", 103, 1024).psnr(table, 4096).mean() > 73.1
+    assert 0.1 < table.times[0] < 0.6
 
 
 # gs_all_history and ld3_ab4_times_decoupled: the figure less 2 dB; `times` has ld3_ab4_times.
