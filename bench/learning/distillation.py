@@ -172,11 +172,9 @@ class Distillation:
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
         learned, start = kind_named(kind), parameters.table(parameters.start)
-        with_what = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
+        found_with = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
         training = Training(
-            initial=_told(name)
-            + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else "")
-            + (f" ({with_what})" if with_what else ""),
+            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""), found=found_with,
             tried={_told(one): fitted.validation for one, _, fitted in found},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
