@@ -23,7 +23,7 @@ LOSSES = (*_LOSSES, _PERCEPTUAL, f"{_PERCEPTUAL}[{EMBEDDED}]")
 
 
 def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[str, Path] | None = None) -> Loss:
-    """The loss of that name.
+    """The loss of that name; PSNR's for "".
 
     LPIPS is of images clamped to [-1, 1] at their own size, as the metric is; on VGG-16, or in its form in the maps of
     the embedded classifier.
@@ -35,8 +35,8 @@ def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[s
         ValueError: for an unknown loss, one that means nothing on the model's samples, or a damaged file.
         MetricUnavailable: for one whose weights are not on this machine.
     """
-    if name in _LOSSES:
-        return _LOSSES[name]
+    if not name or name in _LOSSES:
+        return _LOSSES.get(name, PSNR)
     if name not in LOSSES:
         raise ValueError(nearest(name, LOSSES, "loss"))
     from fastsample.bench.metrics.lpips import lpips_of, lpips_on_vgg16  # with torch-fidelity: seconds to import

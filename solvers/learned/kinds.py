@@ -11,7 +11,7 @@ from fastsample.solvers.learned import parameters as families
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 
-__all__ = ["LEARNED", "Kind", "kind_named"]
+__all__ = ["GS", "LEARNED", "Kind", "kind_named"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def _free(plan: Plan) -> families.Parameters:
     return families.non_stationary(trace(plan, families.coordinate_of(plan.path)))
 
 
+GS = "gs"  # also what the golden cases of its code call it
 _MULTISTEP = (
     "flow-solver:order=4,corrector=none",
     "flow-solver:order=3,corrector=none",
@@ -109,7 +110,7 @@ LEARNED = {
         best=3,
         plain=False,
     ),
-    "gs": Kind(
+    GS: Kind(
         "GS",
         "2510.17699",
         "all coefficients of the history, the times, and the times of the evaluations",
