@@ -43,6 +43,7 @@ class Training(BaseModel):
         iterations, evaluations: Gauss-Newton steps, and network evaluations (per sample) they cost.
         seconds: wall time of the fit, without the pairs; pairs_seconds: of the pairs, 0 where they were there.
         history: (iteration, training PSNR, validation PSNR); the first training PSNR is not measured (None).
+        found: how the grid or the statistics of `initial` were found for the model, if they were.
         loss: what it was trained on; of another than PSNR's, `tried` and `history` are -10 log10 of the mean loss.
         soft: radius of the ball of noises around each teacher's in which the student could start, in units of it.
         versions: of fastsample and torch.
@@ -69,6 +70,7 @@ class Training(BaseModel):
     pairs_seconds: float
     history: tuple[tuple[int, float | None, float], ...]
     versions: dict[str, str]
+    found: str = Field(default="", exclude_if=lambda said: not said)
     loss: TrainedOn = Field(default="squared error", exclude_if=lambda said: said == "squared error")
     soft: float = Field(default=0.0, exclude_if=lambda said: not said)
 
@@ -223,7 +225,8 @@ class TableFile(BaseModel):
             return ""
         pairs = f"{one.train_pairs} and {one.validation_pairs} pairs"
         soft = f", noises moved by up to {one.soft:.3g} sigma (soft)" if one.soft else ""
-        return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations{soft}"
+        told = f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations{soft}"
+        return told + (f"; its start with {one.found}" if one.found else "")
 
     @property
     def sha256(self) -> str:

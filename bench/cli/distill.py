@@ -77,8 +77,9 @@ def distill(
     batch_size: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Samples per network call.")] = 64,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws of training pairs.")] = 0,
     loss: Annotated[
-        str, typer.Option(help=r"What is made small: psnr, mse, lpips or lpips\[cifar10-resnet] (its form).")
-    ] = "psnr",
+        str,
+        typer.Option(help=r"psnr (its log error), mse, lpips, or lpips\[cifar10-resnet], its form. \[default: psnr]"),
+    ] = "",
     soft: Annotated[
         bool, typer.Option("--soft", help="The student may move its noise a little, as in LD3 and S4S.")
     ] = False,

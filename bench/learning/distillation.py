@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path as FilePath
 from typing import Any
 
-import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.learning.kept import Cost, Kept, finite
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
-from fastsample.datasets.files import json_bytes, read_facts, write_atomically
-from fastsample.datasets.home import data_home, keep, unwritable
+from fastsample.datasets.home import data_home, unwritable
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.precision import matmul
@@ -149,7 +147,7 @@ class Distillation:
         train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
         altered = [*([loss.name] if loss != PSNR else []), *(["soft"] if soft else [])]
         key = self._key(kind, nfe, initial, sigma0, seed, *altered)
-        kept, cost = _Kept(data_home() / "distill" / f"{key}.json"), _Cost()
+        kept, cost = Kept(data_home() / "distill" / f"{key}.json"), Cost()
         if not kept.starts:
             self.progress(f"NFE {nfe}: looking for a starting point")
             found_here = initial == "auto"
@@ -159,7 +157,7 @@ class Distillation:
             if found and cost.seconds > 60 * minutes:
                 break
             limit = evaluations * number // len(kept.starts)
-            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0)
+            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0, self.model, self.guidance)
             try:
                 state, cost = self._fit(
                     parameters, kept, cost, name, minutes, limit, iterations=steps, seed=seed, loss=loss, soft=soft
@@ -172,8 +170,9 @@ class Distillation:
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
         learned, start = kind_named(kind), parameters.table(parameters.start)
+        found_with = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
         training = Training(
-            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
+            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""), found=found_with,
             tried={_told(one): fitted.validation for one, _, fitted in found},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
@@ -182,7 +181,7 @@ class Distillation:
             train_psnr=mean_psnr(table, train), validation_psnr=mean_psnr(table, validation),
             iterations=state.iteration, evaluations=cost.evaluations,
             seconds=round(cost.seconds, 1), pairs_seconds=round(self.pairs_seconds, 1),
-            history=_finite(state.history),
+            history=finite(state.history),
             versions={name: version(name) for name in ("fastsample", "torch")}, loss=loss.trained_on,
             soft=radius(train, nfe) if soft else 0.0,
         )  # fmt: skip
@@ -200,8 +199,8 @@ class Distillation:
         return file
 
     def _fit(
-        self, parameters: Parameters, kept: _Kept, cost: _Cost, name: str, minutes: float, limit: int, **choices: Any
-    ) -> tuple[Fit, _Cost]:
+        self, parameters: Parameters, kept: Kept, cost: Cost, name: str, minutes: float, limit: int, **choices: Any
+    ) -> tuple[Fit, Cost]:
         """The last state of a fit, from where it stopped, and the cost so far; every step is kept.
 
         limit: of evaluations so far; 0 for none. `choices` are of `fit`.
@@ -211,7 +210,7 @@ class Distillation:
         begin, cost = time.perf_counter(), cost + before
         for reached in fit(parameters, train, validation, batch=self.batch, state=state, **choices):
             now = time.perf_counter()
-            step = _Cost(now - begin, self._count())
+            step = Cost(now - begin, self._count())
             begin, state, before, cost = now, reached, before + step, cost + step
             kept.write(name, state, before)
             self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
@@ -260,45 +259,6 @@ def distill(
         yield job.run(kind, nfe, **{k: v for k, v in choices.items() if k not in fields})
 
 
-@dataclass(frozen=True)
-class _Cost:
-    seconds: float = 0.0
-    evaluations: int = 0
-
-    def __add__(self, other: _Cost) -> _Cost:
-        return _Cost(self.seconds + other.seconds, self.evaluations + other.evaluations)
-
-
-def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, float | None, float], ...]:
-    """With None for the training PSNR that is not measured."""
-    return tuple((i, None if np.isnan(a) else a, b) for i, a, b in history)
-
-
 def _told(initial: str) -> str:
     """A starting point as a table file tells it: a file's grid by its name and hash."""
     return initial if initial == "auto" else str(Start.parse(initial))
-
-
-class _Kept:
-    """The starting points of a run and the state of each fit on disk, so that the same command goes on after a kill."""
-
-    def __init__(self, file: FilePath) -> None:
-        self.file = file
-        self.starts: list[str] = []
-        self._fits: dict[str, Any] = {}
-        if facts := read_facts(file):
-            self.starts, self._fits = facts["starts"], facts["fits"]
-
-    def read(self, start: str) -> tuple[Fit | None, _Cost]:
-        if start not in self._fits:
-            return None, _Cost()
-        facts = self._fits[start]
-        arrays = {name: np.array(facts["fit"][name]) for name in ("theta", "best")}
-        history = tuple((i, np.nan if a is None else a, b) for i, a, b in facts["fit"]["history"])
-        return Fit(**facts["fit"] | arrays | {"history": history}), _Cost(**facts["cost"])
-
-    def write(self, start: str, state: Fit, cost: _Cost) -> None:
-        arrays = {"theta": state.theta.tolist(), "best": state.best.tolist(), "history": _finite(state.history)}
-        self._fits[start] = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
-        facts = {"starts": self.starts, "fits": self._fits}
-        keep(self.file, lambda file: write_atomically(file, lambda stream: stream.write(json_bytes(facts))))

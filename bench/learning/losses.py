@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fastsample.bench.metrics.extractor_weights import LEAST_SIDE
 from fastsample.bench.metrics.extractors import EMBEDDED, refusal
 from fastsample.bench.metrics.features import open_network
 from fastsample.datasets.names import nearest
@@ -22,7 +23,7 @@ LOSSES = (*_LOSSES, _PERCEPTUAL, f"{_PERCEPTUAL}[{EMBEDDED}]")
 
 
 def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[str, Path] | None = None) -> Loss:
-    """The loss of that name.
+    """The loss of that name; PSNR's for "".
 
     LPIPS is of images clamped to [-1, 1] at their own size, as the metric is; on VGG-16, or in its form in the maps of
     the embedded classifier.
@@ -34,8 +35,8 @@ def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[s
         ValueError: for an unknown loss, one that means nothing on the model's samples, or a damaged file.
         MetricUnavailable: for one whose weights are not on this machine.
     """
-    if name in _LOSSES:
-        return _LOSSES[name]
+    if not name or name in _LOSSES:
+        return _LOSSES.get(name, PSNR)
     if name not in LOSSES:
         raise ValueError(nearest(name, LOSSES, "loss"))
     from fastsample.bench.metrics.lpips import lpips_of, lpips_on_vgg16  # with torch-fidelity: seconds to import
@@ -45,6 +46,8 @@ def loss_named(name: str, model: Model, device: torch.device, weights: Mapping[s
         raise ValueError(f"{name} is of colour images, and a sample of {model.id} has the shape {shape}")
     if why := refusal(EMBEDDED, shape) if embedded else "":
         raise ValueError(why)
+    if min(shape[1:]) < LEAST_SIDE:
+        raise ValueError(f"LPIPS halves images four times, and these are of {shape[2]}x{shape[1]}")
     seen = lpips_of(open_network(EMBEDDED, device)) if embedded else lpips_on_vgg16(weights or {}, device)
     told: TrainedOn = "cifar10-resnet" if embedded else "LPIPS"
     return Loss(name, told, False, lambda x: seen.features(model.decode(x).float().clamp(-1, 1)))

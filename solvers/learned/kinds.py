@@ -11,7 +11,7 @@ from fastsample.solvers.learned import parameters as families
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 
-__all__ = ["LEARNED", "Kind", "kind_named"]
+__all__ = ["GS", "LEARNED", "Kind", "kind_named"]
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ def _free(plan: Plan) -> families.Parameters:
     return families.non_stationary(trace(plan, families.coordinate_of(plan.path)))
 
 
-_LINEAR = (
+GS = "gs"  # also what the golden cases of its code call it
+_MULTISTEP = (
     "flow-solver:order=4,corrector=none",
     "flow-solver:order=3,corrector=none",
     "dpmpp-3m:lower_order_final=never",
+    "flow-solver:order=2",
     "dpmpp-2m",
+    "unipc",
     "ipndm",
     "deis",
 )
-_MULTISTEP = (*_LINEAR, "unipc", "flow-solver:order=2")
 
 LEARNED = {
     "bns": Kind("BNS", "2403.01329", "every number of the table", _free),
@@ -95,7 +97,7 @@ LEARNED = {
         "2502.17423",
         "the coefficients of a linear multistep method",
         multistep.window,
-        tried=_LINEAR,
+        tried=_MULTISTEP,
         best=3,
         plain=False,
     ),
@@ -104,11 +106,11 @@ LEARNED = {
         "2502.17423",
         "the coefficients, times and evaluation times of a linear multistep method",
         lambda plan: multistep.window(plan, alternating=True),
-        tried=_LINEAR,
+        tried=_MULTISTEP,
         best=3,
         plain=False,
     ),
-    "gs": Kind(
+    GS: Kind(
         "GS",
         "2510.17699",
         "all coefficients of the history, the times, and the times of the evaluations",

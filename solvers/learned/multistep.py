@@ -128,7 +128,7 @@ def _step(path: Path, s: float, t: float) -> tuple[float, float]:
 
 def _offsets(plan: Plan) -> np.ndarray:
     start = np.zeros(len(plan.times) - 1)
-    start[0] = INSIDE if plan.own.is_singular(plan.times[0]) else 0.0
+    start[0] = INSIDE if plan.path.is_singular(plan.path.t_noise) else 0.0
     return start
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastsample.models.catalogue import Model
 from fastsample.models.path import Path, ScaledFlow
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.learned.kinds import kind_named
@@ -52,12 +53,18 @@ class Start:
     def __str__(self) -> str:
         return f"{self.sampler}" if self.noise is None else f"{self.sampler}~{self.noise}"
 
-    def plan(self, path: Path, nfe: int, sigma0: float = 1.0) -> Plan:
+    def plan(
+        self, path: Path, nfe: int, sigma0: float = 1.0, model: Model | None = None, guidance: float = 0.0
+    ) -> Plan:
         """The sampler's plan; sigma0 is the scale of the noise on whose path it is made.
+
+        With the model a grid or statistics that were found for it can be a part of the sampler.
 
         Raises:
             ValueError: for a learned solver, or a budget that is too small.
         """
+        if sigma0 == 1 and model and self.sampler.solver:
+            return self.sampler.plan_for(model, nfe, guidance)[0]
         if sigma0 == 1:
             return self.sampler.plan(path, nfe)
         whole = ScaledFlow(scale=sigma0)
@@ -103,13 +110,21 @@ def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256)
     return found + [Start(best, k) for k in range(facts.noises)]
 
 
-def parameters_of(kind: str, path: Path, nfe: int, start: Start, sigma0: float = 1.0) -> Parameters:
-    """The parameterisation of a learned solver at a starting point.
+def parameters_of(
+    kind: str,
+    path: Path,
+    nfe: int,
+    start: Start,
+    sigma0: float = 1.0,
+    model: Model | None = None,
+    guidance: float = 0.0,
+) -> Parameters:
+    """The parameterisation of a learned solver at a starting point; see `Start.plan`.
 
     Raises:
         ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
     """
-    facts, plan = kind_named(kind), start.plan(path, nfe, sigma0)
+    facts, plan = kind_named(kind), start.plan(path, nfe, sigma0, model, guidance)
     made = trace(plan, coordinate_of(path)).nfe
     if made != nfe:
         raise ValueError(f"{start.sampler} makes {made} evaluations for a budget of {nfe}: start from another solver")

@@ -7,13 +7,14 @@ import torch
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.learned.gs import Corrections, gs_table, gs_times
+from fastsample.solvers.learned.kinds import GS
 from fastsample.solvers.learned.ld3 import decoupled, ld3_times
 from fastsample.solvers.proofs.readers import Case, Run, reader
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play
 
 
-@reader("gs")
+@reader(GS)
 def _gs(case: Case) -> Run:
     given, told = case["options"], case["options"]["parameters"]
     a, c = (np.array([told[f"{name}{m}_diff"] for m in range(1, case["order"] + 1)]) for name in "ac")
