@@ -2,12 +2,12 @@
 
 | layout | file | numbers taken |
 |---|---|---|
-| dyweight | .pkl | predictor: hybrid_weights x mask, t_scale |
-| dyweight-flow | .pt | theta x tril_mask x win_mask, and 0.5 + sigmoid(phi) |
-| epd, adasde | .pkl | model: r_params, scale_dir_params, scale_time_params, weight_s (and gamma_params) |
-| amed | .pkl | model: weights and biases of its layers |
-| gas | .pt | ema.shadow_params: times, shifts, and the corrections of each order |
-| ld3 | .pt | params1, params2 |
+| DyWeight | .pkl | predictor: hybrid_weights x mask, t_scale |
+| DyWeight on flows | .pt | theta x tril_mask x win_mask, and 0.5 + sigmoid(phi) |
+| EPD, AdaSDE | .pkl | model: r_params, scale_dir_params, scale_time_params, weight_s (and gamma_params) |
+| AMED | .pkl | model: weights and biases of its layers |
+| GAS | .pt | ema.shadow_params: times, shifts, and the corrections of each order |
+| LD3 | .pt | params1, params2 |
 
 A .pkl holds objects of `torch_utils.persistence`, of which the class name and the state are taken as data and the
 source text is dropped unread (`models.public.unpickling`); a .pt is one of torch.save with tensors alone.
@@ -35,11 +35,11 @@ from fastsample.solvers.table_file import TableFileError
 
 __all__ = ["Layout", "Published", "is_published", "read_published"]
 
-Layout = Literal["dyweight", "dyweight-flow", "epd", "adasde", "amed", "gas", "ld3"]
+Layout = Literal["DyWeight", "DyWeight on flows", "EPD", "AdaSDE", "AMED", "GAS", "LD3"]
 
 _CLASSES: dict[str, Layout] = {
-    "DyWeight_predictor": "dyweight", "EPD_predictor": "epd", "AMED_predictor": "amed", "adasde_predictor": "adasde",
-    "AdaSDE_predictor": "adasde",
+    "DyWeight_predictor": "DyWeight", "EPD_predictor": "EPD", "AMED_predictor": "AMED", "adasde_predictor": "AdaSDE",
+    "AdaSDE_predictor": "AdaSDE",
 }  # fmt: skip
 _LAYERS = ("map_layer0", "enc_layer0", "enc_layer1", "fc_r", "fc_scale_dir", "fc_scale_time")
 _MOST_TENSORS = 1000
@@ -133,7 +133,7 @@ def _pickle(path: Path, size: int) -> _Read:
         found = model.class_name if isinstance(model, PersistentModule) else type(model).__name__
         raise CheckpointError(f"its predictor is a {found:.80}; known: {', '.join(_CLASSES)}")
     layout, loss = _CLASSES[model.class_name], content.get("loss_fn")
-    tensors = dict(_layers(model) if layout == "amed" else _own(model))
+    tensors = dict(_layers(model) if layout == "AMED" else _own(model))
     told = dict(_plain(_state(loss))) if isinstance(loss, PersistentModule) else {}
     return layout, tensors, dict(_plain(_state(model))), told
 
@@ -144,15 +144,15 @@ def _torch(path: Path) -> _Read:
         raise CheckpointError(f"it holds a {type(content).__name__}, not the numbers of a solver")
     if "dyweight_params" in content:
         given, meta = _entry(content, "dyweight_params"), _entry(content, "dyweight_meta")
-        return "dyweight-flow", _taken(given, "theta", "phi", "tril_mask", "win_mask"), dict(_plain(meta)), {}
+        return "DyWeight on flows", _taken(given, "theta", "phi", "tril_mask", "win_mask"), dict(_plain(meta)), {}
     if "ema" in content:
         numbers = _entry(content, "ema").get("shadow_params")
         if not isinstance(numbers, list) or not 4 <= len(numbers) <= _MOST_TENSORS or len(numbers) % 2:
             raise CheckpointError("ema.shadow_params is not a list of times, shifts, and two corrections of each order")
         names = ["mu_logit", "t_couple", *(f"{k}{m}" for m in range(1, len(numbers) // 2) for k in "ca")]
-        return "gas", dict(zip(names, numbers, strict=True)), {}, {}
+        return "GAS", dict(zip(names, numbers, strict=True)), {}, {}
     if "params1" in content:
-        return "ld3", _taken(content, "params1", "params2"), {}, {}
+        return "LD3", _taken(content, "params1", "params2"), {}, {}
     there = ", ".join(str(key)[:40] for key in list(content)[:8])
     raise CheckpointError(f"it is neither of LD3, of GAS nor of DyWeight: it holds {there or 'nothing'}")
 

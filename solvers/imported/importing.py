@@ -51,11 +51,11 @@ def import_published(file: Published, model: Model, said: Said) -> Kept:
     """
     _check_said(file, said)
     guidance = _guidance(file, model, said)
-    if file.layout == "amed":
+    if file.layout == "AMED":
         return _predictor(file, model, guidance, said)
     table, told = published_table(file, model.path, said)
-    name = {"dyweight-flow": "dyweight"}.get(file.layout, file.layout)
-    if name == "epd" and file.fact("sampler_stu", str, name) == "ipndm":
+    name = file.layout.partition(" ")[0].lower()
+    if file.layout == "EPD" and file.fact("sampler_stu", str, name) == "ipndm":
         name = "epd-ipndm"
     method = PUBLISHED[name]
     facts = dict(
@@ -77,18 +77,21 @@ def import_published(file: Published, model: Model, said: Said) -> Kept:
 
 
 _TAKEN: dict[Layout, tuple[str, ...]] = {
-    "dyweight-flow": ("grid",),
-    "gas": ("mode", "t_end"),
-    "ld3": ("solver", "mode"),
+    "DyWeight": ("grid",),
+    "DyWeight on flows": ("grid",),
+    "EPD": ("grid",),
+    "AdaSDE": ("grid",),
+    "GAS": ("mode", "t_end"),
+    "LD3": ("solver", "mode"),
 }
 
 
 def _check_said(file: Published, said: Said) -> None:
-    taken = _TAKEN.get(file.layout, ("grid",) if file.layout in ("epd", "dyweight", "adasde") else ())
+    taken = _TAKEN.get(file.layout, ())
     for name in ("grid", "solver", "mode", "t_end"):
         given = getattr(said, name)
         if given not in ("", None) and name not in taken:
-            raise ValueError(f"{file.file} is of the layout {file.layout}, which takes no --{name.replace('_', '-')}")
+            raise ValueError(f"{file.file} is of {file.layout}, which takes no --{name.replace('_', '-')}")
 
 
 def _guidance(file: Published, model: Model, said: Said) -> float:
@@ -108,7 +111,11 @@ def _guidance(file: Published, model: Model, said: Said) -> float:
                 f"{number(said.guidance)}"
             )
         return weight
-    if said.guidance is None and (model.num_classes or model.guide) and file.layout in ("gas", "ld3", "dyweight-flow"):
+    if (
+        said.guidance is None
+        and (model.num_classes or model.guide)
+        and file.layout in ("GAS", "LD3", "DyWeight on flows")
+    ):
         raise ValueError(f"{file.file} does not say its guidance: give --guidance W, 0 for none")
     return said.guidance or 0.0
 
@@ -119,16 +126,16 @@ def _source(file: Published) -> str:
 
 def _trained_on(file: Published) -> TrainedOn:
     match file.layout:
-        case "dyweight":
+        case "DyWeight":
             pixels = str(file.loss.get("loss_type")) in _PIXEL_LOSSES or file.loss.get("dataset_name") == "ms_coco"
             return "squared error" if pixels else "Inception"
-        case "epd":
+        case "EPD":
             return "reward" if _has_backend(file) else "Inception"
-        case "adasde":
+        case "AdaSDE":
             return "Inception"
-        case "gas":
+        case "GAS":
             return "GAN"
-        case "ld3":
+        case "LD3":
             return "LPIPS"
     return "squared error"
 
@@ -144,7 +151,9 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
     if student not in _PLUGINS:
         raise TableFileError(f"{file.file} is of the solver {student!r}; known: {', '.join(_PLUGINS)}")
     if said.name:
-        raise ValueError(f"{file.file} holds a predictor, whose solver is named {file.layout}: leave --name out")
+        raise ValueError(
+            f"{file.file} holds a predictor, whose solver is named {file.layout.lower()}: leave --name out"
+        )
     if model.path.is_singular(model.path.t_noise):
         raise ValueError(f"{file.file} is of a diffusion model, and the {model.path.name} path begins with noise alone")
     if model.network is None or not narrowest(model.network):
@@ -163,7 +172,7 @@ def _predictor(file: Published, model: Model, guidance: float, said: Said) -> Ke
         options["lower_order_final"] = file.fact("lower_order_final", bool, True)
     source = Imported(source=_source(file), trained_on=_trained_on(file), told=teacher_of(file))
     facts = PredictorFacts(
-        model=of_model(model, guidance), solver=file.layout, nfe=2 * (len(levels) - 1) - afs, options=options,
+        model=of_model(model, guidance), solver=file.layout.lower(), nfe=2 * (len(levels) - 1) - afs, options=options,
         times=levels, scale_dir=file.fact("scale_dir", float, 0.0), scale_time=file.fact("scale_time", float, 0.0),
         source=str(source),
     )  # fmt: skip

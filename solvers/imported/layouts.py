@@ -216,7 +216,8 @@ def _ld3(file: Published, path: Path, said: Said) -> _Made:
 
 
 _TABLES: dict[Layout, Callable[[Published, Path, Said], _Made]] = {
-    "dyweight": _dyweight, "dyweight-flow": _dyweight_flow, "epd": _epd, "adasde": _adasde, "gas": _gas, "ld3": _ld3,
+    "DyWeight": _dyweight, "DyWeight on flows": _dyweight_flow, "EPD": _epd, "AdaSDE": _adasde, "GAS": _gas,
+    "LD3": _ld3,
 }  # fmt: skip
 
 

@@ -16,10 +16,13 @@ class Method:
 
 
 PUBLISHED = {
-    "dyweight": Method("DyWeight", "2603.11607"),
-    "epd": Method("EPD-Solver", "2507.14797"),
-    "epd-ipndm": Method("EPD-Plugin on iPNDM", "2507.14797"),
-    "adasde": Method("AdaSDE-Solver", "2510.23285"),
-    "gas": Method("Generalized Adversarial Solver", "2510.17699"),
-    "ld3": Method("LD3", "2405.15506"),
+    name.lower(): Method(title, paper)
+    for name, title, paper in (
+        ("DyWeight", "DyWeight", "2603.11607"),
+        ("EPD", "EPD-Solver", "2507.14797"),
+        ("EPD-iPNDM", "EPD-Plugin on iPNDM", "2507.14797"),
+        ("AdaSDE", "AdaSDE-Solver", "2510.23285"),
+        ("GAS", "Generalized Adversarial Solver", "2510.17699"),
+        ("LD3", "LD3", "2405.15506"),
+    )
 }
