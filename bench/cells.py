@@ -199,6 +199,7 @@ def plan_cells(
                 if model.prompts and protocol.labels == "random":
                     protocol = protocol.model_copy(update={"labels": "balanced"})  # prompt i belongs to sample i
                 try:
+                    one = one.decided(model, nfe, request.guidance)
                     plan, table = one.plan_for(model, nfe, request.guidance, transfer=request.transfer)
                 except Exception as error:
                     first = first or error
@@ -229,6 +230,7 @@ def cell_of(model: Model, request: Request) -> Cell:
         raise RequestError("give one solver, one NFE and at most one grid")
     spec = Spec.parse(request.solver[0]).on(Grid.parse(request.grid[0]) if request.grid else None)
     model = _ready(model, request, None)
+    spec = spec.decided(model, request.nfe[0], request.guidance)
     plan, table = spec.plan_for(model, request.nfe[0], request.guidance, transfer=request.transfer)
     options = spec.options_on(model, request.nfe[0], request.guidance, table)
     return Cell(model, plan, options, request.asked, request.samples, request.seed, (), table)

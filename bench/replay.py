@@ -65,14 +65,14 @@ class Replay:
             plan, table = Spec(row.solver, row.options).plan_for(model, row.nfe_asked, row.guidance)
         else:
             # The times of a file, or of a grid that was found, are in the row; the file itself is not looked for.
-            timed = row.grid.startswith("file:") or row.grid in FOUND
+            timed = row.grid.startswith("file:") or row.grid in (*FOUND, "learned")
             grid = Grid(row.grid, times=tuple(row.times)) if timed else Grid.parse(row.grid)
             try:
                 plan, table = Spec(row.solver, row.options, grid).plan_for(model, row.nfe_asked, row.guidance)
             except TypeError as error:
                 raise ValueError(f"row {row.cell} has options that {row.solver} cannot have: {error}") from None
-        if plan.statistics != row.protocol.get("statistics", ""):
-            raise ValueError(f"the statistics of {row.model} are others by now than in row {row.cell}")
+        if plan.statistics != row.statistics:
+            raise ValueError(f"the statistics or the predictor of {row.model} are others by now than in row {row.cell}")
         same = len(plan.times) == len(row.times) and np.allclose(plan.times, row.times)
         if not same or (table and table.sha256 != row.protocol["table"]):
             raise ValueError(f"{row.title} at NFE {row.nfe_asked} is another one by now than in row {row.cell}")

@@ -77,13 +77,15 @@ class Runner:
             "guide": model.guide,
             "solver code": cell.plan.solver.code,
             "prompts": told_prompts(model.prompts) if model.prompts else "",
-            "statistics": cell.plan.statistics,
+            "predictor" if cell.plan.own_times else "statistics": cell.plan.statistics,
             "coefficients": "of each sample" if cell.plan.solver.nonlinear else "",
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"
             facts |= {"table": table.sha256, "trained for": made_for}
             facts |= {"trained against": table.training.reference} if table.training else {}
+        elif cell.plan.own_times:
+            facts |= {"trained for": f"{model.id} ({model.sha256[:16]})"}
         for measure in worker.of(cell):
             facts |= measure.protocol(cell)
         return {name: text for name, text in facts.items() if text}
@@ -189,7 +191,7 @@ class Runner:
             settings=cell.settings,
             sampler=cell.sampler,
             grid=str(cell.plan.grid),
-            own_grid=str(cell.plan.grid if cell.table else solver.default_grid(cell.model.path)),
+            own_grid=str(cell.plan.grid if cell.plan.own_times else solver.default_grid(cell.model.path)),
             times=list(cell.plan.times),
             nfe_asked=cell.plan.nfe,
             nfe=round(evaluations),

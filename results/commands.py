@@ -56,7 +56,8 @@ def _sampler(row: Row) -> list[str]:
         words = ["--solver", row.solver + (f":{told}" if told else ""), "--nfe", str(row.nfe_asked)]
         return words if plain else [*words, "--transfer"]
     words = ["--solver", row.sampler, "--nfe", str(row.nfe_asked)]
-    return words + ([] if row.adaptive else ["--grid", row.grid])  # adaptive solvers choose their times
+    # Adaptive solvers choose their times, and a predictor has its own.
+    return words + ([] if row.adaptive or row.grid == "learned" else ["--grid", row.grid])
 
 
 def _command(name: str, row: Row) -> str:

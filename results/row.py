@@ -98,8 +98,8 @@ class Row(Protocol):
 
     @property
     def statistics(self) -> str:
-        """The hash of the statistics that its sampler runs on, with coefficients for each coordinate; "" for none."""
-        return self.protocol.get("statistics", "")
+        """The hash of what its sampler runs on beside the path, statistics or a predictor; "" for none."""
+        return self.protocol.get("statistics", self.protocol.get("predictor", ""))
 
     @property
     def tabled(self) -> bool:

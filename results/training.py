@@ -17,10 +17,12 @@ if TYPE_CHECKING:  # a list of solvers takes none
 __all__ = ["TrainedOn", "trained_on", "training_notes", "training_remarks"]
 
 # Its coefficients or times come from: the path alone; statistics of the model; the loss of that name. FID: a checkpoint
-# of the training was chosen by it; reward: of human preference.
+# of the training was chosen by it; reward: of human preference; cifar10-resnet: a distance in the form of LPIPS in its
+# maps.
 TrainedOn = Literal[
-    "nothing", "statistics", "squared error", "LPIPS", "Inception", "FID", "classifier", "GAN", "reward"
-]
+    "nothing", "statistics", "squared error", "LPIPS", "cifar10-resnet", "Inception", "FID", "classifier", "GAN",
+    "reward",
+]  # fmt: skip
 
 
 def trained_on(row: Mapping[Any, Any]) -> str:
@@ -62,5 +64,6 @@ def _judges(metric: str, said: str) -> bool:
     return {
         "LPIPS": extractor == LPIPS,
         "Inception": extractor.startswith("inception"),
+        "cifar10-resnet": extractor.startswith("cifar10-resnet"),
         "FID": extractor.startswith("inception"),
     }.get(said, False)

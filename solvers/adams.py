@@ -14,7 +14,7 @@ from fastsample.models.path import Path
 from fastsample.solvers.grids import Grid
 from fastsample.solvers.solver import Schedule, Scheduler
 
-__all__ = ["adams_weights", "combine", "integrate", "lagrange", "multistep"]
+__all__ = ["adams_weights", "combine", "equal_weights", "integrate", "lagrange", "multistep"]
 
 
 def lagrange(nodes: Sequence[float]) -> list[np.ndarray]:
@@ -39,6 +39,11 @@ def adams_weights(
     # In (node - s)/h the coefficients of Adams-Bashforth polynomials are all of one sign: no cancellation.
     basis = lagrange([(node - s) / h for node in nodes])
     return [h * sum(float(c) * moment(k) for k, c in enumerate(polynomial)) for polynomial in basis]
+
+
+def equal_weights(points: int) -> list[float]:
+    """Adams-Bashforth weights on equal steps of length 1, newest first."""
+    return adams_weights([-float(j) for j in range(points)], 0.0, 1.0)
 
 
 def combine(weights: Sequence[float], vectors: Sequence[Any]) -> Any:

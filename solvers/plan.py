@@ -114,8 +114,13 @@ class Plan:
         return model.asked
 
     @property
+    def own_times(self) -> bool:
+        """Whether its times are those of a table or of a predictor, and no grid's."""
+        return self.grid.name == "learned"
+
+    @property
     def statistics(self) -> str:
-        """The hash of the statistics that it runs on; "" where it needs none that are found."""
+        """The hash of the statistics or of the predictor that it runs on; "" where it needs none that is found."""
         facts = getattr(self.arguments.get("found"), "facts", None)
         return facts["sha256"] if facts else ""
 

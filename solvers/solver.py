@@ -25,6 +25,7 @@ from fastsample.datasets.names import nearest
 from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path, path_named
 from fastsample.results.training import TrainedOn
+from fastsample.solvers.found.predictor import Given, Predictor
 from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
@@ -33,6 +34,7 @@ __all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "registered
            "whole_interval"]  # fmt: skip
 
 Solve = Callable[..., Any]
+Found = Statistics | Predictor | Given
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Facts:
         stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget; nonlinear: its
             coefficients depend on x, so it has no table, but takes a budget and a grid, and needs a batch of vectors.
         ranges: of options that are numbers, ends included.
-        trained_on: what decides its coefficients beside the path; "statistics" are of the model, found beforehand, and
-            its scheduler is told them as `found`.
+        trained_on: what decides its coefficients beside the path: statistics of the model, or a predictor that was
+            trained for it. Its scheduler is told it as `found`.
     """
 
     title: str
@@ -122,6 +124,11 @@ class Solver(Facts):
     name: str
     solve: Solve
     code: str = ""
+
+    @property
+    def predicted(self) -> bool:
+        """Whether a predictor of the model decides its steps, and with them its times."""
+        return self.trained_on == "squared error"
 
     @property
     def known_options(self) -> dict[str, Any]:
@@ -158,7 +165,7 @@ class Solver(Facts):
         return Grid.parse(self.flow_grid if like_flow and self.flow_grid else self.grids[0])
 
     def plan(
-        self, path: Path, nfe: int, grid: Grid | str | None = None, *, found: Statistics | None = None, **options: Any
+        self, path: Path, nfe: int, grid: Grid | str | None = None, *, found: Found | None = None, **options: Any
     ) -> Plan:
         """Bind the solver to a model's path and a budget of evaluations.
 
@@ -166,7 +173,7 @@ class Solver(Facts):
             path: the model's path with its interval.
             nfe: evaluations to spend; never exceeded, and spent exactly where the method can.
             grid: a Grid, its name, or None for the recommended one.
-            found: statistics of the model, for a solver that takes some; without them it runs on trivial ones.
+            found: statistics of the model or a predictor, for a solver that takes some; else trivial ones.
             options: the solver's options, `denoise` (end with one data prediction, an evaluation more)
                 and `afs` (analytic first step, an evaluation less).
 
@@ -181,7 +188,7 @@ class Solver(Facts):
         own = self.integration_path(path)
         start = own.t_noise if self.singular_start else own.t_finite
         chosen = {key: complete[key] for key in _keyword_only(self.scheduler)}
-        chosen |= {"found": found} if self.trained_on == "statistics" else {}
+        chosen |= {"found": found} if self.trained_on != "nothing" else {}
         try:
             if nfe < 1:
                 raise BudgetError(f"NFE must be at least 1, not {nfe}")

@@ -14,6 +14,7 @@ from fastsample.datasets.names import nearest, number
 from fastsample.datasets.own.code import is_code, offered
 from fastsample.models.catalogue import Model
 from fastsample.models.path import Path
+from fastsample.solvers.found.predictors import found_predictor
 from fastsample.solvers.found.shelf import found_grid, found_statistics
 from fastsample.solvers.grids import FOUND, BudgetError, Grid, SettingError
 from fastsample.solvers.learned.carried import at_budget
@@ -52,7 +53,7 @@ class Spec:
         solver = find(name)
         if solver is None and name not in (tables := table_solvers()):
             raise ValueError(nearest(name, [*solvers(), *offered("solvers"), *sorted(tables)], "solver"))
-        if at and (solver is None or solver.adaptive):
+        if at and not _gridded(solver):
             raise ValueError(f"the times of {name} are its own: leave @{grid} out")
         options = _options(solver, rest) if solver else _of_a_table(name, rest)
         return cls(name, options, Grid.parse(grid.strip()) if at else None)
@@ -69,7 +70,7 @@ class Spec:
     @property
     def gridded(self) -> bool:
         """Whether it takes a grid: learned and adaptive solvers have times of their own."""
-        return self.solver is not None and not self.solver.adaptive
+        return _gridded(self.solver)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,6 +80,24 @@ class Spec:
     def on(self, grid: Grid | None) -> Spec:
         """The same on a grid, unless it has one or takes none."""
         return self if self.grid or not self.gridded else replace(self, grid=grid)
+
+    def decided(self, model: Model, nfe: int, guidance: float = 0.0) -> Spec:
+        """The same with the options that a predictor decides, of a solver that has one for each model and budget.
+
+        Raises:
+            ValueError: if there is none, or it was learned with another value of an option.
+        """
+        if self.solver is None or not self.solver.predicted:
+            return self
+        told = found_predictor(self.name, model, nfe, guidance).options
+        whole = self.solver.settings(told)
+        for key, value in self.options.items():
+            if value != whole[key]:
+                raise ValueError(
+                    f"the predictor of {model.id} at NFE {nfe} was learned with {key}={_text(whole[key])}, not "
+                    f"{_text(value)}"
+                )
+        return replace(self, options=dict(told))
 
     def plan(self, path: Path, nfe: int) -> Plan:
         """The plan of a registered solver; see `Solver.plan`."""
@@ -104,7 +123,12 @@ class Spec:
         return found | ({"trained_nfe": at} if (at := self.options.get("trained_nfe", nfe)) != nfe else {})
 
     def _found(self, solver: Solver, model: Model, nfe: int, guidance: float) -> Plan:
-        """The plan of a registered solver with what was found for the model: its grid, its statistics."""
+        """The plan of a registered solver with what was found for the model: grid, statistics or predictor."""
+        if solver.predicted:
+            predicted = found_predictor(self.name, model, nfe, guidance)
+            options, own = self.decided(model, nfe, guidance).options, Grid("learned", times=predicted.times)
+            plan = solver.plan(model.path, nfe, own, found=predicted.predictor, **options)
+            return replace(plan, trained_on=solver.trained_on, found_with=predicted.told)
         settings, grid, plan_facts = self.settings, self.grid, dict[str, Any]()
         takes = solver.trained_on == "statistics" and settings["statistics"] not in ("data", "noise")
         statistics = found_statistics(model, guidance) if takes else None
@@ -185,6 +209,10 @@ def _of_a_table(name: str, text: str) -> dict[str, Any]:
             )
         given[key] = _value(f"solver {name}: {key}", value, known[key])
     return {key: given[key] for key in known if key in given}
+
+
+def _gridded(solver: Solver | None) -> bool:
+    return solver is not None and not solver.adaptive and not solver.predicted
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:

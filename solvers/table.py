@@ -119,8 +119,8 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
         raise ValueError(f"the coefficients of solver {plan.solver.name} depend on the sample: it has no table of them")
     if not plan.tabled:
         raise ValueError(
-            f"solver {plan.solver.name} has coefficients for each coordinate, and so no coefficient table; with "
-            "statistics=scalar it has one"
+            f"solver {plan.solver.name} has coefficients for each coordinate or sample, and so no coefficient table"
+            + ("; with statistics=scalar it has one" if plan.solver.trained_on == "statistics" else "")
         )
     return trace_function(plan.path, coordinate or plan.solver.coordinate, plan, plan.end)
 

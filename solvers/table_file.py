@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from fastsample.models.path import DiscreteVP, Path, path_named
 from fastsample.results.training import TrainedOn
 from fastsample.solvers.table import Table
 
-__all__ = ["TableFile", "TableFileError", "Training", "read_table"]
+__all__ = ["Imported", "TableFile", "TableFileError", "Training", "read_table"]
 
 
 class TableFileError(ValueError):
@@ -42,6 +43,9 @@ class Training(BaseModel):
         iterations, evaluations: Gauss-Newton steps, and network evaluations (per sample) they cost.
         seconds: wall time of the fit, without the pairs; pairs_seconds: of the pairs, 0 where they were there.
         history: (iteration, training PSNR, validation PSNR); the first training PSNR is not measured (None).
+        found: how the grid or the statistics of `initial` were found for the model, if they were.
+        loss: what it was trained on; of another than PSNR's, `tried` and `history` are -10 log10 of the mean loss.
+        soft: radius of the ball of noises around each teacher's in which the student could start, in units of it.
         versions: of fastsample and torch.
     """
 
@@ -66,6 +70,27 @@ class Training(BaseModel):
     pairs_seconds: float
     history: tuple[tuple[int, float | None, float], ...]
     versions: dict[str, str]
+    found: str = Field(default="", exclude_if=lambda said: not said)
+    loss: TrainedOn = Field(default="squared error", exclude_if=lambda said: said == "squared error")
+    soft: float = Field(default=0.0, exclude_if=lambda said: not said)
+
+
+class Imported(BaseModel):
+    """Where the numbers of a solver come from that others have published; no such source names the hash of a model.
+
+    Attributes:
+        source: the paper's tables, or the name and hash of a file.
+        trained_on: what decided the numbers; told: what is known of their training and use, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    trained_on: TrainedOn
+    told: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (f"imported, unverified model: {self.source}", self.told)))
 
 
 class TableFile(BaseModel):
@@ -76,6 +101,8 @@ class TableFile(BaseModel):
         solver: its name in tables and on the command line, such as `bns`; title: in words; paper: arXiv id.
         nfe: evaluations.
         coordinate, times, a, b, w, end: as in `Table`; b holds the rows' first entries only (row i has i of them).
+        apart: its evaluations are at times apart from those of its steps: in any order, and also a little before or
+            after the path's interval, where the path has alpha >= 0 and sigma > 0.
         path: `name` and the constants of the model's path.
         model, model_sha256: what it was made for; "" where it fits every model on its path.
         model_conditions, model_given: as `conditions` and `given` of that `Model`; older files of public models have
@@ -83,7 +110,7 @@ class TableFile(BaseModel):
         guidance: weight w of (1 + w) cond - w uncond that is part of the model it was made for.
         guide, guided_within: as of that `Model`: what stands for uncond, and where guidance acts.
         options: of the solver it was traced from.
-        training: of a learned table.
+        training: of a learned table; imported: of one that others have published.
         found_on, found_with: of one whose grid or statistics were found for the model: what decided them, and how.
     """
 
@@ -101,6 +128,7 @@ class TableFile(BaseModel):
     a: list[float]
     b: list[list[float]]
     w: list[list[float]] = []
+    apart: bool = Field(default=False, exclude_if=lambda said: not said)
     path: dict[str, JsonValue]
     model: str = ""
     model_sha256: str = ""
@@ -115,6 +143,7 @@ class TableFile(BaseModel):
     training: Training | None = None
     found_on: TrainedOn = Field(default="nothing", exclude_if=lambda said: said == "nothing")
     found_with: str = Field(default="", exclude_if=lambda said: not said)
+    imported: Imported | None = Field(default=None, exclude_if=lambda said: not said)
 
     @model_validator(mode="after")
     def _is_a_solver(self) -> TableFile:
@@ -127,10 +156,16 @@ class TableFile(BaseModel):
         sign = 1 if path.t_data > path.t_noise else -1
         ends = [path.t_noise, *self.times, path.t_data]
         # Stochastic solvers may step back to a noisier time.
-        if not self.w and any(sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)):
+        if not (self.w or self.apart or self.imported) and any(
+            sign * (t - s) < -1e-12 for s, t in zip(ends[1:-1], ends[2:], strict=True)
+        ):
             raise ValueError("the times do not run from noise to data")
-        if any(sign * (t - path.t_noise) < -1e-9 or sign * (path.t_data - t) < -1e-9 for t in self.times):
+        beyond = math.inf if self.imported else 0.1 * abs(path.t_data - path.t_noise) if self.apart else 1e-9
+        if any(sign * (t - path.t_noise) < -beyond or sign * (path.t_data - t) < -beyond for t in self.times):
             raise ValueError(f"a time lies outside the path's interval from {path.t_noise:g} to {path.t_data:g}")
+        least = -math.inf if self.imported else 0.0  # of alpha: a flow's time scale may ask before its start
+        if (self.apart or self.imported) and not all(_has_level(path, t, least) for t in self.times):
+            raise ValueError(f"a time lies where the {path.name} path has no noise level")
         return self
 
     @classmethod
@@ -179,16 +214,22 @@ class TableFile(BaseModel):
     @property
     def trained_on(self) -> TrainedOn:
         """What its numbers were trained on."""
-        return "squared error" if self.training else self.found_on
+        if self.imported:
+            return self.imported.trained_on
+        return self.training.loss if self.training else self.found_on
 
     @property
     def trained_with(self) -> str:
-        """The pairs, seeds and evaluations of its training, in words."""
+        """The pairs, seeds and evaluations of its training, or its source, in words."""
+        if self.imported:
+            return str(self.imported)
         one = self.training
         if one is None:
             return self.found_with
         pairs = f"{one.train_pairs} and {one.validation_pairs} pairs"
-        return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations"
+        soft = f", noises moved by up to {one.soft:.3g} sigma (soft)" if one.soft else ""
+        told = f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations{soft}"
+        return told + (f"; its start with {one.found}" if one.found else "")
 
     @property
     def sha256(self) -> str:
@@ -199,6 +240,13 @@ class TableFile(BaseModel):
     def to_json(self) -> str:
         """The file's text, with its checksum."""
         return json_bytes(self.model_dump()).decode()
+
+
+def _has_level(path: Path, t: float, least: float) -> bool:
+    try:
+        return path.alpha(t) >= least and path.sigma(t) > 0
+    except (ArithmeticError, ValueError):  # the root of a negative number
+        return False
 
 
 def read_table(file: FilePath) -> TableFile:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fastsample.bench.cli.words import (
     EMBEDDED,
+    EXTRACTOR_WEIGHTS,
     GUIDANCE,
     GUIDE,
     INTERVAL,
@@ -21,6 +22,7 @@ from fastsample.bench.cli.words import (
     console,
     errors,
     finite,
+    weights_by_name,
 )
 from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
 
@@ -37,13 +39,17 @@ fastsample distill bns --model cifar10-tiny-flow --nfe 4,6,8,12,16
 
 fastsample distill times --model cifar10-tiny-vp --nfe 8 --initial dpmpp-2m
 
+fastsample distill gs --model cifar10-tiny-flow --nfe 5 --evaluations 100000
+
+fastsample distill ld3 --model cifar10-tiny-vp --nfe 5 --loss lpips[cifar10-resnet] --soft
+
 fastsample distill rk2-bespoke --model gmm2d-flow --nfe 8
 
 fastsample bench --model cifar10-tiny-flow --solver bns,dpmpp-2m --nfe 4,8
 """
 )
 def distill(
-    kind: Annotated[str, typer.Argument(help="bns, dss, rk1-bespoke, rk2-bespoke or times.")],
+    kind: Annotated[str, typer.Argument(help="bns, gs, ld3, s4s, s4s-alt, dss, rk1-bespoke, rk2-bespoke or times.")],
     model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     nfe: Annotated[
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
@@ -70,6 +76,17 @@ def distill(
     ] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Samples per network call.")] = 64,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws of training pairs.")] = 0,
+    loss: Annotated[
+        str,
+        typer.Option(help=r"psnr (its log error), mse, lpips, or lpips\[cifar10-resnet], its form. \[default: psnr]"),
+    ] = "",
+    soft: Annotated[
+        bool, typer.Option("--soft", help="The student may move its noise a little, as in LD3 and S4S.")
+    ] = False,
+    evaluations: Annotated[
+        int, typer.Option(min=0, help="Network evaluations (per sample) at most, for each NFE; 0 for no end.")
+    ] = 0,
+    extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Learn a solver for a model at each NFE; `bench --solver KIND` finds it by name.
@@ -77,6 +94,7 @@ def distill(
     An interrupted run goes on from its last step.
     """
     from fastsample.bench.learning.distillation import distill as learn
+    from fastsample.bench.learning.losses import loss_named
     from fastsample.bench.protocol import check_guidance, open_under
     from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device
@@ -91,15 +109,17 @@ def distill(
     )  # fmt: skip
     found = open_under(model, asked, console)
     check_guidance(found, asked)
+    where = choose_device(device)
+    wished = loss_named(loss, found, where, weights_by_name(extractor_weights))
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
     table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
     convention = ""
     try:
         with console.status("") as status:
             files = learn(
-                kind, found, wanted, Sampler(choose_device(device)), guidance=guidance, train=train,
+                kind, found, wanted, Sampler(where), guidance=guidance, train=train,
                 validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
-                seed=seed,
+                seed=seed, loss=wished, soft=soft, evaluations=evaluations,
                 progress=lambda line: status.update(f"{found.id} {line}"),
             )  # fmt: skip
             for file in files:

@@ -213,21 +213,58 @@ def export(
 fastsample import bns-cifar10-tiny-flow-8.json
 
 fastsample import heun-vp-linear-8.json --name my-heun
+
+fastsample import network-snapshot-010000.pkl --model edm-cifar10-uncond-vp
+
+fastsample import best_v2.pt --model edm-cifar10-uncond-vp --solver unipc:order=3,variant=bh1 --mode time
 """,
 )
 def import_(
-    file: Annotated[Path, typer.Argument(help="A table file, written by export or distill.", parser=path)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A table file, written by export or distill; or a published one of DyWeight, EPD, AdaSDE, AMED "
+            "(.pkl), GAS, LD3 or DyWeight on flows (.pt), of which nothing is executed.",
+            parser=path,
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help=r"Of the solver. \[default: the one in the file]")] = None,
+    model: Annotated[str | None, typer.Option(help=f"That a published file was learned for. {MODEL}")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(callback=finite, help=f"Under which it was learned. {GUIDANCE}")
+    ] = None,
+    grid: Annotated[str | None, typer.Option(help="Its time grid, where the file says none.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Of LD3: the solver whose times it learned, with options.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Of LD3: time or lambda; of GAS: theory or lms-pc.")] = None,
+    t_end: Annotated[float | None, typer.Option(callback=finite, help="Of GAS: the time at which it ends.")] = None,
 ) -> None:
-    """Read a table back; bench finds it by its name."""
+    """Read a table back, or a published learned solver; bench finds it by its name."""
+    from fastsample.bench.protocol import check_guidance, open_under
+    from fastsample.bench.request import read_request
+    from fastsample.datasets.names import number
     from fastsample.solvers.exports.export import import_table
+    from fastsample.solvers.imported.files import is_published, read_published
+    from fastsample.solvers.imported.importing import Kept, import_published
+    from fastsample.solvers.imported.layouts import Said
 
-    table, kept = import_table(file, name)
-    trained = f", trained on {table.trained_on}{': ' if table.trained_with else ''}{table.trained_with}"
-    told = f"{table.title}, {table.nfe} evaluations{trained if table.trained_on != 'nothing' else ''}: {kept}"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
-    model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
+    said = Said(guidance, grid or "", solver or "", mode or "", t_end, name or "")
+    if not is_published(file):
+        if model or said != Said(name=name or ""):
+            raise ValueError(f"{file} is a table, which says itself what it belongs to: give --name alone")
+        table, where = import_table(file, name)
+        kept = Kept.of(table, where)
+        model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
+    else:
+        published = read_published(file)
+        if model is None:
+            raise ValueError(f"{file} does not say which model it was learned for: give --model")
+        asked = read_request(None, guidance=guidance or 0.0)
+        found = open_under(model, asked, console)
+        check_guidance(found, asked)
+        kept = import_published(published, found, said)
+    console.print(str(kept), highlight=False, markup=False, soft_wrap=True)
+    weight = f" --guidance {number(kept.guidance)}" if kept.guidance else ""
     console.print(
-        f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",
+        f"fastsample bench --model {model} --solver {kept.solver} --nfe {kept.nfe}{weight}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

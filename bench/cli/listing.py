@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastsample.datasets.names import nearest
 from fastsample.models.path import VPLinear
 from fastsample.solvers.grids import FOUND, GRIDS
+from fastsample.solvers.imported.methods import PUBLISHED
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
@@ -31,7 +32,9 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     kinds: dict[str, Callable[[], tuple[tuple[str, ...], Lines]]] = {
         "solvers": lambda: (
             _SOLVER_LONG if long else _SOLVER,
-            [_solver(s, long) for s in all_solvers().values()] + [_learned(name, long) for name in LEARNED],
+            [_solver(s, long) for s in all_solvers().values()]
+            + [_learned(name, long) for name in LEARNED]
+            + [_published(name, long) for name in PUBLISHED if name not in LEARNED],
         ),
         "tables": _tables,
         "models": _models,
@@ -138,6 +141,12 @@ def _learned(name: str, long: bool) -> tuple[str, ...]:
     kind = LEARNED[name]
     line = (name, kind.title, "learned", kind.paper, "learned")
     return (*line, "", f"Learned for a model by `fastsample distill {name}`: {kind.learned}.") if long else line
+
+
+def _published(name: str, long: bool) -> tuple[str, ...]:
+    method = PUBLISHED[name]
+    line = (name, method.title, "learned", method.paper, "learned")
+    return (*line, "", "Read from a published file by `fastsample import`.") if long else line
 
 
 def solver_page() -> str:

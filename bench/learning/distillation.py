@@ -10,27 +10,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path as FilePath
 from typing import Any
 
-import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.learning.kept import Cost, Kept, finite
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
-from fastsample.datasets.files import json_bytes, read_facts, write_atomically
-from fastsample.datasets.home import data_home, keep, unwritable
+from fastsample.datasets.home import data_home, unwritable
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.precision import matmul
 from fastsample.results.protocol import Protocol
-from fastsample.solvers.learned.fit import Fit, Pairs, fit, mean_psnr
+from fastsample.solvers.learned.fit import Fit, fit
 from fastsample.solvers.learned.kinds import kind_named
+from fastsample.solvers.learned.pairs import PSNR, Loss, Pairs, mean_psnr, radius
 from fastsample.solvers.learned.parameters import Parameters
 from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.numerics import NUMERICS
@@ -120,6 +120,9 @@ class Distillation:
         steps: int = 24,
         minutes: float = 10.0,
         seed: int = 0,
+        loss: Loss = PSNR,
+        soft: bool = False,
+        evaluations: int = 0,
     ) -> TableFile:
         """Learn one table.
 
@@ -131,6 +134,9 @@ class Distillation:
             steps: Gauss-Newton steps at most, from each starting point.
             minutes: no step begins after this time, and no starting point.
             seed: of the draws of training pairs.
+            loss, soft: as of `solvers.learned.fit.fit`; the table's solver is named for them, beside the kind.
+            evaluations: of samples at most, shared equally between the starting points; 0 for no end. No step begins
+                that would exceed it if it costs as much as the one before.
 
         Raises:
             ValueError: for an unknown kind or solver, a budget that the starting point cannot spend exactly, or a model
@@ -139,18 +145,23 @@ class Distillation:
         if self.model.classifier:
             raise ValueError(f"a table is learned without a classifier, and {self.model.classifier} guides the model")
         train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
-        kept, cost = _Kept(data_home() / "distill" / f"{self._key(kind, nfe, initial, sigma0, seed)}.json"), _Cost()
+        altered = [*([loss.name] if loss != PSNR else []), *(["soft"] if soft else [])]
+        key = self._key(kind, nfe, initial, sigma0, seed, *altered)
+        kept, cost = Kept(data_home() / "distill" / f"{key}.json"), Cost()
         if not kept.starts:
             self.progress(f"NFE {nfe}: looking for a starting point")
             found_here = initial == "auto"
             kept.starts = [*map(str, starts(kind, path, nfe, validation, self.batch))] if found_here else [initial]
         found: list[tuple[str, Parameters, Fit]] = []
-        for name in kept.starts:
+        for number, name in enumerate(kept.starts, 1):
             if found and cost.seconds > 60 * minutes:
                 break
-            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0)
+            limit = evaluations * number // len(kept.starts)
+            parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0, self.model, self.guidance)
             try:
-                state, cost = self._fit(parameters, kept, cost, name, steps=steps, minutes=minutes, seed=seed)
+                state, cost = self._fit(
+                    parameters, kept, cost, name, minutes, limit, iterations=steps, seed=seed, loss=loss, soft=soft
+                )
             except FloatingPointError:
                 continue  # a start with noise on it may be no solver any more
             found.append((name, parameters, state))
@@ -158,22 +169,28 @@ class Distillation:
             raise FloatingPointError(f"no starting point of {kind} at NFE {nfe} has a finite result")
         name, parameters, state = max(found, key=lambda one: one[2].validation)
         table = parameters.table(state.best)
-        learned = kind_named(kind)
+        learned, start = kind_named(kind), parameters.table(parameters.start)
+        found_with = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
         training = Training(
-            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""),
+            initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""), found=found_with,
             tried={_told(one): fitted.validation for one, _, fitted in found},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
             train_pairs=self.train, train_seed=TRAIN_SEED, validation_pairs=self.validation,
-            validation_seed=VALIDATION_SEED, initial_psnr=state.history[0][2], train_psnr=mean_psnr(table, train),
-            validation_psnr=state.validation, iterations=state.iteration, evaluations=cost.evaluations,
+            validation_seed=VALIDATION_SEED, initial_psnr=mean_psnr(start, validation),
+            train_psnr=mean_psnr(table, train), validation_psnr=mean_psnr(table, validation),
+            iterations=state.iteration, evaluations=cost.evaluations,
             seconds=round(cost.seconds, 1), pairs_seconds=round(self.pairs_seconds, 1),
-            history=_finite(state.history),
-            versions={name: version(name) for name in ("fastsample", "torch")},
+            history=finite(state.history),
+            versions={name: version(name) for name in ("fastsample", "torch")}, loss=loss.trained_on,
+            soft=radius(train, nfe) if soft else 0.0,
         )  # fmt: skip
-        options = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
+        options: dict[str, Any] = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
+        options |= {"evaluations": evaluations} if evaluations else {}
+        named = "-".join([kind, *(re.sub(r".*\[|\]", "", word) for word in altered)])
+        title = learned.title + (f" ({', '.join(altered)})" if altered else "")
         file = TableFile.of(
-            table, path, solver=kind, title=learned.title, paper=learned.paper, model=self.model.id,
+            table, path, solver=named, title=title, apart=parameters.first, paper=learned.paper, model=self.model.id,
             model_sha256=self.model.sha256, model_conditions=self.model.conditions,
             model_given=self.model.given, guidance=self.guidance, guide=self.model.guide,
             guided_within=self.model.guided_within, options=options, training=training,
@@ -182,22 +199,25 @@ class Distillation:
         return file
 
     def _fit(
-        self, parameters: Parameters, kept: _Kept, cost: _Cost, name: str, *, steps: int, minutes: float, seed: int
-    ) -> tuple[Fit, _Cost]:
-        """The last state of a fit, from where it stopped, and the cost so far; every step is kept."""
+        self, parameters: Parameters, kept: Kept, cost: Cost, name: str, minutes: float, limit: int, **choices: Any
+    ) -> tuple[Fit, Cost]:
+        """The last state of a fit, from where it stopped, and the cost so far; every step is kept.
+
+        limit: of evaluations so far; 0 for none. `choices` are of `fit`.
+        """
         train, validation = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)
         state, before = kept.read(name)
         begin, cost = time.perf_counter(), cost + before
-        for reached in fit(parameters, train, validation, iterations=steps, batch=self.batch, seed=seed, state=state):
+        for reached in fit(parameters, train, validation, batch=self.batch, state=state, **choices):
             now = time.perf_counter()
-            step = _Cost(now - begin, self._count())
+            step = Cost(now - begin, self._count())
             begin, state, before, cost = now, reached, before + step, cost + step
             kept.write(name, state, before)
             self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
-            if cost.seconds > 60 * minutes:
+            if cost.seconds > 60 * minutes or 0 < limit < cost.evaluations + step.evaluations:
                 break
         if state is None:
-            raise ValueError(f"a fit takes at least one step, not {steps}")
+            raise ValueError(f"a fit takes at least one step, not {choices['iterations']}")
         return state, cost
 
     def _key(self, *choices: Any) -> str:
@@ -239,45 +259,6 @@ def distill(
         yield job.run(kind, nfe, **{k: v for k, v in choices.items() if k not in fields})
 
 
-@dataclass(frozen=True)
-class _Cost:
-    seconds: float = 0.0
-    evaluations: int = 0
-
-    def __add__(self, other: _Cost) -> _Cost:
-        return _Cost(self.seconds + other.seconds, self.evaluations + other.evaluations)
-
-
-def _finite(history: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, float | None, float], ...]:
-    """With None for the training PSNR that is not measured."""
-    return tuple((i, None if np.isnan(a) else a, b) for i, a, b in history)
-
-
 def _told(initial: str) -> str:
     """A starting point as a table file tells it: a file's grid by its name and hash."""
     return initial if initial == "auto" else str(Start.parse(initial))
-
-
-class _Kept:
-    """The starting points of a run and the state of each fit on disk, so that the same command goes on after a kill."""
-
-    def __init__(self, file: FilePath) -> None:
-        self.file = file
-        self.starts: list[str] = []
-        self._fits: dict[str, Any] = {}
-        if facts := read_facts(file):
-            self.starts, self._fits = facts["starts"], facts["fits"]
-
-    def read(self, start: str) -> tuple[Fit | None, _Cost]:
-        if start not in self._fits:
-            return None, _Cost()
-        facts = self._fits[start]
-        arrays = {name: np.array(facts["fit"][name]) for name in ("theta", "best")}
-        history = tuple((i, np.nan if a is None else a, b) for i, a, b in facts["fit"]["history"])
-        return Fit(**facts["fit"] | arrays | {"history": history}), _Cost(**facts["cost"])
-
-    def write(self, start: str, state: Fit, cost: _Cost) -> None:
-        arrays = {"theta": state.theta.tolist(), "best": state.best.tolist(), "history": _finite(state.history)}
-        self._fits[start] = {"fit": dataclasses.asdict(state) | arrays, "cost": dataclasses.asdict(cost)}
-        facts = {"starts": self.starts, "fits": self._fits}
-        keep(self.file, lambda file: write_atomically(file, lambda stream: stream.write(json_bytes(facts))))

@@ -24,6 +24,7 @@ __all__ = [
     "EFFICIENTNET_SHA256",
     "EMBEDDED",
     "INCEPTION",
+    "LEAST_SIDE",
     "LPIPS",
     "SHARED",
     "SPATIAL",
@@ -42,6 +43,7 @@ EFFICIENTNET = "efficientnet-lite0"
 EDM2 = "dinov2-edm2"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+LEAST_SIDE = 16  # pixels of an image for LPIPS, which halves it four times
 TRUNK = "vgg16"  # the extractor on whose file LPIPS stands
 
 # Extractors that see with the weights of another, otherwise.

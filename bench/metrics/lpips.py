@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_fidelity.sample_similarity_base import SampleSimilarityBase
-from torch_fidelity.sample_similarity_lpips import NetLinLayer, SampleSimilarityLPIPS, VGG16features
+from torch_fidelity.sample_similarity_lpips import (
+    NetLinLayer,
+    SampleSimilarityLPIPS,
+    VGG16features,
+    normalize_tensor,
+)
 
 from fastsample.bench.metrics.extractor_weights import LPIPS, TRUNK, weights_file
 from fastsample.bench.metrics.extractors import unpublished, weights_sha256
@@ -33,11 +38,13 @@ class Perceptual:
         identity: its network, with digits of other weights than the published ones.
         sha256: of its weights.
         distance: [n] of two batches of images [n, 3, H, W] in [-1, 1], float32.
+        features: [n, m] of a batch of them; the square distance of two is `distance`.
     """
 
     identity: str
     sha256: str
     distance: Callable[[Tensor, Tensor], Tensor]
+    features: Callable[[Tensor], Tensor]
 
 
 class _Slices(VGG16features):  # type: ignore[misc]
@@ -62,6 +69,14 @@ class _Lpips(SampleSimilarityLPIPS):  # type: ignore[misc]
         self.lins = nn.ModuleList(lins)
         self.requires_grad_(False).eval()
 
+    def features(self, images: Tensor) -> Tensor:
+        """[n, m] of images [n, 3, H, W] with levels from 0 to 255: the square distance of two is LPIPS."""
+        parts = []
+        for maps, lin in zip(self.net(self.normalize(images)), self.lins, strict=True):
+            weight = lin.model[0].weight[0].clamp(min=0) / maps[0, 0].numel()
+            parts.append((normalize_tensor(maps) * weight.sqrt()).flatten(1))
+        return torch.cat(parts, 1)
+
 
 def lpips_on_vgg16(given: Mapping[str, Path], device: torch.device) -> Perceptual:
     """LPIPS itself.
@@ -79,7 +94,12 @@ def lpips_on_vgg16(given: Mapping[str, Path], device: torch.device) -> Perceptua
     network = _Lpips(layers, heads).to(device)
     sha256 = weights_sha256(network)
     identity = f"{LPIPS}:{sha256[:8]}" if other_trunk or other_heads else LPIPS
-    return Perceptual(identity, sha256, lambda a, b: network((a + 1) * 127.5, (b + 1) * 127.5))
+    return Perceptual(
+        identity,
+        sha256,
+        lambda a, b: network((a + 1) * 127.5, (b + 1) * 127.5),
+        lambda images: network.features((images + 1) * 127.5),
+    )
 
 
 def _read(name: str, given: Path | None, read: Callable[[Path], Any]) -> tuple[Any, str]:
@@ -93,4 +113,5 @@ def _read(name: str, given: Path | None, read: Callable[[Path], Any]) -> tuple[A
 def lpips_of(extractor: Extractor) -> Perceptual:
     """The form of LPIPS, without its learned weights, in the maps of the embedded classifier."""
     classifier: nn.Module = extractor.network.network  # type: ignore[assignment]
-    return Perceptual(extractor.identity, extractor.sha256, FeatureDistance(classifier))
+    distance = FeatureDistance(classifier)
+    return Perceptual(extractor.identity, extractor.sha256, distance, distance.features)

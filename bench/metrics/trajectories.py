@@ -49,8 +49,8 @@ def undefined(plan: Plan) -> str:
         return "its noise takes it off the ODE"
     if plan.nfe > _LONGEST:
         return f"it makes more than {_LONGEST} evaluations"
-    if plan.grid.name == "learned":
-        return "a table does not tell which of its points are states"
+    if plan.own_times:
+        return "a table or predictor does not tell which of its points are states"
     asked = _linear_times(plan.path, np.array(plan.asked()))
     between = _linear_times(plan.own, plan.times)[1:-1]
     if any(np.abs(asked - tau).min() > _SAME for tau in between):

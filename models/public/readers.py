@@ -35,7 +35,7 @@ from fastsample.models.public.inert import Inert, StoredTensor
 from fastsample.models.public.torch_files import load_torch, scripted_tensors
 from fastsample.models.public.unpickling import PersistentModule, load_persistent
 
-__all__ = ["LAYOUTS", "Layout", "Weights", "read_weights"]
+__all__ = ["LAYOUTS", "Layout", "Weights", "check_values", "read_weights"]
 
 Layout = Literal["state-dict", "score-sde", "ddim", "edm-pickle", "lightning", "torchscript"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
@@ -96,7 +96,7 @@ def read_weights(path: str | Path, layout: Layout, entry: str = "") -> Weights:
         raise CheckpointError(f"{path} is {wrong_file(path) or 'not a file'}")
     try:
         weights = _read(path, layout, entry)
-        _check(weights.tensors, path)
+        check_values(weights.tensors, path)
     except Exception as error:  # A hostile file can raise anything; all of it means the same.
         told = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
         told = f"{path} is {kind}" if (kind := wrong_file(path)) else told
@@ -278,8 +278,8 @@ def _plain(value: Any, name: str, left: list[int]) -> Any:
     raise CheckpointError(f"the argument {name} is a {type(value).__name__}")
 
 
-def _check(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Sizes first, so that nothing huge is touched; then values."""
+def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError for tensors that no weights are; sizes first, so that nothing huge is touched."""
     whole, total = path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values())
     if len(tensors) > _MOST_TENSORS or total > 2 * whole:
         raise CheckpointError(f"{len(tensors):,} tensors claim {total:,} bytes in a file of {whole:,}")

@@ -66,13 +66,13 @@ def _inert(module: str, _: str) -> type[Inert]:
     return Scripted if module.partition(".")[0] == "__torch__" else Inert
 
 
-def load_torch(path: Path) -> Any:
+def load_torch(path: Path, other: Callable[[str, str], Any] = _inert) -> Any:
     """The content of a file of torch.save, of either format, with a `StoredTensor` for each tensor.
-
-    An object of a class that is no tensor's is an `Inert`, a module of torch.jit.save a `Scripted` one.
 
     Args:
         path: of the file; it stays mapped for as long as its tensors live.
+        other: what stands for a global that is not of tensors. By default an object of a class that is no tensor's is
+            an `Inert`, a module of torch.jit.save a `Scripted` one; `refused` lets in none.
 
     Raises:
         CheckpointError: when it is not such a file, or does or claims what no checkpoint does.
@@ -80,12 +80,12 @@ def load_torch(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            return _zipped(path, data) if data[:4] == b"PK\x03\x04" else read_legacy(file, data, _inert)
+            return _zipped(path, data, other) if data[:4] == b"PK\x03\x04" else read_legacy(file, data, other)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _zipped(path: Path, data: mmap.mmap) -> Any:
+def _zipped(path: Path, data: mmap.mmap, other: Callable[[str, str], Any]) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             every = [one for one in archive.infolist() if "/code/" not in one.filename]  # of TorchScript; not read
@@ -123,7 +123,7 @@ def _zipped(path: Path, data: mmap.mmap) -> Any:
         named = _named(identity)
         return Storage(lambda: flat(*named))
 
-    return TableUnpickler(io.BytesIO(program), len(program), _TORCH, _inert, storage).load()
+    return TableUnpickler(io.BytesIO(program), len(program), _TORCH, other, storage).load()
 
 
 def scripted_tensors(root: Any) -> Iterator[tuple[str, Any]]:

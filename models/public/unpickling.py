@@ -1,4 +1,7 @@
-"""EDM's and EDM2's pickles of whole modules, read without executing them: as data, by an explicit table of globals."""
+"""Pickles of whole modules in the manner of EDM, read without executing them: as data, by explicit tables of globals.
+
+Besides the networks of EDM and EDM2 these are the predictors of learned solvers (AMED, EPD, DyWeight, AdaSDE).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.public.inert import TENSORS, Dict, Inert, Storage, Table, TableUnpickler, refused
 from fastsample.models.public.torch_files import read_legacy
 
-__all__ = ["PersistentModule", "load_persistent"]
+__all__ = ["PersistentModule", "load_persistent", "load_predictor"]
 
 _MOST_CLASSES = 1000  # of torch.nn by name
 _NESTED_OPCODES = 1000  # a storage takes about 60
+_LONGEST_SOLVER = 100
 
 
 class PersistentModule(Inert):
@@ -83,13 +87,17 @@ def _set(items: Any = ()) -> set[Any]:
     return set(items)
 
 
-_PERSISTENT: Table = {
+_PREDICTORS: Table = {
     **TENSORS,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): PersistentModule.of,
     ("torch.storage", "_load_from_bytes"): _nested_storage,
-    ("dnnlib.util", "EasyDict"): Dict,
     ("builtins", "set"): _set,
     ("__builtin__", "set"): _set,
+}
+
+_PERSISTENT: Table = {
+    **_PREDICTORS,
+    ("dnnlib.util", "EasyDict"): Dict,
     ("_codecs", "encode"): _latin1,
     ("numpy", "dtype"): _Number,
     ("numpy", "ndarray"): Inert,  # Constants of EDM2's encoder, which nobody asks for.
@@ -121,3 +129,20 @@ def load_persistent(file: IO[bytes], size: int, origin: str) -> Any:
         return TableUnpickler(file, size, _PERSISTENT, modules_only).load()
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
+
+
+def load_predictor(file: IO[bytes], size: int) -> Any:
+    """The content of a learned solver's .pkl: as `load_persistent`, but no module is of torch.
+
+    The functions of its `solvers` (which tell student and teacher) are their names as text.
+
+    Raises:
+        CheckpointError: for anything but such a pickle.
+    """
+
+    def solver_name(module: str, name: str) -> str:
+        if module not in ("solvers", "solvers_amed"):
+            refused(module, name)
+        return f"{module}.{name}"[:_LONGEST_SOLVER]
+
+    return TableUnpickler(file, size, _PREDICTORS, solver_name).load()

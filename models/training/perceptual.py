@@ -41,6 +41,13 @@ class FeatureDistance(nn.Module):
             total = total + (_unit(f) - _unit(g)).square().sum(1).mean((1, 2))
         return total
 
+    def features(self, a: Tensor) -> Tensor:
+        """[n, m] of images as above: the square distance of two is what `forward` returns."""
+        return torch.cat(
+            [(_unit(f) / f[0, 0].numel() ** 0.5).flatten(1) for f in self.classifier.maps(a)],
+            1,  # type: ignore[operator]
+        )
+
 
 class _RfppLpips(nn.Module):
     """LPIPS as rfpp's loss has it, which is not LPIPS: VGG-16 at 224x224, average pooling in place of max pooling.

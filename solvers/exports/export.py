@@ -15,7 +15,6 @@ from fastsample.models.denoiser import Prediction
 from fastsample.models.foreign.diffusers_schedule import PREDICTION_TYPES
 from fastsample.solvers.exports.torch_file import PREDICTIONS, to_python
 from fastsample.solvers.learned.shelf import add_table
-from fastsample.solvers.solver import solvers
 from fastsample.solvers.table_file import TableFile, read_table
 
 __all__ = ["SUFFIXES", "export", "import_table"]
@@ -96,6 +95,4 @@ def import_table(source: Path, name: str | None = None) -> tuple[TableFile, Path
             file = TableFile.model_validate(file.model_dump() | {"solver": name})
         except ValidationError:
             raise ValueError(f"{name!r} is no solver name: lower-case letters, digits, dots and hyphens") from None
-    if file.solver in solvers():
-        raise ValueError(f"{file.solver} is a solver of its own here: give the table another name with --name")
     return file, add_table(file)

@@ -14,14 +14,9 @@ from typing import Any
 
 from fastsample.models.denoiser import Denoiser
 from fastsample.models.path import DiscreteVP, Path
-from fastsample.solvers.adams import adams_weights, combine, integrate, multistep
+from fastsample.solvers.adams import adams_weights, combine, equal_weights, integrate, multistep
 from fastsample.solvers.grids import BudgetError, Grid
 from fastsample.solvers.solver import Facts, Schedule, register
-
-
-def _uniform_weights(points: int) -> list[float]:
-    """Adams-Bashforth weights on equal steps of length 1, newest first."""
-    return adams_weights([-float(j) for j in range(points)], 0.0, 1.0)
 
 
 def _place(path: Path, official: bool, t: float) -> float:
@@ -101,7 +96,7 @@ def pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool =
             e4 = denoiser.eps(transfer(x, e3, s, t), t)
             e = combine((1 / 6, 1 / 3, 1 / 3, 1 / 6), (e1, e2, e3, e4))
         else:
-            e = combine(_uniform_weights(4), past)
+            e = combine(equal_weights(4), past)
         x = transfer(x, e, s, t)
     return x
 
@@ -125,7 +120,7 @@ def s_pndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, official: bool
         if n == 0:
             e = combine((0.5, 0.5), (past[0], denoiser.eps(transfer(x, past[0], s, t), t)))
         else:
-            e = combine(_uniform_weights(2), past)
+            e = combine(equal_weights(2), past)
         x = transfer(x, e, s, t)
     return x
 
@@ -155,7 +150,7 @@ def ipndm(denoiser: Denoiser, x: Any, times: Sequence[float], *, order: int) -> 
 
     The weights ignore that steps differ: at most second order, on smooth grids.
     """
-    weights = [_uniform_weights(points) for points in range(1, order + 1)]
+    weights = [equal_weights(points) for points in range(1, order + 1)]
 
     def scaled(nodes: Sequence[float], s: float, t: float) -> list[float]:
         return [(t - s) * weight for weight in weights[len(nodes) - 1]]

@@ -18,7 +18,7 @@ import torch
 from scipy.optimize import minimize
 
 from fastsample.models.path import Path
-from fastsample.solvers.adams import adams_weights, combine
+from fastsample.solvers.adams import combine, equal_weights
 from fastsample.solvers.found.statistics import gauss
 
 __all__ = ["Trajectory", "dmn", "dmn_bound", "follow", "gits", "gits_costs", "oss", "oss_medians", "oss_official"]
@@ -43,7 +43,7 @@ def follow(slope: Slope, x: torch.Tensor, times: Sequence[float], order: int) ->
     for s, t in pairwise(times):
         slopes.append(slope(states[-1], s))
         newest = slopes[::-1][:order]
-        weights = adams_weights([-float(j) for j in range(len(newest))], 0.0, 1.0)
+        weights = equal_weights(len(newest))
         states.append(states[-1] + (t - s) * combine(weights, newest))
     return Trajectory(tuple(times), torch.stack(states), torch.stack(slopes))
 

@@ -33,6 +33,7 @@ __all__ = [
     "found_grids",
     "found_statistics",
     "of_model",
+    "shelf_file",
     "statistics_file",
     "statistics_told",
 ]
@@ -86,14 +87,15 @@ def of_model(model: Model, guidance: float) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _file(kind: str, facts: Mapping[str, Any], ending: str) -> FilePath:
+def shelf_file(kind: str, facts: Mapping[str, Any], ending: str) -> FilePath:
+    """Where a thing of that kind lies, which these facts, with those of `of_model`, tell from others."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     name = str(facts["model"]["model"]).replace("/", "_")
     return data_home() / "found" / f"{kind}-{name}-{digest}{ending}"
 
 
 def _grid_file(name: str, model: Mapping[str, str], solver: str, nfe: int) -> FilePath:
-    return _file(f"{name}-{nfe}", {"model": dict(model), "solver": solver}, ".json")
+    return shelf_file(f"{name}-{nfe}", {"model": dict(model), "solver": solver}, ".json")
 
 
 def add_grid(found: FoundGrid) -> FilePath:
@@ -151,7 +153,7 @@ def statistics_told() -> Iterator[tuple[str, str, str]]:
 
 def statistics_file(model: Model, guidance: float) -> FilePath:
     """Where the statistics of a model lie."""
-    return _file("ems", {"model": of_model(model, guidance)}, ".safetensors")
+    return shelf_file("ems", {"model": of_model(model, guidance)}, ".safetensors")
 
 
 def add_statistics(found: Statistics, model: Model, guidance: float, facts: Mapping[str, str]) -> FilePath:

@@ -23,38 +23,14 @@ import numpy as np
 import torch
 
 from fastsample.models.denoiser import Denoiser
+from fastsample.solvers.learned.pairs import PSNR, Loss, Pairs
 from fastsample.solvers.learned.parameters import Parameters
-from fastsample.solvers.table import Table, play
+from fastsample.solvers.table import Table
 
-__all__ = ["Fit", "Pairs", "fit", "mean_psnr", "sensitivities"]
+__all__ = ["Fit", "fit", "sensitivities"]
 
 EVALUATIONS = 16384  # of the sensitivities of one step, where that is enough
 PROBED = 128  # training pairs on which the damping of a step is chosen
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Noises and their exact solutions.
-
-    Attributes:
-        x: [n, ...] starting points, prior_std times standard normal noise; y: [n, ...] solutions at t_data.
-        make: the denoiser for pairs of these indices (it may depend on their labels); indices may repeat.
-        peak: peak-to-peak range R of the PSNR 10 log10(R^2 / MSE).
-    """
-
-    x: torch.Tensor
-    y: torch.Tensor
-    make: Callable[[Sequence[int]], Denoiser]
-    peak: float = 2.0
-
-    def psnr(self, table: Table, batch: int = 256) -> np.ndarray:
-        """PSNR [n] in dB of the table's results, not clamped."""
-        parts = []
-        for low in range(0, len(self.x), batch):
-            index = range(low, min(low + batch, len(self.x)))
-            mse = _mse(play(table, self.make(index), self.x[index.start : index.stop]), self.y[low : low + batch])
-            parts.append(20 * np.log10(self.peak) - 10 * torch.log10(mse.clamp(min=1e-20)).cpu().numpy())
-        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -78,12 +54,6 @@ class Fit:
     stalled: int = 0
 
 
-def mean_psnr(table: Table, pairs: Pairs, batch: int = 256) -> float:
-    """Mean PSNR in dB over pairs; -inf where a result is not finite."""
-    value = float(pairs.psnr(table, batch).mean())
-    return value if np.isfinite(value) else -np.inf
-
-
 @torch.no_grad()
 def fit(
     parameters: Parameters,
@@ -94,6 +64,8 @@ def fit(
     batch: int = 256,
     patience: int = 4,
     seed: int = 0,
+    loss: Loss = PSNR,
+    soft: bool = False,
     state: Fit | None = None,
 ) -> Iterator[Fit]:
     """Fit, yielding the state after every step; the last one's `best` is the result.
@@ -103,13 +75,16 @@ def fit(
         iterations: steps at most; it ends earlier when `patience` steps brought less than 0.05 dB on validation.
         batch: points in one network call.
         seed: of the draws.
+        loss: what is made small; scores are of it, in dB.
+        soft: the student starts from a noise of less loss in a small ball around the teacher's, see `Loss.soften`;
+            validation is at the noises themselves.
         state: where an interrupted fit stopped.
 
     Raises:
         FloatingPointError: if the starting point has no finite error.
     """
     if state is None:
-        start = mean_psnr(parameters.table(parameters.start), validation, batch)
+        start = loss.score(parameters.table(parameters.start), validation, batch)
         if not np.isfinite(start):
             raise FloatingPointError("the initial solver's result is not finite; start from another one")
         state = Fit(0, parameters.start, 1e-3, parameters.start, start, ((0, np.nan, start),))
@@ -117,20 +92,26 @@ def fit(
     while state.iteration < iterations and state.stalled < patience:
         rng = np.random.default_rng([seed, state.iteration])
         order = rng.permutation(len(train.x))
-        hessian, gradient = _normal_equations(parameters, state.theta, _subset(train, np.sort(order[:count])), batch)
+        drawn = train.subset(np.sort(order[:count]))
         # Few pairs determine a step, but not how far to trust it: that is seen on others, where there are some.
-        probe = _subset(train, np.sort(order[-max(count, min(PROBED, len(order))) :]))
-        theta, damping, reached = state.theta, state.damping, mean_psnr(parameters.table(state.theta), probe, batch)
+        probe = train.subset(np.sort(order[-max(count, min(PROBED, len(order))) :]))
+        if soft:
+            drawn, probe = (loss.soften(parameters.table(state.theta), pairs, batch) for pairs in (drawn, probe))
+        hessian, gradient = _normal_equations(parameters, state.theta, drawn, batch, loss)
+        theta, damping, reached = state.theta, state.damping, loss.score(parameters.table(state.theta), probe, batch)
         for trial in (state.damping * 5**k for k in range(12)):
             scaled = hessian + trial * np.diag(np.diag(hessian) + 1e-12 * np.trace(hessian))
-            moved = state.theta - np.linalg.solve(scaled, gradient)
-            table = parameters.table(moved)
+            try:
+                moved = state.theta - np.linalg.solve(scaled, gradient)
+                table = parameters.table(moved)
+            except (np.linalg.LinAlgError, ArithmeticError):  # two numbers that do the same; a step of length 0
+                continue
             finite = np.isfinite(table.b).all() and np.isfinite(table.a).all()
-            value = mean_psnr(table, probe, batch) if finite else -np.inf
+            value = loss.score(table, probe, batch) if finite else -np.inf
             if value > reached:
                 theta, damping, reached = moved, trial, value
                 break
-        scored = mean_psnr(parameters.table(theta), validation, batch)
+        scored = loss.score(parameters.table(theta), validation, batch)
         better = scored > state.validation
         state = replace(
             state,
@@ -152,18 +133,8 @@ def _pairs_of_a_step(parameters: Parameters, train: Pairs) -> int:
     return min(len(train.x), max(32, EVALUATIONS // cost, 64 * parameters.free // train.x[0].numel()))
 
 
-def _subset(pairs: Pairs, chosen: np.ndarray) -> Pairs:
-    return replace(
-        pairs, x=pairs.x[chosen], y=pairs.y[chosen], make=lambda index: pairs.make([int(chosen[i]) for i in index])
-    )
-
-
-def _mse(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return (x.double() - y.double()).square().flatten(1).mean(1)
-
-
 def _normal_equations(
-    parameters: Parameters, theta: np.ndarray, pairs: Pairs, batch: int
+    parameters: Parameters, theta: np.ndarray, pairs: Pairs, batch: int, loss: Loss
 ) -> tuple[np.ndarray, np.ndarray]:
     """J^T J and J^T r of the weighted residuals, in theta."""
     table = parameters.table(theta)
@@ -173,19 +144,24 @@ def _normal_equations(
     group = max(1, min(len(pairs.x), 32768 // (len(change) * table.nfe)))
     for low in range(0, len(pairs.x), group):
         index = range(low, min(low + group, len(pairs.x)))
-        result, moves = sensitivities(table, pairs.make, index, pairs.x[index.start : index.stop], batch)
-        error = result - pairs.y[index.start : index.stop]
-        weight = (error.double().square().flatten(1).sum(1).clamp(min=1e-30) ** -0.5).to(error)
-        shape = (-1, *[1] * (error.ndim - 1))
-        scaled = (moves * weight.reshape(shape)).flatten(1)
-        target = (error * weight.reshape(shape)).flatten()
-        hessian += (scaled @ scaled.T).double().cpu().numpy()
-        gradient += (scaled @ target).double().cpu().numpy()
+        x, y = (part[index.start : index.stop] for part in (pairs.x, pairs.y))
+        result, moves = sensitivities(table, pairs.make, index, x, batch, parameters.first)
+        for error, moved in loss.residuals(result, moves, y):
+            weight = loss.weights(error)
+            scaled = (moved * weight.reshape(-1, *[1] * (error.ndim - 1))).flatten(1)
+            target = (error * weight.reshape(-1, *[1] * (error.ndim - 1))).flatten()
+            hessian += (scaled @ scaled.T).double().cpu().numpy()
+            gradient += (scaled @ target).double().cpu().numpy()
     return change.T @ hessian @ change / len(pairs.x), change.T @ gradient / len(pairs.x)
 
 
 def sensitivities(
-    table: Table, make: Callable[[Sequence[int]], Denoiser], index: Sequence[int], x: torch.Tensor, batch: int = 256
+    table: Table,
+    make: Callable[[Sequence[int]], Denoiser],
+    index: Sequence[int],
+    x: torch.Tensor,
+    batch: int = 256,
+    first: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result of a table and its derivatives by the table's entries.
 
@@ -194,6 +170,7 @@ def sensitivities(
         make, index: the denoiser of each point of x, as in `Pairs`.
         x: [m, ...] starting points.
         batch: points in one network call.
+        first: whether the derivative by t_0 is the first of them; it takes n + 1 evaluations more.
 
     Returns:
         result [m, ...] and derivatives [entries, m, ...], in the order of `Table.entries`: for row i = 1..n
@@ -217,19 +194,21 @@ def sensitivities(
             return point, change
         t = float(table.times[i])
         f[i] = _evaluate(table, make, index, point, t, batch)
+        h = max(0.02 * min(gaps[max(i - 1, 0) : i + 1]), 1e-4 * abs(t))
+
+        def slope(point: torch.Tensor = point, t: float = t, h: float = h) -> torch.Tensor:
+            after, before = (_evaluate(table, make, index, point, t + d, batch) for d in (h, -h))
+            return (after - before) / (2 * h)
+
         if i == 0:
-            moves.append(change)
+            moves.append(slope()[None] if first else change)
             continue
         size = change.flatten(2).norm(dim=2).clamp(min=1e-30)
         step = torch.finfo(x.dtype).eps ** 0.5 * point.flatten(1).norm(dim=1) / size
         step = step.reshape(*step.shape, *[1] * (x.ndim - 1))
         near = (point + step * change).flatten(0, 1)
         moved = _evaluate(table, make, list(index) * len(change), near, t, batch).reshape(change.shape)
-        h = max(0.02 * min(gaps[i - 1 : i + 1]), 1e-4 * abs(t))
-        slope = (
-            _evaluate(table, make, index, point, t + h, batch) - _evaluate(table, make, index, point, t - h, batch)
-        ) / (2 * h)
-        moves.append(torch.cat([(moved - f[i]) / step, slope[None]]))
+        moves.append(torch.cat([(moved - f[i]) / step, slope()[None]]))
     raise AssertionError("the last row returns")
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastsample.datasets.names import nearest
+from fastsample.solvers.learned import multistep
 from fastsample.solvers.learned import parameters as families
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import trace
 
-__all__ = ["LEARNED", "Kind", "kind_named"]
+__all__ = ["GS", "LEARNED", "Kind", "kind_named"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Kind:
         title, paper: as in `Facts`; learned: what is learned, in words.
         parameters: the parameterisation that starts from a plan.
         base: the one solver that it starts from, at some grid; "" for any.
+        tried: samplers without grids among which the start is looked for; the base, or those of `starts`, if none.
+        best: how many of the best starts are tried, no two of them at one grid.
         plain: whether the base (or Euler's method) at uniform times is tried beside the best start.
         noises: how often the best start is tried again with noise on its numbers: there are many poor optima.
     """
@@ -30,6 +33,8 @@ class Kind:
     learned: str
     parameters: Callable[[Plan], families.Parameters]
     base: str = ""
+    tried: tuple[str, ...] = ()
+    best: int = 1
     plain: bool = True
     noises: int = 0
 
@@ -37,6 +42,18 @@ class Kind:
 def _free(plan: Plan) -> families.Parameters:
     return families.non_stationary(trace(plan, families.coordinate_of(plan.path)))
 
+
+GS = "gs"  # also what the golden cases of its code call it
+_MULTISTEP = (
+    "flow-solver:order=4,corrector=none",
+    "flow-solver:order=3,corrector=none",
+    "dpmpp-3m:lower_order_final=never",
+    "flow-solver:order=2",
+    "dpmpp-2m",
+    "unipc",
+    "ipndm",
+    "deis",
+)
 
 LEARNED = {
     "bns": Kind("BNS", "2403.01329", "every number of the table", _free),
@@ -65,6 +82,43 @@ LEARNED = {
     ),
     "times": Kind(
         "Learned times", "2405.15506", "the time grid of a training-free solver", families.learned_times, plain=False
+    ),
+    "ld3": Kind(
+        "LD3",
+        "2405.15506",
+        "the time grid of a multistep solver, and times of its evaluations apart",
+        multistep.decoupled_times,
+        tried=_MULTISTEP,
+        best=3,
+        plain=False,
+    ),
+    "s4s": Kind(
+        "S4S",
+        "2502.17423",
+        "the coefficients of a linear multistep method",
+        multistep.window,
+        tried=_MULTISTEP,
+        best=3,
+        plain=False,
+    ),
+    "s4s-alt": Kind(
+        "S4S-Alt",
+        "2502.17423",
+        "the coefficients, times and evaluation times of a linear multistep method",
+        lambda plan: multistep.window(plan, alternating=True),
+        tried=_MULTISTEP,
+        best=3,
+        plain=False,
+    ),
+    GS: Kind(
+        "GS",
+        "2510.17699",
+        "all coefficients of the history, the times, and the times of the evaluations",
+        multistep.generalized_solver,
+        base="dpmpp-3m",
+        tried=("dpmpp-3m:lower_order_final=never",),
+        best=3,
+        plain=False,
     ),
 }
 

@@ -24,7 +24,18 @@ from fastsample.solvers.learned.bespoke import ScaleTime, rk1_bespoke, rk2_bespo
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import Table, trace
 
-__all__ = ["Parameters", "consistent", "coordinate_of", "learned_times", "non_stationary", "scale_time"]
+__all__ = [
+    "Parameters",
+    "checked",
+    "consistent",
+    "coordinate_of",
+    "gaps",
+    "learned_times",
+    "monotone",
+    "non_stationary",
+    "scale_time",
+    "unrolled",
+]
 
 
 @dataclass(frozen=True)
@@ -36,34 +47,41 @@ class Parameters:
         table: the table of a theta.
         free: numbers that are free; theta may hold one more, where only differences count.
         convention: how they are counted, in words.
+        first: whether the time of the first evaluation is one of them.
     """
 
     start: np.ndarray
     table: Callable[[np.ndarray], Table]
     free: int
     convention: str
+    first: bool = False
+
+    def entries(self, theta: np.ndarray) -> np.ndarray:
+        """`Table.entries`, after the time of the first evaluation if that is free."""
+        table = self.table(theta)
+        return np.r_[table.times[: int(self.first)], table.entries]
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
-        """Derivatives [entries, theta] of `Table.entries`, by central differences in float64."""
+        """Derivatives [entries, theta] of `entries`, by central differences in float64."""
         columns = []
         for k, value in enumerate(theta):
             if not np.isfinite(value):  # the gap between two times that coincide: they stay together
-                columns.append(np.zeros_like(self.table(theta).entries))
+                columns.append(np.zeros_like(self.entries(theta)))
                 continue
             step = np.zeros_like(theta)
             step[k] = 1e-6 * max(1.0, abs(value))
-            columns.append((self.table(theta + step).entries - self.table(theta - step).entries) / (2 * step[k]))
+            columns.append((self.entries(theta + step) - self.entries(theta - step)) / (2 * step[k]))
         return np.stack(columns, axis=1)
 
 
-def _gaps(times: np.ndarray, end: float) -> np.ndarray:
+def gaps(times: np.ndarray, end: float) -> np.ndarray:
     """Logits of the gaps between times; -inf where two coincide."""
     gaps = np.diff(times, append=end) / (end - times[0])
     with np.errstate(divide="ignore"):
         return np.log(np.where(gaps > 1e-12, gaps, 0.0))  # below is rounding
 
 
-def _times(logits: np.ndarray, first: float, end: float) -> np.ndarray:
+def monotone(logits: np.ndarray, first: float, end: float) -> np.ndarray:
     """first + (end - first) sum_{k<i} softmax(logits)_k, i = 0..n-1: monotone for every logits [n]."""
     gaps = np.exp(logits - logits.max())
     return first + (end - first) * np.concatenate([[0.0], np.cumsum(gaps / gaps.sum())[:-1]])
@@ -77,14 +95,14 @@ def non_stationary(initial: Table) -> Parameters:
     Raises:
         ValueError: for the table of a stochastic solver, or one whose times go back.
     """
-    n, rows = _checked(initial), np.tril_indices(initial.nfe)
+    n, rows = checked(initial), np.tril_indices(initial.nfe)
 
     def table(theta: np.ndarray) -> Table:
         a, b = initial.a.copy(), np.zeros_like(initial.b)
         a[1:], b[1:][rows] = theta[n : 2 * n], theta[2 * n :]
-        return replace(initial, times=_times(theta[:n], initial.times[0], initial.end), a=a, b=b)
+        return replace(initial, times=monotone(theta[:n], initial.times[0], initial.end), a=a, b=b)
 
-    start = np.concatenate([_gaps(initial.times, initial.end), initial.a[1:], initial.b[1:][rows]])
+    start = np.concatenate([gaps(initial.times, initial.end), initial.a[1:], initial.b[1:][rows]])
     return Parameters(start, table, n * (n + 5) // 2 - 1, "free numbers: n of a, n(n+1)/2 of b, n-1 inner times")
 
 
@@ -97,7 +115,7 @@ def consistent(plan: Plan) -> Parameters:
     rows = np.tril_indices(n, -1)
 
     def table(theta: np.ndarray) -> Table:
-        nodes = np.append(_times(theta[:n], times[0], times[-1]), times[-1])
+        nodes = np.append(monotone(theta[:n], times[0], times[-1]), times[-1])
         weights = np.zeros((n, n))
         weights[rows] = theta[n:]
         weights[np.diag_indices(n)] = 1 - weights.sum(1)
@@ -110,9 +128,9 @@ def consistent(plan: Plan) -> Parameters:
                 x = x + sum((float(steps[i, j]) * f[j] for j in range(1, i + 1)), float(steps[i, 0]) * f[0])
             return x
 
-        return _unrolled(plan, nodes, solve)
+        return unrolled(plan, nodes, solve)
 
-    start = np.concatenate([_gaps(times[:-1], times[-1]), np.zeros(len(rows[0]))])
+    start = np.concatenate([gaps(times[:-1], times[-1]), np.zeros(len(rows[0]))])
     return Parameters(start, table, n * (n + 1) // 2 - 1, "free numbers: n(n-1)/2 weights, n-1 inner times")
 
 
@@ -133,14 +151,14 @@ def scale_time(plan: Plan, stages: int) -> Parameters:
 
     def table(theta: np.ndarray) -> Table:
         logits, log_dt, log_s, d_s = np.split(theta, 4)
-        nodes = np.append(_times(logits, first, end), end)
+        nodes = np.append(monotone(logits, first, end), end)
         with np.errstate(over="ignore"):  # a trial step may be far out; it is refused by its error
             scales = np.exp(log_s), (end - first) * np.exp(log_dt)
         curve = ScaleTime(nodes.tolist(), [1.0, *scales[0]], scales[1].tolist(), d_s.tolist())
-        return _unrolled(plan, nodes, lambda denoiser, x, times: step(denoiser, x, curve))
+        return unrolled(plan, nodes, lambda denoiser, x, times: step(denoiser, x, curve))
 
     log_dt = np.repeat(np.log(m * np.diff(outer) / (end - first)), stages)
-    theta = np.concatenate([_gaps(start[:-1], end), log_dt, np.zeros(2 * nfe)])
+    theta = np.concatenate([gaps(start[:-1], end), log_dt, np.zeros(2 * nfe)])
     return Parameters(theta, table, 4 * nfe - 1, "free numbers: n-1 inner times, n of t', n of s, n of s', at n nodes")
 
 
@@ -149,9 +167,9 @@ def learned_times(plan: Plan) -> Parameters:
     times = np.array(plan.times)
 
     def table(theta: np.ndarray) -> Table:
-        return _unrolled(plan, np.append(_times(theta, times[0], times[-1]), times[-1]), plan.solver.solve)
+        return unrolled(plan, np.append(monotone(theta, times[0], times[-1]), times[-1]), plan.solver.solve)
 
-    _checked(table(start := _gaps(times[:-1], times[-1])))
+    checked(table(start := gaps(times[:-1], times[-1])))
     return Parameters(start, table, len(times) - 2, "free numbers: the inner times of the grid")
 
 
@@ -160,13 +178,13 @@ def coordinate_of(path: Path) -> Prediction:
     return "velocity" if path.alpha(path.t_noise) <= 0 and path.t_data > path.t_noise else "x0"
 
 
-def _unrolled(plan: Plan, times: np.ndarray, solve: Callable[..., Any]) -> Table:
+def unrolled(plan: Plan, times: np.ndarray, solve: Callable[..., Any]) -> Table:
     """The table of a solve function on the plan's path, at these outer times."""
     changed = replace(plan, solver=replace(plan.solver, solve=solve), times=tuple(times.tolist()))
     return trace(changed, coordinate_of(plan.path))
 
 
-def _checked(initial: Table) -> int:
+def checked(initial: Table) -> int:
     if initial.w.size:
         raise ValueError("a stochastic solver cannot be distilled: its result depends on more than the first noise")
     if (np.diff(initial.times, append=initial.end) / (initial.end - initial.times[0]) < -1e-12).any():

@@ -8,6 +8,7 @@ one wins.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ from fastsample.datasets.names import number
 from fastsample.models.catalogue import Model
 from fastsample.models.denoiser import Denoiser
 from fastsample.solvers.grids import BudgetError, Grid
+from fastsample.solvers.imported.dss import shipped_dss
+from fastsample.solvers.imported.methods import PUBLISHED
 from fastsample.solvers.learned.kinds import LEARNED
-from fastsample.solvers.solver import Facts, Plan, Solver
+from fastsample.solvers.solver import Facts, Plan, Solver, solvers
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
@@ -38,11 +41,12 @@ def learned_tables() -> Iterator[TableFile]:
             warn_once(f"{error}; it is left out: remove it, or make it again")
     with as_file(files("fastsample.solvers") / "tables") as shipped:
         yield from (read_table(file) for file in sorted(shipped.glob("*.json")))
+    yield from shipped_dss()
 
 
 def table_solvers() -> set[str]:
     """Names that are solvers by their tables."""
-    return set(LEARNED) | {file.solver for file in learned_tables()}
+    return {*LEARNED, *PUBLISHED} | {file.solver for file in learned_tables()}
 
 
 def find_table(
@@ -85,6 +89,9 @@ def find_table(
     special = model.guide or model.guided_within != (None, None)
     make = f"`{command}`{' with the guide and the interval' if special else ''} makes one"
     make = make if solver in LEARNED and not model.classifier else ""
+    if solver in PUBLISHED:
+        given = shlex.quote(model.given or model.id)
+        make = "; or ".join(filter(None, (make, f"`fastsample import FILE --model {given}` reads a published one")))
     why = f"solver {solver} at NFE {nfe} on {model.id}: {'; '.join(filter(None, (known, make)))}"
     raise BudgetError(why) if budgets else ValueError(why)
 
@@ -92,7 +99,8 @@ def find_table(
 def fits(file: TableFile, model: Model, guidance: float) -> bool:
     """Whether a table was made for the model under this guidance, or for every model on its path."""
     made_for = file.model, file.model_sha256, file.guidance, file.guide, file.guided_within
-    mine = made_for == (model.id, model.sha256, guidance, model.guide, model.guided_within)
+    sha256 = model.sha256 if file.model_sha256 or not file.imported else ""  # a paper names its model, and no hash
+    mine = made_for == (model.id, sha256, guidance, model.guide, model.guided_within)
     mine = mine and file.model_conditions in ("", model.conditions)
     return not file.model or (mine and not model.classifier)  # no table is learned under a classifier's guidance
 
@@ -107,12 +115,20 @@ def table_plan(file: TableFile) -> Plan:
     solver = Solver(name=file.solver, solve=solve, **vars(facts))
     path = file.noise_path
     # The first point, with its own time and scale, is row 0 of the table; the plan itself starts where the noise is.
-    times = (path.t_noise, *file.times[1:], file.end)
+    # A published table may end past clean data, where its result is compared with clean data.
+    end = file.end if path.sigma(file.end) > 0 else path.t_of_lam(math.inf)
+    times = (path.t_noise, *file.times[1:], end)
     return Plan(solver, path, path, Grid("learned"), file.nfe, times, {})
 
 
 def add_table(file: TableFile) -> Path:
-    """Keep a table among the own ones; it replaces one of the same solver, model, guidance and NFE."""
+    """Keep a table among the own ones; it replaces one of the same solver, model, guidance and NFE.
+
+    Raises:
+        ValueError: for a table with the name of a registered solver.
+    """
+    if file.solver in solvers():
+        raise ValueError(f"{file.solver} is a solver of its own here: give the table another name with --name")
     folder = data_home() / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     weight = f"w{number(file.guidance)}" if file.guidance else ""

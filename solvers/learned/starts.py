@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastsample.models.catalogue import Model
 from fastsample.models.path import Path, ScaledFlow
 from fastsample.solvers.grids import Grid
-from fastsample.solvers.learned.fit import Pairs, mean_psnr
 from fastsample.solvers.learned.kinds import kind_named
+from fastsample.solvers.learned.pairs import Pairs, mean_psnr
 from fastsample.solvers.learned.parameters import Parameters, coordinate_of
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import trace
 
-__all__ = ["Start", "best_initial", "parameters_of", "starts"]
+__all__ = ["Start", "best_initials", "parameters_of", "starts"]
 
 # What a fit may start from, by PSNR on the first validation pairs.
 SOLVERS = (
@@ -53,12 +53,18 @@ class Start:
     def __str__(self) -> str:
         return f"{self.sampler}" if self.noise is None else f"{self.sampler}~{self.noise}"
 
-    def plan(self, path: Path, nfe: int, sigma0: float = 1.0) -> Plan:
+    def plan(
+        self, path: Path, nfe: int, sigma0: float = 1.0, model: Model | None = None, guidance: float = 0.0
+    ) -> Plan:
         """The sampler's plan; sigma0 is the scale of the noise on whose path it is made.
+
+        With the model a grid or statistics that were found for it can be a part of the sampler.
 
         Raises:
             ValueError: for a learned solver, or a budget that is too small.
         """
+        if sigma0 == 1 and model and self.sampler.solver:
+            return self.sampler.plan_for(model, nfe, guidance)[0]
         if sigma0 == 1:
             return self.sampler.plan(path, nfe)
         whole = ScaledFlow(scale=sigma0)
@@ -66,46 +72,59 @@ class Start:
         return replace(self.sampler.plan(own, nfe), path=path, own=own)
 
 
-def best_initial(path: Path, nfe: int, validation: Pairs, batch: int = 256, solvers: Sequence[str] = SOLVERS) -> Spec:
-    """The solver and grid of highest PSNR on the first validation pairs.
+def best_initials(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[Spec]:
+    """The solvers and grids of highest PSNR on the first validation pairs, as a kind starts from them; best first.
 
     Raises:
         ValueError: if none of the solvers can spend the budget exactly.
     """
+    facts = kind_named(kind)
+    solvers = facts.tried or ((facts.base,) if facts.base else SOLVERS)
     few = replace(validation, x=validation.x[:PROBES], y=validation.y[:PROBES])
     scores: list[tuple[float, Spec]] = []
     for spec in (Spec.parse(f"{solver}@{grid}") for solver in solvers for grid in GRIDS):
         try:
-            table = trace(spec.plan(path, nfe), coordinate_of(path))
+            parameters = parameters_of(kind, path, nfe, Start(spec))
         except ValueError:
             continue  # a budget that this method cannot spend
-        if table.nfe == nfe:
-            scores.append((mean_psnr(table, few, batch), spec))
+        scores.append((mean_psnr(parameters.table(parameters.start), few, batch), spec))
     if not scores:
         raise ValueError(f"{' or '.join(solvers)} cannot make exactly {nfe} evaluations")
-    return max(scores, key=lambda one: one[0])[1]
+    found: list[Spec] = []
+    for _, spec in sorted(scores, key=lambda one: -one[0]):
+        if spec.grid not in [other.grid for other in found]:
+            found.append(spec)
+    return found[: facts.best]
 
 
 def starts(kind: str, path: Path, nfe: int, validation: Pairs, batch: int = 256) -> list[Start]:
-    """The starting points that are tried for a learned solver: the best one, and a plain one.
+    """The starting points that are tried for a learned solver: the best ones, and a plain one.
 
     A good solver starts higher, but plain Euler, whose coefficients are all alike, often ends higher. RK-Bespoke has
     many poor optima: the best start is tried again with noise on its numbers.
     """
-    facts = kind_named(kind)
-    best = best_initial(path, nfe, validation, batch, (facts.base,) if facts.base else SOLVERS)
+    facts, found = kind_named(kind), [*map(Start, best_initials(kind, path, nfe, validation, batch))]
     plain = Spec(facts.base or "euler", grid=Grid("uniform"))
-    found = [Start(best), *([Start(plain)] if facts.plain and plain != best else [])]
+    best = found[0].sampler
+    found += [Start(plain)] if facts.plain and plain != best else []
     return found + [Start(best, k) for k in range(facts.noises)]
 
 
-def parameters_of(kind: str, path: Path, nfe: int, start: Start, sigma0: float = 1.0) -> Parameters:
-    """The parameterisation of a learned solver at a starting point.
+def parameters_of(
+    kind: str,
+    path: Path,
+    nfe: int,
+    start: Start,
+    sigma0: float = 1.0,
+    model: Model | None = None,
+    guidance: float = 0.0,
+) -> Parameters:
+    """The parameterisation of a learned solver at a starting point; see `Start.plan`.
 
     Raises:
         ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
     """
-    facts, plan = kind_named(kind), start.plan(path, nfe, sigma0)
+    facts, plan = kind_named(kind), start.plan(path, nfe, sigma0, model, guidance)
     made = trace(plan, coordinate_of(path)).nfe
     if made != nfe:
         raise ValueError(f"{start.sampler} makes {made} evaluations for a budget of {nfe}: start from another solver")

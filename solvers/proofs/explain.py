@@ -112,6 +112,8 @@ def explain(file: TableFile) -> Explanation:
     order, note = _order(file, path)
     if file.training:
         free, convention = file.training.free_parameters, file.training.convention
+    elif file.imported:
+        free, convention = 0, str(file.imported)
     elif file.w:
         free, convention = 0, "nothing is learned; a stochastic table cannot start a distillation"
     else:
@@ -147,7 +149,7 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
         raise ValueError(str(error)) from None
     facts = {
         "solver", "title", "paper", "model", "model_sha256", "model_conditions", "model_given", "guidance", "guide",
-        "guided_within", "options", "training", "found_on", "found_with",
+        "guided_within", "options", "training", "found_on", "found_with", "imported", "apart",
     }  # fmt: skip
     return TableFile.of(table, path, **file.model_dump(include=facts))
 

@@ -16,7 +16,7 @@ from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal
 from fastsample.models.path import VPLinear
 from fastsample.results.store import Store
-from fastsample.solvers.learned.fit import mean_psnr
+from fastsample.solvers.learned.pairs import mean_psnr
 from fastsample.solvers.learned.shelf import add_table, find_table, learned_tables, table_plan
 from fastsample.solvers.solver import get
 from fastsample.solvers.spec import table_of

@@ -27,6 +27,7 @@ from fastsample.datasets.published_moments import read_stats
 from fastsample.models.checkpoints import load_model
 from fastsample.models.public.cards import card_named
 from fastsample.models.public.readers import LAYOUTS, read_weights
+from fastsample.solvers.imported.files import read_published
 
 MOST = 4_000_000  # bytes of a file
 
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "images": lambda path: dataset_named(f"folder:{path}").loaded(),
     "card": lambda path: card_named(str(path)),
     "model": load_model,
+    "published": read_published,
 }
 
 
@@ -187,9 +189,10 @@ def files() -> Iterator[tuple[str, bytes, str]]:
         forms = [
             ("pickle", program, "edm-pickle"), ("zip", zipped(program), "lightning"),
             ("older format", legacy(program), "state-dict"), ("statistics", program, "statistics"),
-            ("statistics in a zip", zipped(program), "statistics"),
+            ("statistics in a zip", zipped(program), "statistics"), ("solver", program, "published"),
+            ("solver in a zip", zipped(program), "published"),
         ]  # fmt: skip
-        for form, data, reader in (forms[0], forms[1 + index % 4]):
+        for form, data, reader in (forms[0], forms[1 + index % 6]):
             yield f"{name}, {form}", data, reader
     for name, data in torch_zips():
         yield name, data, "lightning"

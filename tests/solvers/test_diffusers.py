@@ -18,7 +18,8 @@ from fastsample.models.convention import Convention
 from fastsample.models.denoiser import NetworkDenoiser
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
 from fastsample.solvers.exports.diffusers import TableScheduler
-from fastsample.solvers.learned.fit import Pairs, fit
+from fastsample.solvers.learned.fit import fit
+from fastsample.solvers.learned.pairs import Pairs
 from fastsample.solvers.learned.parameters import coordinate_of, non_stationary
 from fastsample.solvers.proofs.claims import start
 from fastsample.solvers.solver import get

@@ -13,8 +13,9 @@ import torch
 
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import LinearFlow, VPLinear
-from fastsample.solvers.learned.fit import Pairs, fit, sensitivities
+from fastsample.solvers.learned.fit import fit, sensitivities
 from fastsample.solvers.learned.kinds import LEARNED
+from fastsample.solvers.learned.pairs import Pairs
 from fastsample.solvers.learned.parameters import consistent, coordinate_of, learned_times, non_stationary, scale_time
 from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.proofs.golden import SHIPPED, problem

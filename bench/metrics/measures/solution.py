@@ -10,7 +10,7 @@ import torch
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import psnr_values, snr_values, square_errors, summarise_psnr
-from fastsample.bench.metrics.extractor_weights import LPIPS
+from fastsample.bench.metrics.extractor_weights import LEAST_SIDE, LPIPS
 from fastsample.bench.metrics.extractors import EMBEDDED, refusal
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
 from fastsample.bench.metrics.reference import MetricUnavailable
@@ -20,8 +20,6 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.results.comparable import FINGERPRINT
 from fastsample.results.metrics import Asked
 from fastsample.results.statistics import mean_of, root_of_mean
-
-_LEAST_SIDE = 16  # pixels of an image for LPIPS
 
 
 def solution_facts(tools: Tools, cell: Cell) -> dict[str, str]:
@@ -87,7 +85,7 @@ class PerceptualDistance(_AgainstSolution):
         model, shape = cell.model.id, cell.model.image_shape
         if len(shape) != 3 or shape[0] != 3:
             return model, f"its samples are no colour images: their shape is {shape}"
-        if self.name == LPIPS and min(shape[1:]) < _LEAST_SIDE:
+        if self.name == LPIPS and min(shape[1:]) < LEAST_SIDE:
             return model, f"LPIPS halves images four times, and these are of {shape[2]}x{shape[1]}"
         return (model, reason) if (reason := refusal(self.name, shape)) else ("", "")
 

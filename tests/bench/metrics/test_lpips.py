@@ -9,7 +9,8 @@ from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
 
 from fastsample.bench.cells import plan_cells
 from fastsample.bench.metrics.extractors import unpublished
-from fastsample.bench.metrics.lpips import lpips_on_vgg16
+from fastsample.bench.metrics.features import open_network
+from fastsample.bench.metrics.lpips import lpips_of, lpips_on_vgg16
 from fastsample.bench.metrics.measure import Batch, Tools
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler
@@ -175,3 +176,15 @@ def test_what_is_asked_wrongly_is_told(words, told, tmp_path):
     ended, _ = bench(tmp_path, "--model", MODEL, *words)
     assert ended.code == 2
     assert told in ended.err
+
+
+def test_its_features_have_it_as_their_square_distance(files):
+    a, b = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    for seen in (
+        lpips_on_vgg16(dict(zip(("lpips-vgg16", "vgg16"), files, strict=True)), CPU),
+        lpips_of(open_network("cifar10-resnet", CPU)),
+    ):
+        with torch.inference_mode():
+            found = (seen.features(a) - seen.features(b)).square().sum(1)
+            assert torch.allclose(found, seen.distance(a, b), rtol=1e-4, atol=1e-6)
+            assert found.min() > 1e-3

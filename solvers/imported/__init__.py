@@ -1,0 +1,1 @@
+"""Published coefficients of learned solvers: their files, read without executing them, and the tables these make."""
