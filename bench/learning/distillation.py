@@ -40,6 +40,7 @@ from fastsample.solvers.table_file import TableFile, Training
 __all__ = ["TRAIN_SEED", "VALIDATION_SEED", "Distillation", "distill"]
 
 TRAIN_SEED, VALIDATION_SEED = 2**31 + 101, 2**31 + 102
+LEAST = 60_000  # evaluations of a fit from one starting point, some steps, where they are counted
 
 
 @dataclass
@@ -135,8 +136,8 @@ class Distillation:
             minutes: no step begins after this time, and no starting point.
             seed: of the draws of training pairs.
             loss, soft: as of `solvers.learned.fit.fit`; the table's solver is named for them, beside the kind.
-            evaluations: of samples at most, shared equally between the starting points; 0 for no end. No step begins
-                that would exceed it if it costs as much as the one before.
+            evaluations: of samples at most, shared equally between the best starting points, as many as get `LEAST` of
+                them; 0 for no end. No step begins that would exceed it if it costs as much as the one before.
 
         Raises:
             ValueError: for an unknown kind or solver, a budget that the starting point cannot spend exactly, or a model
@@ -153,10 +154,11 @@ class Distillation:
             found_here = initial == "auto"
             kept.starts = [*map(str, starts(kind, path, nfe, validation, self.batch))] if found_here else [initial]
         found: list[tuple[str, Parameters, Fit]] = []
-        for number, name in enumerate(kept.starts, 1):
+        tried = kept.starts[: max(1, evaluations // LEAST)] if evaluations else kept.starts
+        for number, name in enumerate(tried, 1):
             if found and cost.seconds > 60 * minutes:
                 break
-            limit = evaluations * number // len(kept.starts)
+            limit = evaluations * number // len(tried)
             parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0, self.model, self.guidance)
             try:
                 state, cost = self._fit(
