@@ -125,6 +125,12 @@ def test_what_cannot_be_is_told(words, told):
     assert told in " ".join(ended.err.split())
 
 
+def test_a_kind_for_flows_alone_is_refused_elsewhere():
+    ended = command("distill", "bns-first", "--model", "gmm2d", "--nfe", "4", *SMALL)
+    assert ended.code == 2
+    assert "BNS, first time free is for paths that begin with noise alone" in " ".join(ended.err.split())
+
+
 def test_a_table_on_top_of_statistics(tmp_path):
     assert command("find", "ems", "--model", "gmm2d-flow", "--samples", "32", "--intervals", "16").code == 0
     start = "dpm-solver-v3:order=2,statistics=scalar@quadratic"
