@@ -49,7 +49,9 @@ fastsample bench --model cifar10-tiny-flow --solver bns,dpmpp-2m --nfe 4,8
 """
 )
 def distill(
-    kind: Annotated[str, typer.Argument(help="bns, gs, ld3, s4s, s4s-alt, dss, rk1-bespoke, rk2-bespoke or times.")],
+    kind: Annotated[
+        str, typer.Argument(help="bns, bns-first, gs, ld3, s4s, s4s-alt, dss, rk1-bespoke, rk2-bespoke or times.")
+    ],
     model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     nfe: Annotated[
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")

@@ -135,8 +135,9 @@ class Distillation:
             minutes: no step begins after this time, and no starting point.
             seed: of the draws of training pairs.
             loss, soft: as of `solvers.learned.fit.fit`; the table's solver is named for them, beside the kind.
-            evaluations: of samples at most, shared equally between the starting points; 0 for no end. No step begins
-                that would exceed it if it costs as much as the one before.
+            evaluations: of samples at most, half of them shared by the starting points, at least a step for each, the
+                rest for the best of them; 0 for no end. No further step begins that would exceed it if it costs as much
+                as those before.
 
         Raises:
             ValueError: for an unknown kind or solver, a budget that the starting point cannot spend exactly, or a model
@@ -147,33 +148,40 @@ class Distillation:
         train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
         altered = [*([loss.name] if loss != PSNR else []), *(["soft"] if soft else [])]
         key = self._key(kind, nfe, initial, sigma0, seed, *altered)
-        kept, cost = Kept(data_home() / "distill" / f"{key}.json"), Cost()
+        kept = Kept(data_home() / "distill" / f"{key}.json")
         if not kept.starts:
             self.progress(f"NFE {nfe}: looking for a starting point")
             found_here = initial == "auto"
             kept.starts = [*map(str, starts(kind, path, nfe, validation, self.batch))] if found_here else [initial]
-        found: list[tuple[str, Parameters, Fit]] = []
+        found: dict[str, tuple[Parameters, Fit]] = {}
+        costs: dict[str, Cost] = {}
+        choices = {"iterations": steps, "seed": seed, "loss": loss, "soft": soft}
         for number, name in enumerate(kept.starts, 1):
-            if found and cost.seconds > 60 * minutes:
+            spent = sum(costs.values(), Cost())
+            if found and spent.seconds > 60 * minutes:
                 break
-            limit = evaluations * number // len(kept.starts)
+            limit = evaluations * number // (2 * len(kept.starts)) if len(kept.starts) > 1 else evaluations
             parameters = parameters_of(kind, path, nfe, Start.parse(name), sigma0, self.model, self.guidance)
             try:
-                state, cost = self._fit(
-                    parameters, kept, cost, name, minutes, limit, iterations=steps, seed=seed, loss=loss, soft=soft
-                )
+                state, costs[name] = self._fit(parameters, kept, spent, name, minutes, limit, **choices)
             except FloatingPointError:
                 continue  # a start with noise on it may be no solver any more
-            found.append((name, parameters, state))
+            found[name] = parameters, state
         if not found:
             raise FloatingPointError(f"no starting point of {kind} at NFE {nfe} has a finite result")
-        name, parameters, state = max(found, key=lambda one: one[2].validation)
+        name = max(found, key=lambda one: found[one][1].validation)
+        parameters, state = found[name]
+        if evaluations and len(found) > 1:
+            others = sum((cost for other, cost in costs.items() if other != name), Cost())
+            state, costs[name] = self._fit(parameters, kept, others, name, minutes, evaluations, **choices)
+            found[name] = parameters, state
+        cost = sum(costs.values(), Cost())
         table = parameters.table(state.best)
         learned, start = kind_named(kind), parameters.table(parameters.start)
         found_with = Start.parse(name).plan(path, nfe, sigma0, self.model, self.guidance).found_with
         training = Training(
             initial=_told(name) + (f" with sigma_0 = {sigma0:g}" if sigma0 != 1 else ""), found=found_with,
-            tried={_told(one): fitted.validation for one, _, fitted in found},
+            tried={_told(one): fitted.validation for one, (_, fitted) in found.items()},
             free_parameters=parameters.free, convention=parameters.convention,
             reference=f"{self.reference.title} ({self.reference.id})", pairs_sha256=self._pairs_hash(),
             train_pairs=self.train, train_seed=TRAIN_SEED, validation_pairs=self.validation,
@@ -199,26 +207,27 @@ class Distillation:
         return file
 
     def _fit(
-        self, parameters: Parameters, kept: Kept, cost: Cost, name: str, minutes: float, limit: int, **choices: Any
+        self, parameters: Parameters, kept: Kept, others: Cost, name: str, minutes: float, limit: int, **choices: Any
     ) -> tuple[Fit, Cost]:
-        """The last state of a fit, from where it stopped, and the cost so far; every step is kept.
+        """The last state of a fit, from where it stopped, and its cost; every step is kept.
 
-        limit: of evaluations so far; 0 for none. `choices` are of `fit`.
+        others: cost of the other starting points; limit: of all evaluations, 0 for none. `choices` are of `fit`.
         """
         train, validation = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)
-        state, before = kept.read(name)
-        begin, cost = time.perf_counter(), cost + before
-        for reached in fit(parameters, train, validation, batch=self.batch, state=state, **choices):
+        state, spent = kept.read(name)
+        begin, going = time.perf_counter(), fit(parameters, train, validation, batch=self.batch, state=state, **choices)
+        while state is None or not 0 < limit < others.evaluations + spent.evaluations * (1 + 1 / state.iteration):
+            if (reached := next(going, None)) is None:
+                break
             now = time.perf_counter()
-            step = Cost(now - begin, self._count())
-            begin, state, before, cost = now, reached, before + step, cost + step
-            kept.write(name, state, before)
+            begin, state, spent = now, reached, spent + Cost(now - begin, self._count())
+            kept.write(name, state, spent)
             self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
-            if cost.seconds > 60 * minutes or 0 < limit < cost.evaluations + step.evaluations:
+            if (others + spent).seconds > 60 * minutes:
                 break
         if state is None:
             raise ValueError(f"a fit takes at least one step, not {choices['iterations']}")
-        return state, cost
+        return state, spent
 
     def _key(self, *choices: Any) -> str:
         facts = [

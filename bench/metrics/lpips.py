@@ -73,7 +73,8 @@ class _Lpips(SampleSimilarityLPIPS):  # type: ignore[misc]
         """[n, m] of images [n, 3, H, W] with levels from 0 to 255: the square distance of two is LPIPS."""
         parts = []
         for maps, lin in zip(self.net(self.normalize(images)), self.lins, strict=True):
-            weight = lin.model[0].weight[0].clamp(min=0) / maps[0, 0].numel()
+            (weight,) = lin.parameters()  # [1, channels, 1, 1]
+            weight = weight[0].clamp(min=0) / maps[0, 0].numel()
             parts.append((normalize_tensor(maps) * weight.sqrt()).flatten(1))
         return torch.cat(parts, 1)
 

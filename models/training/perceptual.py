@@ -43,10 +43,8 @@ class FeatureDistance(nn.Module):
 
     def features(self, a: Tensor) -> Tensor:
         """[n, m] of images as above: the square distance of two is what `forward` returns."""
-        return torch.cat(
-            [(_unit(f) / f[0, 0].numel() ** 0.5).flatten(1) for f in self.classifier.maps(a)],
-            1,  # type: ignore[operator]
-        )
+        maps = self.classifier.maps(a)  # type: ignore[operator]
+        return torch.cat([(_unit(f) / f[0, 0].numel() ** 0.5).flatten(1) for f in maps], 1)
 
 
 class _RfppLpips(nn.Module):

@@ -66,7 +66,11 @@ def gs_times(theta: np.ndarray, first: float = 1.0, end: float = 1e-3) -> np.nda
 
 
 def gs_table(
-    path: Path, own: Path, times: Sequence[float], numbers: Corrections, coordinate: Prediction = "eps"
+    path: Path,
+    own: Path,
+    times: Sequence[float] | np.ndarray,
+    numbers: Corrections,
+    coordinate: Prediction = "eps",
 ) -> Table:
     """The table on a model's path of a Generalized Solver that steps over these times of `own`, a path of its own.
 

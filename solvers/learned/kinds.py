@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastsample.datasets.names import nearest
+from fastsample.models.path import Path
 from fastsample.solvers.learned import multistep
 from fastsample.solvers.learned import parameters as families
 from fastsample.solvers.solver import Plan
@@ -25,6 +26,7 @@ class Kind:
         tried: samplers without grids among which the start is looked for; the base, or those of `starts`, if none.
         best: how many of the best starts are tried, no two of them at one grid.
         plain: whether the base (or Euler's method) at uniform times is tried beside the best start.
+        flows: whether it is for paths that begin with noise alone.
         noises: how often the best start is tried again with noise on its numbers: there are many poor optima.
     """
 
@@ -37,6 +39,15 @@ class Kind:
     best: int = 1
     plain: bool = True
     noises: int = 0
+    flows: bool = False
+
+    def check(self, path: Path) -> None:
+        """Raise ValueError for a path that it is not for."""
+        if self.flows and not path.is_singular(path.t_noise):
+            raise ValueError(
+                f"{self.title} is for paths that begin with noise alone, where the first evaluation is wasted, and the "
+                f"{path.name} path begins with a signal"
+            )
 
 
 def _free(plan: Plan) -> families.Parameters:
@@ -55,8 +66,20 @@ _MULTISTEP = (
     "deis",
 )
 
+
+def _free_first(plan: Plan) -> families.Parameters:
+    return families.non_stationary(trace(plan, families.coordinate_of(plan.path)), inside=families.INSIDE)
+
+
 LEARNED = {
     "bns": Kind("BNS", "2403.01329", "every number of the table", _free),
+    "bns-first": Kind(
+        "BNS, first time free",
+        "2403.01329",
+        "every number of the table and the time of its first evaluation, on flows",
+        _free_first,
+        flows=True,
+    ),
     "dss": Kind(
         "Differentiable solver search",
         "2505.21114",

@@ -76,7 +76,9 @@ def ld3_times(
     return times, moved
 
 
-def decoupled(plan: Plan, times: Sequence[float], evaluations: Sequence[float], coordinate: Prediction) -> Table:
+def decoupled(
+    plan: Plan, times: Sequence[float] | np.ndarray, evaluations: Sequence[float] | np.ndarray, coordinate: Prediction
+) -> Table:
     """The table of a plan at other outer times, on the path that it integrates on, with evaluations at times of theirs.
 
     Args:

@@ -24,13 +24,19 @@ from fastsample.models.path import Path
 from fastsample.solvers.exponential import psi
 from fastsample.solvers.learned.gs import Corrections, generalized
 from fastsample.solvers.learned.ld3 import decoupled
-from fastsample.solvers.learned.parameters import Parameters, checked, coordinate_of, gaps, monotone, unrolled
+from fastsample.solvers.learned.parameters import (
+    INSIDE,
+    Parameters,
+    checked,
+    coordinate_of,
+    gaps,
+    monotone,
+    unrolled,
+)
 from fastsample.solvers.plan import Plan
 from fastsample.solvers.table import Table, trace
 
 __all__ = ["decoupled_times", "generalized_solver", "window"]
-
-INSIDE = 0.3  # of the first step: where the first evaluation of a flow starts, which at noise alone tells nothing
 
 
 def generalized_solver(plan: Plan) -> Parameters:

@@ -25,6 +25,7 @@ from fastsample.solvers.solver import Plan
 from fastsample.solvers.table import Table, trace
 
 __all__ = [
+    "INSIDE",
     "Parameters",
     "checked",
     "consistent",
@@ -36,6 +37,8 @@ __all__ = [
     "scale_time",
     "unrolled",
 ]
+
+INSIDE = 0.3  # of the first step: where the first evaluation of a flow starts, which at noise alone tells nothing
 
 
 @dataclass(frozen=True)
@@ -87,23 +90,31 @@ def monotone(logits: np.ndarray, first: float, end: float) -> np.ndarray:
     return first + (end - first) * np.concatenate([[0.0], np.cumsum(gaps / gaps.sum())[:-1]])
 
 
-def non_stationary(initial: Table) -> Parameters:
+def non_stationary(initial: Table, inside: float | None = None) -> Parameters:
     """BNS: all a_i, b_ij and the inner times of a table, starting from `initial`; its first point is kept.
 
     n (n + 5) / 2 - 1 numbers: n of a, n (n + 1) / 2 of b, n - 1 times.
 
+    Args:
+        inside: where the first evaluation starts, as a share of the way to the second, if its time is free too.
+
     Raises:
         ValueError: for the table of a stochastic solver, or one whose times go back.
     """
-    n, rows = checked(initial), np.tril_indices(initial.nfe)
+    n, rows, first = checked(initial), np.tril_indices(initial.nfe), initial.times[0]
+    times = initial.times
+    if inside is not None:  # a gap before it
+        times = np.r_[first, first + inside * (np.append(times, initial.end)[1] - first), times[1:]]
+    m = len(times)
 
     def table(theta: np.ndarray) -> Table:
         a, b = initial.a.copy(), np.zeros_like(initial.b)
-        a[1:], b[1:][rows] = theta[n : 2 * n], theta[2 * n :]
-        return replace(initial, times=monotone(theta[:n], initial.times[0], initial.end), a=a, b=b)
+        a[1:], b[1:][rows] = theta[m : m + n], theta[m + n :]
+        return replace(initial, times=monotone(theta[:m], first, initial.end)[m - n :], a=a, b=b)
 
-    start = np.concatenate([gaps(initial.times, initial.end), initial.a[1:], initial.b[1:][rows]])
-    return Parameters(start, table, n * (n + 5) // 2 - 1, "free numbers: n of a, n(n+1)/2 of b, n-1 inner times")
+    start = np.concatenate([gaps(times, initial.end), initial.a[1:], initial.b[1:][rows]])
+    told = f"free numbers: n of a, n(n+1)/2 of b, {'n' if m > n else 'n-1 inner'} times"
+    return Parameters(start, table, n * (n + 3) // 2 + m - 1, told, first=m > n)
 
 
 def consistent(plan: Plan) -> Parameters:

@@ -79,6 +79,7 @@ def best_initials(kind: str, path: Path, nfe: int, validation: Pairs, batch: int
         ValueError: if none of the solvers can spend the budget exactly.
     """
     facts = kind_named(kind)
+    facts.check(path)
     solvers = facts.tried or ((facts.base,) if facts.base else SOLVERS)
     few = replace(validation, x=validation.x[:PROBES], y=validation.y[:PROBES])
     scores: list[tuple[float, Spec]] = []
@@ -125,6 +126,7 @@ def parameters_of(
         ValueError: for an unknown kind, or a starting point that does not make `nfe` evaluations.
     """
     facts, plan = kind_named(kind), start.plan(path, nfe, sigma0, model, guidance)
+    facts.check(path)
     made = trace(plan, coordinate_of(path)).nfe
     if made != nfe:
         raise ValueError(f"{start.sampler} makes {made} evaluations for a budget of {nfe}: start from another solver")

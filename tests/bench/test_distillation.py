@@ -211,13 +211,13 @@ def test_a_killed_distillation_goes_on(tmp_path):
     home = tmp_path / "killed"
     killed = """
 import os, signal
-from fastsample.bench.learning import distillation
-write = distillation._Kept.write
-def killing(kept, start, state, cost):
-    write(kept, start, state, cost)
+from fastsample.bench.learning import kept
+write = kept.Kept.write
+def killing(self, start, state, cost):
+    write(self, start, state, cost)
     if state.iteration == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-distillation._Kept.write = killing
+kept.Kept.write = killing
 """
     code = "from fastsample.bench.cli.app import main; main()"
     words = ["distill", "bns", "--model", "gmm2d-flow", "--nfe", "10", "--train", "64", "--validation", "64"]

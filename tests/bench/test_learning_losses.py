@@ -12,7 +12,7 @@ from fastsample.models.catalogue import open_model
 from fastsample.results.store import Store
 from fastsample.results.training import trained_on, training_remarks
 from fastsample.solvers.learned.fit import fit
-from fastsample.solvers.learned.pairs import PSNR
+from fastsample.solvers.learned.pairs import PSNR, radius
 from fastsample.solvers.learned.parameters import Parameters
 from fastsample.solvers.learned.shelf import find_table, learned_tables
 from fastsample.solvers.learned.starts import Start, parameters_of
@@ -104,6 +104,8 @@ def test_the_loss_in_features_falls_and_is_not_the_squared_error(coarse):
         *_, last = fit(parameters, few, few, iterations=2, loss=one)
         found[one.name] = parameters.table(last.best)
         assert last.validation > last.history[0][2] + 0.2
+    moved = (loss.soften(found[loss.name], few).x - few.x).flatten(1).norm(dim=1)  # through the network
+    assert 0 < moved.max() <= radius(few, 2) * 1.001
     assert loss.score(found[loss.name], few) > loss.score(found["psnr"], few)
     assert PSNR.score(found["psnr"], few) > PSNR.score(found[loss.name], few)
 
@@ -121,6 +123,12 @@ def test_what_cannot_be_is_told(words, told):
     ended = command("distill", "bns", *FLOW, *SMALL, *words)
     assert ended.code == 2
     assert told in " ".join(ended.err.split())
+
+
+def test_a_kind_for_flows_alone_is_refused_elsewhere():
+    ended = command("distill", "bns-first", "--model", "gmm2d", "--nfe", "4", *SMALL)
+    assert ended.code == 2
+    assert "BNS, first time free is for paths that begin with noise alone" in " ".join(ended.err.split())
 
 
 def test_a_table_on_top_of_statistics(tmp_path):

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import Edm, LinearFlow, VPLinear
 from fastsample.solvers.learned.gs import Corrections, gs_table, gs_times
 from fastsample.solvers.learned.ld3 import ld3_times
 from fastsample.solvers.proofs.golden import SHIPPED
 from fastsample.solvers.solver import get
-from fastsample.solvers.table import trace
+from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile
 
 
@@ -78,3 +80,20 @@ def test_evaluations_apart_from_the_steps_are_kept_in_a_file():
         TableFile.of(table, path, **facts)
     with pytest.raises(ValueError, match="no noise level"):
         TableFile.of(replace(table, times=np.array([*table.times[:-1], -0.01])), path, apart=True, **facts)
+
+
+def test_a_vp_solver_steps_on_its_own_path_for_a_model_of_another():
+    """As GAS takes EDM's networks: the same samples, scaled."""
+    vp, n = VPLinear(), 5
+    edm = Edm().between(vp.nsr(vp.t_noise), vp.nsr(vp.t_data))
+    rng = np.random.default_rng(0)
+    numbers = Corrections(0.01 * rng.normal(size=n), *(0.1 * rng.normal(size=(2, n, n))))
+    times = gs_times(np.array([1.0, 0.7, 0.4, 0.1]))
+    x = torch.from_numpy(rng.normal(size=(4, 2)))
+    results = []
+    for path in (vp, edm):
+        table = gs_table(path, vp, times, numbers, "x0")
+        start = x * path.sigma(path.t_noise) / vp.sigma(vp.t_noise)
+        size = np.hypot(path.alpha(path.t_data), path.sigma(path.t_data))
+        results.append(play(table, ring_mixture(path), start) / size)
+    assert torch.allclose(results[0], results[1], rtol=0, atol=1e-9)

@@ -9,9 +9,8 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import Edm, LinearFlow, VPLinear
 from fastsample.solvers.learned.fit import fit, sensitivities
-from fastsample.solvers.learned.multistep import INSIDE
 from fastsample.solvers.learned.pairs import MSE, PSNR, radius
-from fastsample.solvers.learned.parameters import coordinate_of
+from fastsample.solvers.learned.parameters import INSIDE, coordinate_of
 from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.solver import get
 from fastsample.solvers.table import play, trace
@@ -114,6 +113,20 @@ def test_the_mean_square_is_another_loss_than_its_logarithm():
     tables = [parameters.table(learned(parameters, train, few, loss=one, iterations=8).best) for one in (PSNR, MSE)]
     assert few.psnr(tables[0]).mean() > few.psnr(tables[1]).mean()
     assert MSE.score(tables[1], few) > MSE.score(tables[0], few)
+
+
+def test_bns_with_its_first_time_free_reaches_the_figure_of_flows():
+    """67.5 dB is what it reaches with the first evaluation held at noise alone."""
+    start = Start.parse("flow-solver:order=3@quadratic")
+    parameters = parameters_of("bns-first", PATH, 4, start)
+    assert parameters.free == np.linalg.matrix_rank(parameters.jacobian(parameters.start)) == 18
+    ours, base = parameters.table(parameters.start), trace(start.plan(PATH, 4), "velocity")
+    np.testing.assert_allclose(ours.times, [INSIDE * base.times[1], *base.times[1:]], rtol=1e-12)
+    assert (ours.b == base.b).all()
+    last = learned(parameters, pairs("gmm2d-flow", 101, 520), pairs("gmm2d-flow", 102, 512))
+    assert pairs("gmm2d-flow", 103, 1024).psnr(parameters.table(last.best), 4096).mean() > 73.1
+    with pytest.raises(ValueError, match="begins with a signal"):
+        parameters_of("bns-first", VPLinear(), 4, Start.parse("euler@uniform"))
 
 
 def test_gs_frees_the_first_evaluation_and_reaches_its_figure():
