@@ -25,10 +25,12 @@ from fastsample.bench.cli.words import (
     Words,
     console,
     errors,
+    kept,
     path,
     solver_words,
     split_words,
     weights_by_name,
+    writable,
 )  # fmt: skip
 from fastsample.results.metrics import DEFAULT, METRICS
 
@@ -201,12 +203,9 @@ def bench(
         save_samples=save_samples, out=out,
         prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
-    try:
+    with kept("finished cells and parts are kept, the same command goes on from there"):
         weights = weights_by_name(extractor_weights, inception_weights)
         failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
-    except KeyboardInterrupt:
-        errors.print("[yellow]interrupted; finished cells and parts are kept, the same command goes on from there[/]")
-        raise typer.Exit(130) from None
     for failure in failures:
         errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
     if failures:
@@ -228,7 +227,9 @@ def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | Non
 
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path, callback=writable)] = Path(
+        "samples.png"
+    ),
     model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
     solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
@@ -277,7 +278,9 @@ def verify(
     golden: Annotated[
         Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]", parser=path)
     ] = None,
-    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path)] = Path("verify.png"),
+    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path, callback=writable)] = Path(
+        "verify.png"
+    ),
 ) -> None:
     """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
     from fastsample.bench.cli.verify import run_verification

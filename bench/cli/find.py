@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, finite
+from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, finite, kept, told
 from fastsample.bench.limits import MOST_BATCH, TABLE_NFE
 
 __all__ = ["app"]
@@ -72,10 +72,11 @@ def find(
     asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
     found = open_under(model, asked, console)
     check_guidance(found, asked)
-    with console.status("") as status:
+    again = "what was found is kept, the same command begins the search of the next again"
+    with kept(again), told(f"{found.id} {what}") as tell:
         job = Finding(
             found, Sampler(choose_device(device)), guidance, samples, batch_size,
-            lambda line: status.update(f"{found.id} {line}"),
+            lambda line: tell(f"{found.id} {line}"),
         )  # fmt: skip
         if what == "ems":
             statistics, facts = job.statistics(intervals)

@@ -15,6 +15,7 @@ from fastsample.bench.cli.words import (
     solver_words,
     split_words,
     weights_by_name,
+    writable,
 )
 
 __all__ = ["app"]
@@ -84,7 +85,9 @@ def encode(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per network call.", min=1)] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write as well.", parser=path)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write as well.", parser=path, callback=writable)
+    ] = None,
 ) -> None:
     """Take real images to noise and back, and say how well they are reconstructed."""
     from fastsample.bench.images.encode import encode

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from fastsample.bench.cli.words import Words, budgets, console, errors, finite, path, solver_words, split_words
+from fastsample.bench.cli.words import (
+    Words,
+    budgets,
+    console,
+    errors,
+    finite,
+    path,
+    solver_words,
+    split_words,
+    told,
+    writable,
+)
 from fastsample.bench.limits import MOST_NFE
 from fastsample.results.metrics import MAIN
 
@@ -58,7 +68,9 @@ def plot(
     ] = None,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG or SVG to write.", parser=path)] = Path("quality.png"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="PNG or SVG to write.", parser=path, callback=writable)
+    ] = Path("quality.png"),
 ) -> None:
     """Draw a store: quality of its solvers, their samples, errors along the way, curvature of the models.
 
@@ -69,13 +81,14 @@ def plot(
     from fastsample.results.store import Store
 
     wanted = budgets(nfe)
-    figure = picture(
-        Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
-        solvers=solver_words(solver), nfe=wanted, where=split_words(where),
-        images=images, device=device, checkpoints=split_words(checkpoint),
-        say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
-    )  # fmt: skip
-    save(figure, out)
+    with told(f"drawing {kind} of {store}"):
+        figure = picture(
+            Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
+            solvers=solver_words(solver), nfe=wanted, where=split_words(where),
+            images=images, device=device, checkpoints=split_words(checkpoint),
+            say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
+        )  # fmt: skip
+        save(figure, out)
     console.print(f"{kind} of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -98,7 +111,9 @@ def report(
     ] = 4,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.", parser=path)] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="HTML file to write.", parser=path, callback=writable)
+    ] = Path("report.html"),
 ) -> None:
     """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
     from fastsample.bench.pictures import sampled
@@ -110,7 +125,7 @@ def report(
     held = Store(store, create=False)
     replay = Replay(held, device, split_words(checkpoint))
 
-    with console.status(Text(f"report of {store}")):
+    with told(f"writing the report of {store}"):
         page = report_of(
             held, models=split_words(model), solvers=solver_words(solver), where=split_words(where),
             again=lambda found: sampled(found, replay, images) if images else [],

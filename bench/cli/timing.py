@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import GUIDANCE, Words, console, solver_words, split_words
+from fastsample.bench.cli.words import GUIDANCE, Words, console, solver_words, split_words, told
 
 __all__ = ["app"]
 
@@ -34,4 +34,7 @@ def time_(
         None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
         device=device, precision=precision, guidance=guidance,
     )  # fmt: skip
-    console.print(timings(*timed(request, console)))
+    with told("opening models") as tell:
+        cells, worker = timed(request, console)
+        table = timings(cells, worker, tell)
+    console.print(table)

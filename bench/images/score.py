@@ -23,11 +23,10 @@ from rich.markup import escape
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.features import EMBEDDED
-from fastsample.bench.metrics.measure import Batch, Measure, Tools
+from fastsample.bench.metrics.measure import Batch, Measure, Tools, available
 from fastsample.bench.request import RequestError
 from fastsample.bench.run import together, versions
 from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.sweep import available
 from fastsample.bench.worker import BATCH
 from fastsample.datasets.folders import image_folder
 from fastsample.datasets.home import data_home
