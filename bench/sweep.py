@@ -121,9 +121,9 @@ def run_sweep(
         hire: starts workers; without it this process is the only one.
         plan: only tell what is to be computed and what it costs.
     """
+    if not plan:
+        check_folder(request.out)
     with Stages(console, "opening models", after=0.0) as stages:
-        if not plan:
-            check_folder(request.out)
         ready = prepare(request, console, weights)
         if plan:
             stages.at("probes of what a network call takes")

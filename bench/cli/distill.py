@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import (
     EMBEDDED,
     GUIDANCE,
@@ -45,7 +46,7 @@ fastsample bench --model cifar10-tiny-flow --solver bns,dpmpp-2m --nfe 4,8
 )
 def distill(
     kind: Annotated[str, typer.Argument(help="bns, dss, rk1-bespoke, rk2-bespoke or times.")],
-    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)] = "cifar10-tiny-vp",
     nfe: Annotated[
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, finite, kept, told
 from fastsample.bench.limits import MOST_BATCH, TABLE_NFE
 
@@ -31,9 +32,15 @@ def find(
     what: Annotated[
         str, typer.Argument(help="gits, oss or dmn, a time grid; or ems, the statistics of dpm-solver-v3.")
     ],
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[
+        str, typer.Option(help="Model id, .safetensors file or .toml card.", autocompletion=completion.models)
+    ] = "cifar10-tiny-vp",
     solver: Annotated[
-        str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]")
+        str,
+        typer.Option(
+            help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]",
+            autocompletion=completion.solvers,
+        ),
     ] = "",
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations; one grid is found for each. \[default: 5]")] = None,
     samples: Annotated[int, typer.Option(min=8, max=100_000, help="Noises of the search.")] = 64,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import console, finite, kept, path, told
 from fastsample.bench.limits import MOST_BATCH, SEEDS
 
@@ -21,7 +22,9 @@ app.add_typer(train, name="train")
 
 _Recipe = Annotated[str, typer.Argument(help="Recipe (`fastsample list recipes`), or FILE.toml.")]
 _Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]", parser=path)]
-_Dataset = Annotated[str | None, typer.Option(help=r"Data set. \[default: the recipe's]")]
+_Dataset = Annotated[
+    str | None, typer.Option(help=r"Data set. \[default: the recipe's]", autocompletion=completion.datasets)
+]
 _Data = Annotated[
     Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]", parser=path)
 ]
