@@ -81,7 +81,7 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
         if "metrics" in request.model_fields_set:
             console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
         else:
-            without.append(f"{which}, for {reason}")
+            without.append(f"{which}: {reason.removesuffix('. Going on with the other metrics.')}")
     had = [tuple(text for text, one in measures.items() if not one.why_not(cell)[1]) for cell in planned]
     # What a cell has of them is a part of its identity: a metric that is to be had another day makes another row.
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]

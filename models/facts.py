@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastsample.models.catalogue import analytic_models, model_names
 from fastsample.models.checkpoints import DenoiserMetadata, embedded_models, load_checkpoint, model_file
+from fastsample.models.path import Path
 from fastsample.models.public.cards import Card, cards
 
 __all__ = ["ModelFacts", "model_facts"]
@@ -37,15 +38,18 @@ class ModelFacts:
 
 def model_facts() -> list[ModelFacts]:
     """Every named model, in the order of `model_names`."""
-    return [_facts(name, title) for name, title in model_names().items()]
+    public, exact = cards(), analytic_models()
+    return [_facts(name, title, public, exact) for name, title in model_names().items()]
 
 
-def _facts(name: str, title: str) -> ModelFacts:
+def _facts(
+    name: str, title: str, public: dict[str, Card], exact: dict[str, tuple[Path, tuple[int, ...]]]
+) -> ModelFacts:
     if name in embedded_models():
         return _embedded(name, title)
-    if name in cards():
-        return _public(cards()[name], title)
-    if name in (exact := analytic_models()):
+    if name in public:
+        return _public(public[name], title)
+    if name in exact:
         path, shape = exact[name]
         return ModelFacts(name, title, path.name, _times(shape), "exact", size="0")
     return ModelFacts(name, title)

@@ -149,7 +149,7 @@ def kept(how: str) -> Iterator[None]:
 
 
 @contextmanager
-def told(stage: str) -> Iterator[Callable[[str], object]]:
+def told(stage: str) -> Iterator[Callable[[str], None]]:
     """What is done inside, beginning with a stage: beside a wheel on a terminal, in a log as a line now and then."""
     from fastsample.bench.jobs.stages import Stages
 

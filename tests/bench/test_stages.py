@@ -35,50 +35,35 @@ def test_a_log_has_a_line_for_each_stage(command, tmp_path):
     assert "euler" in out
 
 
-@pytest.mark.parametrize(
-    "words", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["alone", "workers"]
-)
-def test_a_slow_run_without_a_terminal_is_never_silent(sweep, tmp_path, words):
-    """The true command, whose metric sleeps in the middle of a batch; its time of silence is 20 s cut down to one."""
-    code = "import sys, own; from fastsample.bench.jobs import stages; stages._SILENCE = 1.0; "
-    code += "from fastsample.bench.cli.app import main; main()"
-    given = os.environ | {"SLOW": "8", "LOG": str(sweep.log), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "bench",
-        *sweep.words,
-        "--out",
-        str(tmp_path / "store"),
-        *words,
-        "--solver",
-        "euler",
-        "--samples",
-        "8",
-    ]
+def pauses(sweep, store, slow, *words, silence=None):
+    """Seconds between the lines of the true command, from its first one to its end; its metric sleeps so long."""
+    code = "import sys, own; from fastsample.bench.jobs import stages; from fastsample.bench.cli.app import main; "
+    code += f"stages._SILENCE = {silence or 'stages._SILENCE'}; main()"
+    given = os.environ | {"SLOW": str(slow), "LOG": str(sweep.log), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    given |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", code, "bench", *ONE, "--out", str(store), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     heard = []
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=given, text=True, stderr=subprocess.STDOUT, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(command, cwd=sweep.folder, env=given, text=True, **pipes) as process:
         for line in process.stdout:
             heard.append((time.monotonic(), line))
-    assert process.returncode == 0
-    begin = next(at for at, line in heard if "opening" in line)
-    times = [at for at, _ in heard if at >= begin]
-    assert times[-1] - times[0] > 8  # it was slow
-    assert max(b - a for a, b in zip(times, times[1:], strict=False)) < 6, heard
+    assert process.returncode == 0, heard
+    times = [at for at, line in heard if heard[0][1] == "opening models\n"]
+    assert times[-1] - times[0] > slow  # it was slow
+    return [b - a for a, b in zip(times, times[1:], strict=False)]
+
+
+def test_a_slow_run_without_a_terminal_is_not_silent(sweep, tmp_path):
+    """A line a second, where there is one for each stage and each 20 s of silence as it is."""
+    assert max(pauses(sweep, tmp_path / "store", 8, silence=1.0)) < 6
 
 
 @pytest.mark.slow
-def test_no_thirty_seconds_pass_without_a_line(sweep, tmp_path):
-    with sweep.start(tmp_path / "store", SLOW="65") as process:
-        heard = [time.monotonic()]
-        for _ in process.stderr:
-            heard.append(time.monotonic())
-        assert process.wait() == 0
-    assert len(heard) > 8
-    assert max(b - a for a, b in zip(heard, heard[1:], strict=False)) < 30
+@pytest.mark.parametrize(
+    "words", [(), ("--workers", "2"), ("--ray", "--workers", "1")], ids=["alone", "workers", "ray"]
+)
+def test_no_thirty_seconds_pass_without_a_line(sweep, tmp_path, words):
+    assert max(pauses(sweep, tmp_path / "store", 65, *words)) < 30
 
 
 def test_without_a_terminal_python_says_nothing(capfd, tmp_path):
@@ -148,8 +133,16 @@ def test_a_command_over_a_store_says_what_it_does_after_a_second(command, tmp_pa
     ("words", "told"),
     [
         (["train", "flow", "gauss8-flow", "--out", "run"], "the same command goes on"),
-        (["find", "ems", "--model", "cifar10-tiny-flow", "--samples", "512"], "what was found is kept"),
-        (["distill", "bns", "--model", "cifar10-tiny-flow"], "the same command goes on from the last step"),
+        pytest.param(
+            ["find", "ems", "--model", "cifar10-tiny-flow", "--samples", "512"],
+            "what was found is kept",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["distill", "bns", "--model", "cifar10-tiny-flow"],
+            "the same command goes on from the last step",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["train", "find", "distill"],
 )

@@ -1,4 +1,4 @@
-"""What the tool says of itself: version and commit, what is here, what to cite, completion; and what cannot be written."""
+"""What the tool says of itself: version, what is here, what to cite, names to complete; and what cannot be written."""
 
 import json
 import os
@@ -120,8 +120,8 @@ def test_what_to_cite(command, tmp_path):
     assert re.findall(r"@(\w+)\{", out) == ["software", "misc", "misc"]
     assert "doi = {10.1016/0771-050X(80)90013-3}" in out
     assert out.count("{") == out.count("}")
-    ended, _, err = command("cite", "scrie")
-    assert (ended, "did you mean scire?" in err) == (2, True)
+    ended, _, err = command("cite", "scir")
+    assert (ended, "scire" in err) == (2, True)
 
 
 def test_every_paper_of_the_registries_has_a_title():
@@ -147,16 +147,15 @@ def test_a_name_is_completed_behind_the_last_comma(function, typed, offered):
 
 
 def test_all_models_are_offered():
-    assert {*completion.models("")} == {name for name in {*model_names(), *cards()}}
+    assert {*completion.models("")} == {*model_names(), *cards()}
 
 
 def test_a_shell_completes_a_model_without_torch(tmp_path):
     """As bash asks: through the command, with what stands on the line."""
     line = "fastsample bench --model cifar10-tiny-v"
     given = os.environ | {"_FASTSAMPLE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "3"}
-    code = (
-        "import sys; from fastsample.bench.cli.app import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
-    )
+    code = "import sys; sys.argv[:] = ['fastsample']; from fastsample.bench.cli.app import main\n"
+    code += "try: main()\nfinally: assert 'torch' not in sys.modules"
     ended = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["cifar10-tiny-vp"], ended.stderr
     assert "Assertion" not in ended.stderr
