@@ -37,6 +37,8 @@ from fastsample.results.store import Store
 
 __all__ = ["Prepared", "prepare", "run_sweep", "swept", "timed"]
 
+_PATIENCE = 5.0  # seconds before a log hears of models that are opened: what is refused is refused in one line
+
 
 @dataclass
 class Prepared:
@@ -123,7 +125,7 @@ def run_sweep(
     """
     if not plan:
         check_folder(request.out)
-    with Stages(console, "opening models", after=0.0) as stages:
+    with Stages(console, "opening models", after=_PATIENCE, each=True) as stages:
         ready = prepare(request, console, weights)
         if plan:
             stages.at("probes of what a network call takes")

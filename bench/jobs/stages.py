@@ -32,12 +32,12 @@ class Stages:
         console: of the command; where it is a terminal evaluations are a bar on it, and a stage without them is told
             once. One that is quiet tells nothing.
         stage: the first one.
-        after: seconds of a stage before it is told in a log; on a terminal it is one at least.
+        after: seconds of a stage before it is told.
+        each: in a log each stage of evaluations is told when it begins.
     """
 
-    def __init__(self, console: Console, stage: str, after: float = 1.0) -> None:
-        self.console, self.terminal = console, console.is_terminal
-        self.after = max(after, 1.0) if self.terminal else after
+    def __init__(self, console: Console, stage: str, after: float = 1.0, each: bool = False) -> None:
+        self.console, self.terminal, self.after, self.each = console, console.is_terminal, after, each
         self._stage, self._met = stage, {stage}
         self._made, self._total = 0, 0
         self._begin = self._first = time.monotonic()
@@ -48,7 +48,6 @@ class Stages:
 
     def __enter__(self) -> Stages:
         if not self.console.quiet:
-            self._glance()
             self._thread.start()
         return self
 
@@ -78,15 +77,17 @@ class Stages:
 
     def at(self, stage: str, evaluations: int = 0) -> None:
         """The stage that is worked at, and evaluations made since it was last told."""
+        at_once = self.each and self._total > 0 and not self.terminal
         with self._lock:
             self._made += evaluations if self._total else 0
             if stage != self._stage and (stage not in self._met or not self._total):
-                self._due = None if self._bar else min(time.monotonic() + self.after, self._due or float("inf"))
+                wait = 0.0 if at_once else self.after
+                self._due = None if self._bar else min(time.monotonic() + wait, self._due or float("inf"))
             self._stage = stage
             self._met.add(stage)
             if self._bar:
                 self._bar.update(self._bar.task_ids[0], description=stage, advance=evaluations)
-        if not self.after:
+        if at_once:
             self._glance()
 
     def _watch(self) -> None:
