@@ -12,6 +12,8 @@ from rich.console import Console
 from torchvision.utils import save_image
 
 from fastsample.bench.cells import Cell, cell_of, plan_cells
+from fastsample.bench.jobs.ledger import Ledger
+from fastsample.bench.jobs.stages import STAGES, Stages
 from fastsample.bench.request import Request
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import BATCH
@@ -40,11 +42,13 @@ def drawn(model: Model, request: Request) -> Iterator[torch.Tensor]:
 
 
 @torch.inference_mode()
-def _images(cell: Cell, request: Request) -> Iterator[torch.Tensor]:
+def _images(cell: Cell, request: Request, ledger: Ledger | None = None) -> Iterator[torch.Tensor]:
     sampler, size = Sampler(choose_device(request.device)), request.batch_size or BATCH
     for low in range(0, request.samples, size):
         indices = list(range(low, min(low + size, request.samples)))
-        yield sampler.images(cell, sampler.sample(cell, indices)[0])
+        denoiser = sampler.denoiser(cell, indices)
+        counted = ledger.counting(denoiser, "sampling") if ledger else denoiser
+        yield sampler.images(cell, sampler.sample(cell, indices, counted)[0])
 
 
 @torch.inference_mode()
@@ -59,6 +63,11 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     """
     if out.suffix.lower() != ".png":
         raise ValueError(f"pictures of samples are written as .png, not {out.name!r}")
+    with Stages(console or Console(quiet=True), "opening the model") as stages:
+        return _drawn(request, out, console, stages)
+
+
+def _drawn(request: Request, out: Path, console: Console | None, stages: Stages) -> str:
     (cell, *others), _ = plan_cells(request, (), console)
     if others:
         raise ValueError(f"a picture is of one model, solver, grid and NFE; {1 + len(others)} are asked for")
@@ -67,7 +76,9 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     most = _LARGEST // math.prod(cell.model.image_shape)
     if request.samples > most:
         raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
-    parts = _images(cell, request)
-    rows, images = math.ceil(math.sqrt(request.samples)), torch.cat([to_uint8(part).cpu() for part in parts]) / 255
+    ledger = Ledger(tick=lambda purpose, evaluations: stages.at(STAGES[purpose], evaluations))
+    with stages.counting(request.samples * cell.plan.nfe):
+        images = torch.cat([to_uint8(part).cpu() for part in _images(cell, request, ledger)]) / 255
+    rows = math.ceil(math.sqrt(request.samples))
     write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=1, format="png"))
     return f"{request.samples} samples of {cell} in {out}"

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.installation.code import commit
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.measure import Summary
 from fastsample.bench.worker import COUNTS, ROUNDING, SECONDS, Arrays, Worker
@@ -282,6 +283,7 @@ def together(parts: list[Summary]) -> Summary:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides numbers: fastsample, the libraries and Python."""
+    """Of what decides numbers: fastsample with the commit of its code, the libraries and Python."""
     names = ("fastsample", "torch", "torchvision", "torch-fidelity", "numpy")
-    return {name: version(name) for name in names} | {"python": platform.python_version()}
+    told = {name: version(name) for name in names} | {"python": platform.python_version()}
+    return told | ({"commit": known} if (known := commit()) else {})

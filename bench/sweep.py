@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import fastsample.bench.metrics.measures  # noqa: F401 - registers them
 from fastsample.bench.cells import Cell, plan_cells
@@ -17,24 +17,28 @@ from fastsample.bench.jobs.ledger import Ledger, Purpose
 from fastsample.bench.jobs.messages import Failure, Order, order_of
 from fastsample.bench.jobs.outlook import aliases, outlook
 from fastsample.bench.jobs.plan import Job, cost_of, jobs_of
+from fastsample.bench.jobs.stages import STAGES, Stages
 from fastsample.bench.local import InProcess
 from fastsample.bench.metrics.extractor_weights import files_of
 from fastsample.bench.metrics.extractors import known_extractors
-from fastsample.bench.metrics.features import EMBEDDED, INCEPTION, MetricUnavailable
-from fastsample.bench.metrics.measure import MEASURES, Measure, Tools
+from fastsample.bench.metrics.features import EMBEDDED, INCEPTION
+from fastsample.bench.metrics.measure import Tools, available
 from fastsample.bench.metrics.own import add_own_metrics
 from fastsample.bench.request import Request, RequestError
 from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
 from fastsample.datasets.names import nearest
-from fastsample.results.metrics import METRICS, Asked, parse_metric
+from fastsample.results.metrics import METRICS, parse_metric
 from fastsample.results.overview import overview, sentences, to_rich
 from fastsample.results.row import Row, frame_of
+from fastsample.results.storage.writable import check_folder
 from fastsample.results.store import Store
 from fastsample.results.training import training_notes
 
-__all__ = ["Prepared", "available", "prepare", "run_sweep", "swept", "timed"]
+__all__ = ["Prepared", "prepare", "run_sweep", "swept", "timed"]
+
+_PATIENCE = 5.0  # seconds before a log hears of models that are opened: what is refused is refused in one line
 
 
 @dataclass
@@ -44,6 +48,7 @@ class Prepared:
     cells: list[Cell]
     worker: Worker
     failures: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)  # metrics that nobody named and that cannot be had, and why
 
 
 def prepare(request: Request, console: Console, weights: Mapping[str, Path] | None = None) -> Prepared:
@@ -73,9 +78,13 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
     measures, reasons, notes = available(planned, wanted, tools)
     for note in dict.fromkeys(notes):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+    without: list[str] = []
     for (what, reason), of in reasons.items():
         which = f"{' and '.join(dict.fromkeys(of))}{f' for {what}' if what else ''}"
-        console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+        if "metrics" in request.model_fields_set:
+            console.print(f"[yellow]without {escape(which)}:[/] {escape(reason)}", highlight=False, soft_wrap=True)
+        else:
+            without.append(f"{which}: {reason.removesuffix('. Going on with the other metrics.')}")
     had = [tuple(text for text, one in measures.items() if not one.why_not(cell)[1]) for cell in planned]
     # What a cell has of them is a part of its identity: a metric that is to be had another day makes another row.
     cells = [replace(cell, metrics=texts) for cell, texts in zip(planned, had, strict=True) if texts]
@@ -85,7 +94,8 @@ def prepare(request: Request, console: Console, weights: Mapping[str, Path] | No
         if len(cell.model.image_shape) != 3:
             raise RequestError(f"--save-samples: samples of {cell.model.id} are no images")
     images = request.keep == "images" or bool(request.save_samples)
-    ready = Prepared(cells, Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size))
+    worker = Worker(tools, list(measures.values()), images=images, batch_size=request.batch_size)
+    ready = Prepared(cells, worker, without=without)
     for cell, texts in zip(planned, had, strict=True):
         if not texts:
             _fail(ready.failures, console, f"{cell}: none of the metrics asked for says anything about it")
@@ -114,35 +124,51 @@ def run_sweep(
         hire: starts workers; without it this process is the only one.
         plan: only tell what is to be computed and what it costs.
     """
-    ready = prepare(request, console, weights)
-    if plan:
-        _foretold(ready, _runner(request, ready), console)
-        return ready.failures
+    if not plan:
+        check_folder(request.out)
+    with Stages(console, "opening models", after=_PATIENCE, each=True) as stages:
+        ready = prepare(request, console, weights)
+        if plan:
+            stages.at("probes of what a network call takes")
+            _foretold(ready, _runner(request, ready), console)
+            return ready.failures
 
-    def crew(runner: Runner) -> Crew:
-        assert hire
-        return hire(order_of(request, weights or {}, runner, ready.cells))
+        def crew(runner: Runner) -> Crew:
+            assert hire
+            stages.at("starting workers")
+            return hire(order_of(request, weights or {}, runner, ready.cells))
 
-    if rows := swept(request, ready, console, crew if hire else None):
-        console.print(to_rich(overview(frame_of(rows))))
-        for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
+        rows = swept(request, ready, console, crew if hire else None, stages)
+        told = [*_footnotes(rows, request.out, ready.without), _calls(ready.worker.tools.ledger)] if rows else []
+        table = to_rich(overview(frame_of(rows))) if rows else ""
+    if rows:
+        console.print(table)
+        for line in told:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures
 
 
 def swept(
-    request: Request, ready: Prepared, console: Console, crew: Callable[[Runner], Crew] | None = None
+    request: Request,
+    ready: Prepared,
+    console: Console,
+    crew: Callable[[Runner], Crew] | None = None,
+    stages: Stages | None = None,
 ) -> list[Row]:
     """The rows of a request, from its store or computed; what failed is added to the failures.
 
     Args:
         crew: starts workers; without it this process is the only one.
+        stages: are told what is done, which without them is told here.
     """
     runner, cells = _runner(request, ready), {cell.sampling: cell for cell in ready.cells}
-    try:
-        return _computed(ready, runner, console, lambda: crew(runner) if crew else InProcess(ready.worker, cells))
-    finally:
-        runner.store.summarise()
+    hire = lambda: crew(runner) if crew else InProcess(ready.worker, cells)  # noqa: E731
+    with nullcontext(stages) if stages else Stages(console, "planning") as told:
+        try:
+            return _computed(ready, runner, console, hire, told)
+        finally:
+            told.at("summary of the store")
+            runner.store.summarise()
 
 
 def _runner(request: Request, ready: Prepared) -> Runner:
@@ -166,7 +192,7 @@ def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew]) -> list[Row]:
+def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[[], Crew], stages: Stages) -> list[Row]:
     """The rows of the cells, from the store or computed, with progress in evaluations."""
     rows: dict[str, Row] = {}
     missing: dict[str, set[Part]] = {}
@@ -197,7 +223,7 @@ def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[
                 continue
             if missing.get(key):
                 break
-            progress.update(task, description=f"metrics of {cell.plan.solver.name} NFE {cell.plan.nfe}")
+            stages.at(STAGES["metrics"])
             commit(cell)
             if missing.get(key):
                 return jobs_of({key: missing[key]}, [cell])
@@ -211,16 +237,11 @@ def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[
         else:
             commit(cell)
     jobs = jobs_of(missing, ready.cells)
-    columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("evaluations"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        cost = cost_of(jobs, cells, ready.worker)
-        task = progress.add_task("", total=cost.made + cost.references)
+    cost = cost_of(jobs, cells, ready.worker)
+    with stages.counting(cost.made + cost.references):
 
         def tick(purpose: Purpose, evaluations: int) -> None:
-            progress.update(task, advance=evaluations, description=_STAGES[purpose])
+            stages.at(STAGES[purpose], evaluations)
 
         ready.worker.tools.ledger.tick = tick
         there = lambda key, part: runner.there(cells[key], part)  # noqa: E731
@@ -246,36 +267,9 @@ def _computed(ready: Prepared, runner: Runner, console: Console, crew: Callable[
     return [rows[cell.sampling] for cell in ready.cells if cell.sampling in rows]
 
 
-_STAGES: dict[Purpose, str] = {"sampling": "samples", "references": "reference solutions"}
-
-
 def _fail(failures: list[str], console: Console, what: str) -> None:
     failures.append(what)
     console.print(f"[bold red]no row:[/] {escape(what)}", highlight=False, soft_wrap=True)
-
-
-def available(
-    cells: list[Cell], wanted: dict[str, Asked], tools: Tools
-) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
-    """The measures that can be had here, by (of what, why) the metrics that cannot, and notes on the others."""
-    measures: dict[str, Measure] = {}
-    reasons: dict[tuple[str, str], list[str]] = {}
-    notes: list[str] = []
-    for text, asked in wanted.items():
-        measure = MEASURES[asked.metric.kind](asked, tools)
-        refusals = dict.fromkeys(measure.why_not(cell) for cell in cells)
-        if ("", "") in refusals:
-            try:
-                if note := measure.open():
-                    notes.append(note)
-                refusals |= dict.fromkeys(measure.why_not(cell) for cell in cells)  # what only the opened one knows
-                measures[text] = measure
-            except MetricUnavailable as error:
-                refusals["", str(error)] = None
-        for of_what, why in refusals:
-            if why:
-                reasons.setdefault((of_what, why), []).append(text)
-    return measures, reasons, notes
 
 
 def _calls(ledger: Ledger) -> str:
@@ -283,7 +277,7 @@ def _calls(ledger: Ledger) -> str:
     return f"network calls: {calls['sampling']:,} for samples, {calls['references']:,} for reference solutions."
 
 
-def _footnotes(rows: list[Row], out: Path) -> list[str]:
+def _footnotes(rows: list[Row], out: Path, without: list[str]) -> list[str]:
     lines = sentences(frame_of(rows), list(dict.fromkeys(name for row in rows for name in row.metrics)))
     lines += training_notes(frame_of(rows), list(dict.fromkeys(name for row in rows for name in row.metrics)))
     for row in rows:
@@ -293,5 +287,7 @@ def _footnotes(rows: list[Row], out: Path) -> list[str]:
                 f"{row.nfe_max} at most."
             )
     lines.append("overhead: solver arithmetic and metrics on top of the network's own time.")
+    if without:
+        lines.append(f"not measured: {'; '.join(without)}. `fastsample list metrics` names all that can be measured.")
     lines.append(f"{len(rows)} rows in {out}/rows.csv and rows.parquet; `fastsample show {out}` prints them again.")
     return lines

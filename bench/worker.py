@@ -199,6 +199,7 @@ class Worker:
                 for probes in {len(batch.head(measure.probes(cell))) for measure in against} - {0}:
                     self.tools.trajectory(cell, batch.indices[:probes])
             begin = waited(x.device)
+            self.tools.ledger.at("metrics")
             for measure in self.of(cell):
                 found |= measure.per_sample(batch)
             for name, value in found.items():

@@ -35,7 +35,7 @@ from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.public.cards import Card, card_named, cards
 from fastsample.models.public.model import public_model
 
-__all__ = ["Model", "check_name", "model_names", "open_model", "shipped_path"]
+__all__ = ["Model", "analytic_models", "check_name", "model_names", "open_model", "shipped_path"]
 
 
 _ANALYTIC: dict[str, tuple[str, Callable[[], Denoiser], tuple[int, ...]]] = {
@@ -60,6 +60,11 @@ def model_names() -> dict[str, str]:
     public = {card.id: f"{card.title} (public, {card.size_mb:,.0f} MB)" for card in cards().values() if card.path}
     installed = {name: f"offered by {point.value}" for name, point in offered("models").items()}
     return embedded | {name: title for name, (title, _, _) in _ANALYTIC.items()} | public | installed
+
+
+def analytic_models() -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Path and shape of the exact models, by name."""
+    return {name: (make().path, shape) for name, (_, make, shape) in _ANALYTIC.items()}
 
 
 def check_name(name: str) -> None:

@@ -52,7 +52,7 @@ class Row(Protocol):
         standard_errors: of those metrics that have one, by the same names.
         seconds: `network`, `solver` (arithmetic around the network), `metrics` and `total`, for all samples.
         protocol: the other facts that decide the numbers (reference hashes, rounding, algorithms, ...).
-        versions: of fastsample, Python and the libraries.
+        versions: of fastsample, Python and the libraries, and the commit of the code where that is known.
         created: UTC, ISO 8601.
     """
 

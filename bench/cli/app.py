@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -28,6 +28,7 @@ from fastsample.bench.cli import (
     timing,
     train,
 )
+from fastsample.bench.cli.about import cite, doctor
 from fastsample.bench.cli.words import errors
 from fastsample.datasets.errors import told
 
@@ -46,13 +47,31 @@ app = typer.Typer(
     name="fastsample",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
-for commands in (bench, models, reference, images, store, audit, report, gate, distill, find, export, timing, train):
+for commands in (
+    bench, models, reference, images, store, audit, report, gate, distill, find, export, timing, train, doctor, cite,
+):  # fmt: skip
     app.add_typer(commands.app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fastsample.bench.installation.code import code
+
+        typer.echo(f"fastsample {code()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and the commit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What there is beside the commands."""
 
 
 def main() -> None:

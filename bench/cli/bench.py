@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand
 
+from fastsample.bench.cli.about import completion
+from fastsample.bench.cli.hire import RayWord, hire
 from fastsample.bench.cli.words import (
     EMBEDDED,
     EXTRACTOR_WEIGHTS,
@@ -25,16 +23,14 @@ from fastsample.bench.cli.words import (
     Words,
     console,
     errors,
+    kept,
     path,
     solver_words,
     split_words,
     weights_by_name,
+    writable,
 )  # fmt: skip
 from fastsample.results.metrics import DEFAULT, METRICS
-
-if TYPE_CHECKING:
-    from fastsample.bench.jobs.dispatch import Crew
-    from fastsample.bench.jobs.messages import Order
 
 __all__ = ["app"]
 
@@ -54,18 +50,8 @@ _THRESHOLD = typer.Option(help=r"Dynamic thresholding: QUANTILE\[,MAX], such as 
 _CHECKPOINT = typer.Option(help="A file with the weights of a public model, instead of a download.", parser=path)
 
 
-class _Bench(TyperCommand):
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """`--ray` without an address is `--ray auto`."""
-        given = [
-            f"{word}=auto" if word == "--ray" and (not after or after.startswith("-")) else word
-            for word, after in zip_longest(args, args[1:])
-        ]
-        return super().parse_args(ctx, given)
-
-
 @app.command(
-    cls=_Bench,
+    cls=RayWord,
     epilog="""
 [bold]Examples[/]
 
@@ -84,13 +70,21 @@ fastsample bench --protocol diff-sampler --model edm-cifar10-uncond-vp --solver 
 )
 def bench(
     model: Annotated[
-        Words, typer.Option(help=rf"{MODEL} Several make rows of each. \[default: cifar10-tiny-vp]")
+        Words,
+        typer.Option(
+            help=rf"{MODEL} Several make rows of each. \[default: cifar10-tiny-vp]", autocompletion=completion.models
+        ),
     ] = None,
     solver: Annotated[
-        Words, typer.Option(help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")
+        Words,
+        typer.Option(
+            help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]", autocompletion=completion.solvers
+        ),
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
-    grid: Annotated[Words, typer.Option(help=r"Time grids. \[default: each solver's own]")] = None,
+    grid: Annotated[
+        Words, typer.Option(help=r"Time grids. \[default: each solver's own]", autocompletion=completion.grids)
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="Samples, uint8 rule, interval, threshold, reference as a paper has them: `list protocols`."),
@@ -147,7 +141,7 @@ def bench(
     ] = None,
     metrics: Annotated[
         Words,
-        typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]"),
+        typer.Option(help=rf"{', '.join(METRICS)}. \[default: {','.join(DEFAULT)}]", autocompletion=completion.metrics),
     ] = None,
     psnr_samples: Annotated[
         int | None, typer.Option(help=r"Of them PSNR and truncation are of the first so many. \[default: 1024]")
@@ -201,38 +195,28 @@ def bench(
         save_samples=save_samples, out=out,
         prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
-    try:
+    with kept("finished cells and parts are kept, the same command goes on from there"):
         weights = weights_by_name(extractor_weights, inception_weights)
-        failures = run_sweep(request, console, weights, _hire(workers, ray), plan=plan)
-    except KeyboardInterrupt:
-        errors.print("[yellow]interrupted; finished cells and parts are kept, the same command goes on from there[/]")
-        raise typer.Exit(130) from None
+        failures = run_sweep(request, console, weights, hire(workers, ray), plan=plan)
     for failure in failures:
         errors.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 
 
-def _hire(workers: int | None, ray: str | None) -> Callable[[Order], Crew] | None:
-    """What starts workers; None for this process alone."""
-    if ray:
-        from fastsample.bench.on_ray import OnRay
-
-        return partial(OnRay, address=ray, count=workers)
-    if workers:
-        from fastsample.bench.local import Processes
-
-        return partial(Processes, count=workers)
-    return None
-
-
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path)] = Path("samples.png"),
-    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
-    solver: Annotated[str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]")] = "scire",
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path, callback=writable)] = Path(
+        "samples.png"
+    ),
+    model: Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)] = "cifar10-tiny-vp",
+    solver: Annotated[
+        str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]", autocompletion=completion.solvers)
+    ] = "scire",
     nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
-    grid: Annotated[str | None, typer.Option(help=r"Time grid. \[default: the solver's own]")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help=r"Time grid. \[default: the solver's own]", autocompletion=completion.grids)
+    ] = None,
     samples: Annotated[int, typer.Option(help="Images in the grid.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -273,11 +257,15 @@ def sample(
 
 @app.command(epilog="Example: fastsample verify --solver scire,dpmpp-2m --picture orders.png")
 def verify(
-    solver: Annotated[Words, typer.Option(help=r"Solvers to verify. \[default: all]")] = None,
+    solver: Annotated[
+        Words, typer.Option(help=r"Solvers to verify. \[default: all]", autocompletion=completion.solvers)
+    ] = None,
     golden: Annotated[
         Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]", parser=path)
     ] = None,
-    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path)] = Path("verify.png"),
+    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path, callback=writable)] = Path(
+        "verify.png"
+    ),
 ) -> None:
     """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
     from fastsample.bench.cli.verify import run_verification

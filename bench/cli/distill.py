@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import (
     EMBEDDED,
     EXTRACTOR_WEIGHTS,
@@ -20,8 +21,9 @@ from fastsample.bench.cli.words import (
     Words,
     budgets,
     console,
-    errors,
     finite,
+    kept,
+    told,
     weights_by_name,
 )
 from fastsample.bench.limits import MOST_BATCH, SEEDS, TABLE_NFE
@@ -52,7 +54,7 @@ def distill(
     kind: Annotated[
         str, typer.Argument(help="bns, bns-first, gs, ld3, s4s, s4s-alt, dss, rk1-bespoke, rk2-bespoke or times.")
     ],
-    model: Annotated[str, typer.Option(help=MODEL)] = "cifar10-tiny-vp",
+    model: Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)] = "cifar10-tiny-vp",
     nfe: Annotated[
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
     ] = None,
@@ -116,30 +118,27 @@ def distill(
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
     table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
     convention = ""
-    try:
-        with console.status("") as status:
-            files = learn(
-                kind, found, wanted, Sampler(where), guidance=guidance, train=train,
-                validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
-                seed=seed, loss=wished, soft=soft, evaluations=evaluations,
-                progress=lambda line: status.update(f"{found.id} {line}"),
+    again = "finished tables are kept, the same command goes on from the last step"
+    with kept(again), told(f"{found.id} {kind}") as tell:
+        files = learn(
+            kind, found, wanted, Sampler(where), guidance=guidance, train=train,
+            validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
+            seed=seed, loss=wished, soft=soft, evaluations=evaluations,
+            progress=lambda line: tell(f"{found.id} {line}"),
+        )  # fmt: skip
+        for file in files:
+            target, record = add_table(file), file.training
+            assert record is not None
+            table.add_row(
+                str(file.nfe), record.initial, f"{record.initial_psnr:.2f}", f"{record.train_psnr:.2f}",
+                f"{record.validation_psnr:.2f}", str(record.iterations), f"{record.evaluations:,}",
+                f"{record.seconds:.0f} s", target.name,
             )  # fmt: skip
-            for file in files:
-                target, record = add_table(file), file.training
-                assert record is not None
-                table.add_row(
-                    str(file.nfe), record.initial, f"{record.initial_psnr:.2f}", f"{record.train_psnr:.2f}",
-                    f"{record.validation_psnr:.2f}", str(record.iterations), f"{record.evaluations:,}",
-                    f"{record.seconds:.0f} s", target.name,
-                )  # fmt: skip
-                console.print(
-                    f"NFE {file.nfe}: {record.initial_psnr:.2f} -> {record.validation_psnr:.2f} dB, "
-                    f"{record.free_parameters} free numbers; {target}",
-                    highlight=False, soft_wrap=True,
-                )  # fmt: skip
-                convention = record.convention
-    except KeyboardInterrupt:
-        errors.print("[yellow]interrupted; the same command goes on from the last step[/]")
-        raise typer.Exit(130) from None
+            console.print(
+                f"NFE {file.nfe}: {record.initial_psnr:.2f} -> {record.validation_psnr:.2f} dB, "
+                f"{record.free_parameters} free numbers; {target}",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            convention = record.convention
     console.print(table)
     console.print(f"PSNR: mean over pairs, not clamped. {convention}.", style="dim", highlight=False)

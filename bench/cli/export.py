@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.store import OUT, print_sheet
 from fastsample.bench.cli.words import (
     EMBEDDED,
@@ -32,8 +33,8 @@ __all__ = ["app"]
 app = typer.Typer()
 
 _SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
-_MODEL = typer.Option(help=MODEL)
-_GRID = typer.Option(help=r"Time grid. \[default: the solver's own]")
+_MODEL = typer.Option(help=MODEL, autocompletion=completion.models)
+_GRID = typer.Option(help=r"Time grid. \[default: the solver's own]", autocompletion=completion.grids)
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
 _GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
 _GUIDE = typer.Option(help=GUIDE)
@@ -162,7 +163,7 @@ fastsample export --solver unipc:order=3 --nfe 6 --model gmm2d-flow --to json
 """
 )
 def export(
-    solver: Annotated[str, typer.Option(help=_SOLVER)],
+    solver: Annotated[str, typer.Option(help=_SOLVER, autocompletion=completion.solvers)],
     to: Annotated[str, typer.Option(help="diffusers, json or python.")],
     nfe: Annotated[int, _NFE] = 8,
     model: Annotated[str, _MODEL] = "cifar10-tiny-vp",

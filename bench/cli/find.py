@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, finite
+from fastsample.bench.cli.about import completion
+from fastsample.bench.cli.words import GUIDANCE, GUIDE, INTERVAL, Words, budgets, console, finite, kept, told
 from fastsample.bench.limits import MOST_BATCH, TABLE_NFE
 
 __all__ = ["app"]
@@ -31,9 +32,15 @@ def find(
     what: Annotated[
         str, typer.Argument(help="gits, oss or dmn, a time grid; or ems, the statistics of dpm-solver-v3.")
     ],
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-vp",
+    model: Annotated[
+        str, typer.Option(help="Model id, .safetensors file or .toml card.", autocompletion=completion.models)
+    ] = "cifar10-tiny-vp",
     solver: Annotated[
-        str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]")
+        str,
+        typer.Option(
+            help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]",
+            autocompletion=completion.solvers,
+        ),
     ] = "",
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations; one grid is found for each. \[default: 5]")] = None,
     samples: Annotated[int, typer.Option(min=8, max=100_000, help="Noises of the search.")] = 64,
@@ -72,10 +79,11 @@ def find(
     asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
     found = open_under(model, asked, console)
     check_guidance(found, asked)
-    with console.status("") as status:
+    again = "what was found is kept, the same command begins the search of the next again"
+    with kept(again), told(f"{found.id} {what}") as tell:
         job = Finding(
             found, Sampler(choose_device(device)), guidance, samples, batch_size,
-            lambda line: status.update(f"{found.id} {line}"),
+            lambda line: tell(f"{found.id} {line}"),
         )  # fmt: skip
         if what == "ems":
             statistics, facts = job.statistics(intervals)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import console, path
+from fastsample.bench.cli.words import console, path, writable
 
 __all__ = ["app"]
 
@@ -19,7 +19,10 @@ _STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 @app.command(epilog="Example: fastsample baseline results-store -o baselines/mine.json")
 def baseline(
     store: Annotated[Path, _STORE],
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write, for your repository.", parser=path)],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="JSON file to write, for your repository.", parser=path, callback=writable),
+    ],
 ) -> None:
     """Keep the numbers of a store, with their errors, for later checks."""
     from fastsample.results.baseline import baseline_of
@@ -42,8 +45,10 @@ fastsample check results-store --baseline baselines/mine.json --strict --summary
 def check(
     store: Annotated[Path, _STORE],
     baseline: Annotated[Path, typer.Option(help="File written by fastsample baseline.", parser=path)],
-    summary: Annotated[Path | None, typer.Option(help="Markdown file to write.", parser=path)] = None,
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.", parser=path)] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Markdown file to write.", parser=path, callback=writable)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.", parser=path, callback=writable)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where numbers got better, too.")] = False,
 ) -> None:
     """Fail where a sampler got worse than its baseline.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import (
     EXTRACTOR_WEIGHTS,
     Words,
@@ -15,6 +16,7 @@ from fastsample.bench.cli.words import (
     solver_words,
     split_words,
     weights_by_name,
+    writable,
 )
 
 __all__ = ["app"]
@@ -36,13 +38,19 @@ def score(
     name: Annotated[str, typer.Option(help="What made them; tables mark it as stated.")],
     nfe: Annotated[int, typer.Option(help="Evaluations that it spent, as stated.", min=1, max=10_000)],
     model: Annotated[
-        str, typer.Option(help="Model that they are samples of: for its table, image size and reference set.")
+        str,
+        typer.Option(
+            help="Model that they are samples of: for its table, image size and reference set.",
+            autocompletion=completion.models,
+        ),
     ] = "",
     reference: Annotated[
         str, typer.Option(help=r"What they are compared with, as bench takes it. \[default: the model's own]")
     ] = "",
     samples: Annotated[int | None, typer.Option(help="How many they must be.")] = None,
-    metrics: Annotated[Words, typer.Option(help=r"Metrics of images alone. \[default: fd,fid]")] = None,
+    metrics: Annotated[
+        Words, typer.Option(help=r"Metrics of images alone. \[default: fd,fid]", autocompletion=completion.metrics)
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help=r"Images at once. \[default: 64]", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the store.", parser=path)] = Path("results-store"),
@@ -53,14 +61,16 @@ def score(
 ) -> None:
     """Measure images that another program has made; their row stands in the tables, marked as stated."""
     from fastsample.bench.images.score import score
+    from fastsample.bench.jobs.stages import Stages
     from fastsample.results.overview import overview, to_rich
     from fastsample.results.row import frame_of
 
-    row = score(
-        images, out, name=name, nfe=nfe, model=model, reference=reference, samples=samples, batch_size=batch_size,
-        device=device, weights=weights_by_name(extractor_weights, inception_weights), console=console,
-        metrics=split_words(metrics) or (),
-    )  # fmt: skip
+    with Stages(console, f"measuring {images}"):
+        row = score(
+            images, out, name=name, nfe=nfe, model=model, reference=reference, samples=samples, batch_size=batch_size,
+            device=device, weights=weights_by_name(extractor_weights, inception_weights), console=console,
+            metrics=split_words(metrics) or (),
+        )  # fmt: skip
     console.print(to_rich(overview(frame_of([row]))))
     told = f"{row.solver}: what made them and its NFE are as stated; {row.protocol['stated']}"
     console.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
@@ -74,8 +84,13 @@ fastsample encode --model cifar10-tiny-rfpp --solver heun --nfe 100 --samples 64
 """
 )
 def encode(
-    model: Annotated[str, typer.Option(help="Model id, .safetensors file or .toml card.")] = "cifar10-tiny-rfpp",
-    solver: Annotated[Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: heun]")] = None,
+    model: Annotated[
+        str, typer.Option(help="Model id, .safetensors file or .toml card.", autocompletion=completion.models)
+    ] = "cifar10-tiny-rfpp",
+    solver: Annotated[
+        Words,
+        typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: heun]", autocompletion=completion.solvers),
+    ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Evaluations, half of them there and half back. \[default: 100]")] = None,
     samples: Annotated[int, typer.Option(help="Images, the first of the set.", min=2)] = 64,
     images: Annotated[
@@ -84,10 +99,13 @@ def encode(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images per network call.", min=1)] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write as well.", parser=path)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write as well.", parser=path, callback=writable)
+    ] = None,
 ) -> None:
     """Take real images to noise and back, and say how well they are reconstructed."""
     from fastsample.bench.images.encode import encode
+    from fastsample.bench.jobs.stages import Stages
     from fastsample.bench.request import read_request
     from fastsample.datasets.files import write_atomically
     from fastsample.results.forms.escaping import csv_text
@@ -97,7 +115,8 @@ def encode(
         None, model=(model,), solver=solver_words(solver) or ("heun",), nfe=split_words(nfe) or (100,),
         samples=samples, batch_size=batch_size, device=device,
     )  # fmt: skip
-    found = encode(request, images, console)
+    with Stages(console, f"to noise and back by {request.solver[0]}"):
+        found = encode(request, images, console)
     console.print(to_rich(found))
     if out:
         write_atomically(out, lambda stream: stream.write(csv_text(found).encode()))

@@ -23,8 +23,12 @@ __all__ = ["listing", "solver_page"]
 Lines = list[tuple[str, ...]]
 
 
-def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
+def listing(what: str, long: bool = False, data: str = "") -> tuple[tuple[str, ...], Lines]:
     """(columns, lines) of a list.
+
+    Args:
+        long: with what takes more room.
+        data: of models, those of data sets whose names begin so.
 
     Raises:
         ValueError: for something that there is no list of.
@@ -37,7 +41,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
             + [_published(name, long) for name in PUBLISHED if name not in LEARNED],
         ),
         "tables": _tables,
-        "models": _models,
+        "models": lambda: _models(long, data),
         "recipes": _recipes,
         "datasets": _datasets,
         "grids": lambda: (
@@ -50,14 +54,23 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
     }
     if what not in kinds:
         raise ValueError(nearest(what, list(kinds), "list"))
+    if data and what != "models":
+        raise ValueError(f"--data is for the list of models, not for {what}")
     return kinds[what]()
 
 
 # What only one list needs, and torch with it, is imported for that list.
-def _models() -> tuple[tuple[str, ...], Lines]:
-    from fastsample.models.catalogue import model_names
+def _models(long: bool, data: str) -> tuple[tuple[str, ...], Lines]:
+    from fastsample.models.facts import model_facts
 
-    return ("model", "what it is"), list(model_names().items())
+    found = [one for one in model_facts() if one.data.startswith(data)]
+    if not found:
+        raise ValueError(nearest(data, sorted({one.data for one in model_facts()} - {""}), "data set of models"))
+    columns = ("model", "path", "images", "data", "FID", "size [MB]", "licence", *(("what it is",) if long else ()))
+    return columns, [
+        (one.name, one.path, one.shape, one.data, one.fid, one.size, one.licence, *((one.title,) if long else ()))
+        for one in found
+    ]
 
 
 def _tables() -> tuple[tuple[str, ...], Lines]:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import Words, console, path
 
 __all__ = ["app"]
@@ -20,17 +21,29 @@ models = typer.Typer(no_args_is_help=True, help="Public checkpoints: what they a
 app.add_typer(models, name="models")
 
 
-@app.command("list", epilog="Example: fastsample list solvers --long")
+@app.command(
+    "list",
+    epilog="""
+[bold]Examples[/]
+
+fastsample list solvers --long
+
+fastsample list models --data celeba
+""",
+)
 def list_(
     what: Annotated[
         str, typer.Argument(help="solvers, tables, models, recipes, datasets, references, protocols, grids or metrics")
     ],
     long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
+    data: Annotated[
+        str, typer.Option(help="Of models: only those of this data set.", autocompletion=completion.datasets)
+    ] = "",
 ) -> None:
     """What there is to choose from."""
     from fastsample.bench.cli.listing import listing
 
-    columns, lines = listing(what, long)
+    columns, lines = listing(what, long, data)
     table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
     for line in lines:
         table.add_row(*map(escape, line))

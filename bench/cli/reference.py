@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import EXTRACTOR_WEIGHTS, Words, console, path, weights_by_name
+from fastsample.bench.cli.words import EXTRACTOR_WEIGHTS, Words, console, path, weights_by_name, writable
 
 __all__ = ["app"]
 
@@ -29,7 +29,9 @@ fastsample reference make cifar10 --extractor inception-v3-compat -o cifar10.npz
 )
 def make(
     images: Annotated[str, typer.Argument(help=r"A data set, or folder:PATH\[@PREPROCESSING].")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="npz to write, with mu and sigma.", parser=path)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="npz to write, with mu and sigma.", parser=path, callback=writable)
+    ],
     extractor: Annotated[str, typer.Option(help="Whose features.")] = "inception-v3-compat",
     split: Annotated[str, typer.Option(help="Of a data set that has several.")] = "train",
     inception_weights: Annotated[

@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from fastsample.bench.cli.store import print_sheets
-from fastsample.bench.cli.words import Words, budgets, console, errors, finite, path, solver_words, split_words
+from fastsample.bench.cli.words import (
+    Words,
+    budgets,
+    console,
+    errors,
+    finite,
+    path,
+    solver_words,
+    split_words,
+    told,
+    writable,
+)
 from fastsample.bench.limits import MOST_NFE
 from fastsample.results.metrics import MAIN
 
@@ -68,7 +78,10 @@ def plot(
         str | None, typer.Option("--format", help="Of transfer, a table instead: rich, markdown, latex, html or csv.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help=r"PNG or SVG to write. \[default: quality.png]", parser=path)
+        Path | None,
+        typer.Option(
+            "--out", "-o", help=r"PNG or SVG to write. \[default: quality.png]", parser=path, callback=writable
+        ),
     ] = None,
 ) -> None:
     """Draw a store: quality of its solvers, transfer of its learned tables, samples, errors on the way, curvature.
@@ -92,13 +105,14 @@ def plot(
         print_sheets([sheet_of(one) for one in found], form, out)
         return
     out = out or Path("quality.png")
-    figure = picture(
-        Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
-        solvers=solver_words(solver), nfe=wanted, where=split_words(where),
-        images=images, device=device, checkpoints=split_words(checkpoint),
-        say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
-    )  # fmt: skip
-    save(figure, out)
+    with told(f"drawing {kind} of {store}"):
+        figure = picture(
+            Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
+            solvers=solver_words(solver), nfe=wanted, where=split_words(where),
+            images=images, device=device, checkpoints=split_words(checkpoint),
+            say=lambda line: errors.print(line, highlight=False, markup=False, soft_wrap=True),
+        )  # fmt: skip
+        save(figure, out)
     console.print(f"{kind} of {store} in {out}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -121,7 +135,9 @@ def report(
     ] = 4,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.", parser=path)] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="HTML file to write.", parser=path, callback=writable)
+    ] = Path("report.html"),
 ) -> None:
     """Write one self-contained page: summary, tables, figures, samples, and the provenance of every number."""
     from fastsample.bench.pictures import sampled
@@ -133,7 +149,7 @@ def report(
     held = Store(store, create=False)
     replay = Replay(held, device, split_words(checkpoint))
 
-    with console.status(Text(f"report of {store}")):
+    with told(f"writing the report of {store}"):
         page = report_of(
             held, models=split_words(model), solvers=solver_words(solver), where=split_words(where),
             again=lambda found: sampled(found, replay, images) if images else [],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastsample.bench.cli.words import Screen, Words, console, errors, path, solver_words, split_words
+from fastsample.bench.cli.words import Screen, Words, console, errors, path, solver_words, split_words, told, writable
 
 if TYPE_CHECKING:
     from fastsample.results.forms.sheet import Sheet
@@ -24,7 +24,13 @@ _STORE = typer.Argument(help="Folder written by bench --out.", parser=path)
 FORMAT = typer.Option(
     "--format", help=r"rich, markdown, latex, html or csv. \[default: by the ending of --out, else rich]"
 )
-OUT = typer.Option("--out", "-o", help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]", parser=path)
+OUT = typer.Option(
+    "--out",
+    "-o",
+    help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]",
+    parser=path,
+    callback=writable,
+)
 _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 
@@ -96,11 +102,12 @@ def table(
         from fastsample.bench.suite import suite
 
         published_by = suite()
-    sheet = table_of(
-        opened, rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
-        metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-        intervals=intervals, suite=published_by,
-    )  # fmt: skip
+    with told(f"comparing the rows of {store}"):
+        sheet = table_of(
+            opened, rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
+            metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver),
+            where=split_words(where), intervals=intervals, suite=published_by,
+        )  # fmt: skip
     print_sheet(sheet, form, out)
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fastsample.bench.cli.words import GUIDANCE, Words, console, solver_words, split_words
+from fastsample.bench.cli.about import completion
+from fastsample.bench.cli.words import GUIDANCE, Words, console, solver_words, split_words, told
 
 __all__ = ["app"]
 
@@ -15,8 +16,13 @@ app = typer.Typer()
 
 @app.command(name="time", epilog="Example: fastsample time --solver ddim,scire,unipc --nfe 10 --device cuda")
 def time_(
-    model: Annotated[Words, typer.Option(help=r"Model ids. \[default: cifar10-tiny-vp]")] = None,
-    solver: Annotated[Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]")] = None,
+    model: Annotated[
+        Words, typer.Option(help=r"Model ids. \[default: cifar10-tiny-vp]", autocompletion=completion.models)
+    ] = None,
+    solver: Annotated[
+        Words,
+        typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]", autocompletion=completion.solvers),
+    ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help=r"Images per network call. \[default: 64; on a GPU what fits]")
@@ -34,4 +40,7 @@ def time_(
         None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
         device=device, precision=precision, guidance=guidance,
     )  # fmt: skip
-    console.print(timings(*timed(request, console)))
+    with told("opening models") as tell:
+        cells, worker = timed(request, console)
+        table = timings(cells, worker, tell)
+    console.print(table)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from fastsample.bench.cli.words import console, finite, path
+from fastsample.bench.cli.about import completion
+from fastsample.bench.cli.words import console, finite, kept, path, told
 from fastsample.bench.limits import MOST_BATCH, SEEDS
 
 __all__ = ["app"]
@@ -20,7 +22,9 @@ app.add_typer(train, name="train")
 
 _Recipe = Annotated[str, typer.Argument(help="Recipe (`fastsample list recipes`), or FILE.toml.")]
 _Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]", parser=path)]
-_Dataset = Annotated[str | None, typer.Option(help=r"Data set. \[default: the recipe's]")]
+_Dataset = Annotated[
+    str | None, typer.Option(help=r"Data set. \[default: the recipe's]", autocompletion=completion.datasets)
+]
 _Data = Annotated[
     Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]", parser=path)
 ]
@@ -121,28 +125,38 @@ def classifier(
     """An embedded classifier, whose features metrics and losses use."""
     from fastsample.bench.learning.training import train_features
     from fastsample.bench.sampling import choose_device
+    from fastsample.results.storage.writable import check_folder
 
     folder = out or Path("runs") / name
-    console.print(train_features(name, folder, dataset=dataset, data=data, device=str(choose_device(device))))
+    check_folder(folder)
+    with kept("nothing is kept of it, the same command begins again"), told(f"training {name}"):
+        line = train_features(name, folder, dataset=dataset, data=data, device=str(choose_device(device)))
+    console.print(line)
 
 
 def _run(
     kind: str, name: str, out: Path | None, changes: Mapping[str, object], dataset: str | None, data: Path | None,
     pairs: Path | None, max_minutes: float | None, device: str, compile_network: bool,
 ) -> None:  # fmt: skip
+    from fastsample.bench.jobs.stages import Stages
     from fastsample.bench.learning.training import train_recipe
     from fastsample.bench.sampling import choose_device
     from fastsample.models.training.recipe import changed, command_of, read_recipe
+    from fastsample.results.storage.writable import check_folder
 
     recipe = changed(read_recipe(name), changes)
     if command_of(recipe) != kind:
         raise ValueError(f"{recipe.id} is a recipe for `fastsample train {command_of(recipe)}`")
     folder = out or Path("runs") / f"{recipe.id}-{recipe.seed}"
-    run = train_recipe(
-        recipe, folder, dataset=dataset, data=data, pairs=pairs, max_minutes=max_minutes,
-        device=str(choose_device(device)), compile_network=compile_network, console=console,
-    )  # fmt: skip
-    if os.environ.get("RANK", "0") != "0":  # torchrun's other processes
+    check_folder(folder)
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    stages = Stages(console if first else Console(quiet=True), f"training {recipe.id}")
+    with kept(f"what is finished is kept in {folder}, the same command goes on from there"), stages:
+        run = train_recipe(
+            recipe, folder, dataset=dataset, data=data, pairs=pairs, max_minutes=max_minutes,
+            device=str(choose_device(device)), compile_network=compile_network, console=console,
+        )  # fmt: skip
+    if not first:
         return
     state = "finished" if run.finished else "stopped; the same command goes on"
     console.print(f"{run.checkpoint}: {run.images_seen} of {recipe.images} images, {state}", soft_wrap=True)

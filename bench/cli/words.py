@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from fastsample.bench.limits import MOST_NFE
 from fastsample.bench.lists import sentences, words
 from fastsample.datasets.home import expanded
 from fastsample.results.forms.escaping import visible
+from fastsample.results.storage.writable import check_file
 
 __all__ = [
     "EMBEDDED",
@@ -32,10 +35,13 @@ __all__ = [
     "console",
     "errors",
     "finite",
+    "kept",
     "path",
     "solver_words",
     "split_words",
+    "told",
     "weights_by_name",
+    "writable",
 ]
 
 EXTRACTOR_WEIGHTS = "NAME=FILE: weights of a feature extractor, as vgg16=vgg16-397923af.pth; several times for several."
@@ -119,3 +125,37 @@ def finite(value: float | None) -> float | None:
 def solver_words(values: Words) -> tuple[str, ...] | None:
     """Lists of solvers or grids, given once or several times; None where they are not."""
     return sentences(values) if values else None
+
+
+def writable(file: Path | None) -> Path | None:
+    """The callback of options that name a file to write: what cannot be written is told before the work.
+
+    Raises:
+        ValueError: for a file that cannot be written.
+    """
+    if file is not None:
+        check_file(file)
+    return file
+
+
+@contextmanager
+def kept(how: str) -> Iterator[None]:
+    """Ctrl-C inside says what is kept and how to go on, and ends the command with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; {how}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def told(stage: str) -> Iterator[Callable[[str], None]]:
+    """What is done inside, beginning with a stage: beside a wheel on a terminal, in a log as a line now and then."""
+    from fastsample.bench.jobs.stages import Stages
+
+    if console.is_terminal:
+        with console.status(Text(stage)) as status:
+            yield lambda line: status.update(Text(line))
+    else:
+        with Stages(console, stage) as stages:
+            yield lambda line: stages.at(line)

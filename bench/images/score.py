@@ -23,11 +23,10 @@ from rich.markup import escape
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.features import EMBEDDED
-from fastsample.bench.metrics.measure import Batch, Measure, Tools
+from fastsample.bench.metrics.measure import Batch, Measure, Tools, available
 from fastsample.bench.request import RequestError
 from fastsample.bench.run import together, versions
 from fastsample.bench.sampling import Sampler, choose_device
-from fastsample.bench.sweep import available
 from fastsample.bench.worker import BATCH
 from fastsample.datasets.folders import image_folder
 from fastsample.datasets.home import data_home
@@ -41,6 +40,7 @@ from fastsample.results.comparable import STATED
 from fastsample.results.metrics import DEFAULT, METRICS, parse_metric
 from fastsample.results.protocol import Protocol
 from fastsample.results.row import VERSION, Row
+from fastsample.results.storage.writable import check_folder
 from fastsample.results.store import Store
 from fastsample.solvers.solver import Plan
 
@@ -91,7 +91,8 @@ def score(
     Raises:
         ValueError: for images that cannot be read, or are not those that were stated; for a metric that cannot be had.
     """
-    metrics = metrics or tuple(kind for kind in DEFAULT if METRICS[kind].needs in _OF_IMAGES)
+    check_folder(store)
+    named, metrics = bool(metrics), metrics or tuple(kind for kind in DEFAULT if METRICS[kind].needs in _OF_IMAGES)
     given = _given(place, name, nfe, model, reference, samples, metrics)
     tools = Tools(Sampler(choose_device(device)), weights or {}, console)
     wanted = {text: parse_metric(text, EMBEDDED) for text in metrics}
@@ -100,8 +101,11 @@ def score(
             known = ", ".join(kind for kind, metric in METRICS.items() if metric.needs in _OF_IMAGES)
             raise RequestError(f"{text} needs the sampler, not its images alone; there are {known}")
     found, reasons, notes = available([given.cell], wanted, tools)
-    for line in [*notes, *(f"without {' and '.join(of)}: {why}" for (_, why), of in reasons.items())]:
+    without = [f"{' and '.join(of)}: {why}" for (_, why), of in reasons.items()]
+    for line in [*notes, *(f"without {one}" for one in without if named)]:
         console.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    for one in without if not named else ():
+        console.print(f"not measured: {escape(one)}", style="dim", highlight=False, soft_wrap=True)
     measures = [one for one in found.values() if not one.why_not(given.cell)[1]]
     if not measures:
         raise RequestError(f"no metric is left: {next(iter(reasons))[1]}")

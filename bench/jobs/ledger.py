@@ -14,7 +14,7 @@ from fastsample.models.precision import matmul
 
 __all__ = ["Ledger", "Purpose"]
 
-Purpose = Literal["sampling", "references"]
+Purpose = Literal["sampling", "references", "metrics"]  # the last one makes no evaluations
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Ledger:
 
     Attributes:
         evaluations, calls: made so far.
-        tick: hears of evaluations as they are made.
+        tick: hears of evaluations as they are made, and of what is begun.
     """
 
     evaluations: Counter[Purpose] = field(default_factory=Counter)
@@ -35,6 +35,10 @@ class Ledger:
         self.evaluations[purpose] += evaluations
         self.calls[purpose] += calls
         self.tick(purpose, evaluations)
+
+    def at(self, purpose: Purpose) -> None:
+        """What is begun."""
+        self.add(purpose, 0, 0)
 
     def counting(
         self, denoiser: Denoiser, purpose: Purpose, products: Literal["float32", "tf32"] = "float32"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from rich.table import Table
@@ -46,11 +46,14 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
     return table
 
 
-def timings(cells: Sequence[Cell], worker: Worker) -> Table:
+def timings(cells: Sequence[Cell], worker: Worker, tell: Callable[[str], object]) -> Table:
     """A line for each cell: how long one of its images takes when it is sampled alone, in batches.
 
     The network's time is that of a warm call, the solver's that of its arithmetic without the network; adaptive
     solvers, whose evaluations nobody knows before, are left out.
+
+    Args:
+        tell: hears which cell is timed.
     """
     columns = ("model", "solver", "NFE", "batch", "network [ms/image]", "solver [ms/image]", "images/s", "overhead")
     table = Table(*columns, title=f"On {worker.tools.sampler.device_name}")
@@ -62,6 +65,7 @@ def timings(cells: Sequence[Cell], worker: Worker) -> Table:
             continue
         if cell.group not in calls:
             calls[cell.group] = _seconds(worker, cell)
+        tell(f"timing {cell}")
         size = worker.batch(cell)
         with torch.inference_mode():
             x = worker.tools.sampler.start(cell, list(range(size)))

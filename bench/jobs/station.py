@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -15,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.jobs.ledger import Purpose
 from fastsample.bench.jobs.messages import Counts, Done, Lost, Message, Order, Ready, Refused
 from fastsample.bench.jobs.plan import Job
 from fastsample.bench.local import results_of
@@ -27,11 +29,18 @@ from fastsample.solvers.numerics import NUMERICS
 __all__ = ["Station", "serve"]
 
 
-class Station:
-    """A worker, and what it tells of its work."""
+_PAUSE = 1.0  # seconds between two tellings of what is made
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+
+class Station:
+    """A worker, and what it tells of its work.
+
+    Args:
+        tell: hears about every second, in the middle of a job, what it has cost.
+    """
+
+    def __init__(self, order: Order, tell: Callable[[Counts], object] | None = None) -> None:
+        self.order, self.tell, self._told = order, tell, 0.0
         self.worker: Worker
         self.cells: dict[str, Cell] = {}
 
@@ -58,6 +67,7 @@ class Station:
             import_module(name)
         ready = prepare(order.request, Console(quiet=True), order.weights)
         self.worker, self.cells = ready.worker, {cell.sampling: cell for cell in ready.cells}
+        self.worker.tools.ledger.tick = self._tick
         for key, identity in order.identities.items():
             if key not in self.cells:
                 raise ValueError("a cell of the sweep is another one here: a checkpoint, card or table differs")
@@ -67,13 +77,22 @@ class Station:
 
     def do(self, job: Job) -> Iterator[Message]:
         """Do a job: its results as they come, with what they cost, and `Done`."""
-        ledger = self.worker.tools.ledger
         for result in results_of(self.worker, self.cells, job):
             yield result
-            yield Counts(ledger.evaluations.copy(), ledger.calls.copy())
-            ledger.evaluations.clear()
-            ledger.calls.clear()
+            yield self._counts()
         yield Done()
+
+    def _counts(self) -> Counts:
+        ledger = self.worker.tools.ledger
+        made = Counts(ledger.evaluations.copy(), ledger.calls.copy())
+        ledger.evaluations.clear()
+        ledger.calls.clear()
+        return made
+
+    def _tick(self, purpose: Purpose, evaluations: int) -> None:
+        if self.tell and time.monotonic() > self._told + _PAUSE:
+            self._told = time.monotonic()
+            self.tell(self._counts())
 
 
 def serve(descriptor: int) -> None:
@@ -96,7 +115,7 @@ def serve(descriptor: int) -> None:
                 os._exit(1)
 
     Thread(target=listen, daemon=True).start()
-    station = Station(heard.get())
+    station = Station(heard.get(), lambda counts: say(iter([counts])))
     say(station.open())
     while True:
         say(station.do(heard.get()))

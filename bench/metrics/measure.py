@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.metrics.reference import MetricUnavailable
 from fastsample.bench.metrics.tools import Tools
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.tree import Walk
@@ -23,7 +24,7 @@ from fastsample.models.recorder import Recorder
 from fastsample.results.metrics import Asked
 from fastsample.results.statistics import Estimate, mean_of
 
-__all__ = ["MEASURES", "Batch", "Measure", "Summary", "Tools", "measures"]
+__all__ = ["MEASURES", "Batch", "Measure", "Summary", "Tools", "available", "measures"]
 
 
 @dataclass
@@ -200,3 +201,27 @@ def measures(*kinds: str) -> Callable[[type[Measure]], type[Measure]]:
         return measure
 
     return decorate
+
+
+def available(
+    cells: list[Cell], wanted: dict[str, Asked], tools: Tools
+) -> tuple[dict[str, Measure], dict[tuple[str, str], list[str]], list[str]]:
+    """The measures that can be had here, by (of what, why) the metrics that cannot, and notes on the others."""
+    measures: dict[str, Measure] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    notes: list[str] = []
+    for text, asked in wanted.items():
+        measure = MEASURES[asked.metric.kind](asked, tools)
+        refusals = dict.fromkeys(measure.why_not(cell) for cell in cells)
+        if ("", "") in refusals:
+            try:
+                if note := measure.open():
+                    notes.append(note)
+                refusals |= dict.fromkeys(measure.why_not(cell) for cell in cells)  # what only the opened one knows
+                measures[text] = measure
+            except MetricUnavailable as error:
+                refusals["", str(error)] = None
+        for of_what, why in refusals:
+            if why:
+                reasons.setdefault((of_what, why), []).append(text)
+    return measures, reasons, notes

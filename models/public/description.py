@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastsample.datasets.published_moments import published_references
 from fastsample.models.public.cards import Card, cards
-from fastsample.models.public.known import current_sha256, identity, target_of
+from fastsample.models.public.known import conflict, current_sha256, identity, target_of
 from fastsample.models.public.manifest import existing
 
 __all__ = ["describe"]
@@ -26,6 +26,7 @@ def describe(card: Card, home: Path) -> list[tuple[str, str]]:
         ("to", f"{target} ({'there' if target.is_file() else 'not there yet'})"),
         ("converted", str(done) if done else "not yet"),
         ("sha256", f"{sha256} ({identity(card, sha256, home)[1]})" if sha256 else "recorded at the first download"),
+        ("conflict", conflict(card, sha256, home) if sha256 else ""),
         ("md5", card.md5),
         ("licence", f"{card.licence}. {card.notice}"),
         ("network", card.network.name),

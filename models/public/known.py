@@ -18,6 +18,7 @@ from fastsample.models.public.cards import Card, is_shipped
 
 __all__ = [
     "DownloadError",
+    "conflict",
     "current_sha256",
     "from_elsewhere",
     "identity",
@@ -68,6 +69,18 @@ def identity(card: Card, sha256: str, home: Path) -> tuple[str, str]:
     return f"{card.id}@{sha256[:8]}", told
 
 
+def conflict(card: Card, sha256: str, home: Path) -> str:
+    """What to do about a card of one's own under whose id another file was recorded first; "" where none was."""
+    first = _lock(home).get(card.id, sha256)
+    if is_shipped(card.id) or card.sha256 or first == sha256:
+        return ""
+    return (
+        f"{card.id}@{sha256[:8]} is not {card.id}: under that id {_lock_file(home)} has the file that was seen first, "
+        f'sha256 {first[:12]}...; to make this one {card.id}, write sha256 = "{sha256}" on its card, or give the card '
+        "an id of its own"
+    )
+
+
 def verify_file(card: Card, path: Path, home: Path) -> str:
     """The sha256 of a file that was downloaded, or put in the place of a download.
 
@@ -84,7 +97,8 @@ def verify_file(card: Card, path: Path, home: Path) -> str:
             f"instead, remove {card.id!r} from {_lock_file(home)})"
         )
     if told:
-        raise DownloadError(f"{path} is not the known file of {card.id}: {'; '.join(told)}")
+        own = "" if is_shipped(card.id) else f". Remove {path} to fetch it anew, or correct the card"
+        raise DownloadError(f"{path} is not the known file of {card.id}: {'; '.join(told)}{own}")
     return sha256
 
 

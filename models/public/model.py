@@ -24,7 +24,7 @@ from fastsample.models.public.card_tables import Time
 from fastsample.models.public.cards import Card, card_named
 from fastsample.models.public.conversion import Converted, open_converted
 from fastsample.models.public.fetch import fetch
-from fastsample.models.public.known import identity
+from fastsample.models.public.known import conflict, identity
 from fastsample.models.public.manifest import given_before
 
 __all__ = ["PublicModel", "PublicNetwork", "fetch_all", "integrable", "path_of", "public_model"]
@@ -272,6 +272,8 @@ def public_model(
         classifier_sha256 = found.manifest.source_sha256
         facts += f"{classifier_sha256} {classifier_scale}"
     network = PublicNetwork(card, model.network, first_stage, model.latent_scale, classifier).eval()
+    if console and not (checkpoint or digits) and (told := conflict(card, sha256, home)):
+        console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
     known = PublicModel(
         card, path, sha256, hashlib.sha256(facts.encode()).hexdigest()[:12],
         classes, classifier_scale, classifier_sha256, *identity(card, sha256, home),

@@ -145,6 +145,25 @@ def test_a_changed_source_or_file_is_taken_under_a_name_of_its_own(bench, server
     assert (row.model, row.checkpoint_sha256) == ("mine", sha256(GOOD))
 
 
+def test_another_file_under_a_known_id_says_what_to_do_and_that_helps(bench, server, tmp_path):
+    """The advice, followed as it is written: the sha256 on the card, or an id of its own."""
+    server.files |= {"/w": GOOD, "/next": OTHER}
+    bench(write_card(tmp_path, urls=at(server)))
+    card = write_card(tmp_path, urls=at(server, "/next"))
+    _, told = said("bench", "--model", card, "--solver", "euler", "--nfe", 2, "--samples", 8, "--metrics", "psnr",
+                   "--out", tmp_path / "store")  # fmt: skip
+    told = " ".join(told.split())
+    assert (
+        f"mine@{sha256(OTHER)[:8]} is not mine: under that id {data_home() / 'checkpoints' / 'lock.json'} has" in told
+    )
+    assert f'write sha256 = "{sha256(OTHER)}" on its card, or give the card an id of its own' in told
+    assert "is not mine: under that id" in " ".join(said("models", "info", card)[1].split())
+    card = write_card(tmp_path, urls=at(server, "/next"), sha256=sha256(OTHER))
+    (row,) = bench(card, "--seed", 2)
+    assert (row.model, row.checkpoint_sha256) == ("mine", sha256(OTHER))
+    assert "is not mine" not in said("models", "info", card)[1]
+
+
 def test_a_card_that_reads_its_file_in_another_way_converts_it_anew(bench, tmp_path):
     (tmp_path / "both.pt").write_bytes(saved({"raw": weights(), "averaged": weights(1.01)}))
     found = []

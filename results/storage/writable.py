@@ -1,0 +1,44 @@
+"""Whether what a command is to write can be written: asked before hours are spent on it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+__all__ = ["check_file", "check_folder"]
+
+
+def check_file(file: Path) -> None:
+    """Raise ValueError where a file cannot be written; it is not touched."""
+    target = Path(os.path.realpath(file))
+    try:
+        mode = target.stat().st_mode if target.exists() else stat.S_IFREG
+        if stat.S_ISDIR(mode):
+            raise ValueError(f"cannot write {file}: it is a folder, and a file is to be written")
+        if stat.S_ISREG(mode):
+            _try(target.parent)
+    except OSError as error:
+        raise ValueError(f"cannot write {file}: {_told(error, target.parent)}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where a folder can be neither written to nor made; it is not made."""
+    there = Path(os.path.realpath(folder))
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        _try(there)
+    except OSError as error:
+        raise ValueError(f"cannot write to the output folder {folder}: {_told(error, there)}") from None
+
+
+def _try(folder: Path) -> None:
+    """Raise OSError where no file can be put into a folder."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _told(error: OSError, folder: Path) -> str:
+    return f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder}: {error.strerror}"
