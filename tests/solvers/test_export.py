@@ -54,7 +54,7 @@ def test_python_is_play(text, name, nfe):
 def test_the_model_may_return_any_prediction(prediction, tmp_path):
     path = VPLinear()
     file, denoiser = table_file("unipc:order=3", path, 6), ring_mixture(path)
-    sample = run(export(file, "python", tmp_path / "deep" / "sampler.py", prediction).read_text())
+    sample = run(export(file, "python", tmp_path / "deep" / "sampler.py", prediction)[0].read_text())
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         made = sample(lambda x, t: denoiser.predict(x, t, prediction), start().to(dtype))
         torch.testing.assert_close(made, play(file.table, denoiser, start().to(dtype)), rtol=0, atol=tolerance)
@@ -87,7 +87,7 @@ def test_text_of_a_foreign_file_stays_text():
 def test_json_is_the_table_and_names_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = table_file("heun", LinearFlow(), 4)
-    made = export(file, "json")
+    made, _ = export(file, "json")
     assert made.name == "heun-flow-4.json"
     assert read_table(made) == file
     with pytest.raises(ValueError, match="did you mean python"):
