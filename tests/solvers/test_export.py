@@ -8,6 +8,7 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
 from fastsample.solvers.exports.export import export
+from fastsample.solvers.exports.sigma_files import sigma_file
 from fastsample.solvers.exports.torch_file import to_python
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.proofs.claims import start
@@ -82,6 +83,7 @@ def test_text_of_a_foreign_file_stays_text():
     nasty = 'a"""\nraise SystemExit("run")\n"""\\'
     update = {"title": nasty, "paper": nasty, "model": nasty, "model_sha256": nasty, "options": {nasty: nasty}}
     run(to_python(file.model_copy(update=update)))
+    exec(sigma_file(file.model_copy(update=update), "k-diffusion")[0], {})
 
 
 def test_json_is_the_table_and_names_itself(tmp_path, monkeypatch):
