@@ -77,12 +77,12 @@ class SigmaTable:
         """What the sigmas are, and which sampler they are for."""
         ends = f"{len(self.sigmas)} sigmas from {self.sigmas[0]:.6g} to {self.sigmas[-1]:.6g}"
         if self.sampler is None:
-            whose = f"no sampler of k-diffusion makes these steps{self.hint}: files for comfyui and k-diffusion play them"
+            whose = f"no sampler of k-diffusion makes these steps{self.hint}: comfyui and k-diffusion files do"
         else:
             one = self.sampler
             theirs = f", A1111's {one.a1111}" if one.a1111 else ""
             whose = f"the solver is k-diffusion's {one.function}, ComfyUI's {one.comfyui}{theirs}"
-        last = "" if self.sigmas[-1] == 0 else "; the last is where the solver ends (a solver with denoise=true ends at 0)"
+        last = "" if self.sigmas[-1] == 0 else "; the solver ends at the last (with denoise=true it would at 0)"
         return f"{ends}; {whose}{last}"
 
 
