@@ -49,8 +49,10 @@ $(VENV)/.demo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
+# k-diffusion's samplers need two of the packages that it asks for (the extra has them); others hold numpy below 2.
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1
 	touch $@
 
 # The folders are sub-packages of `fastsample`; mypy reads them through links.

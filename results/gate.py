@@ -12,30 +12,29 @@ fingerprint in both tells, no solver is judged: the reference moved.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import pandas as pd
 
 from fastsample.results.baseline import Baseline, Entry
 from fastsample.results.comparable import CELL, FINGERPRINT, cell_text, judged, moved, shortened, what_decides
 from fastsample.results.evidence import Comparison
-from fastsample.results.forms.escaping import visible
-from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.metrics import metric_of
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
 from fastsample.results.store import Store
 from fastsample.results.training import training_remarks
 
-__all__ = ["LEVEL", "MARGIN", "Finding", "Verdict", "check", "exit_code", "outcome", "sheet_of", "to_junit"]
+__all__ = ["FAILING", "LEVEL", "MARGIN", "UNJUDGED", "Finding", "Verdict", "check", "exit_code"]
 
 LEVEL = 0.01  # chance of even one false alarm in a check
 MARGIN = 0.1  # of the baseline's standard error
 
 Verdict = Literal["pass", "regression", "change", "improvement", "reference moved", "not comparable"]
+FAILING: set[Verdict] = {"regression", "change"}
+_NOT_COMPARABLE: Verdict = "not comparable"
+UNJUDGED: set[Verdict] = {"reference moved", _NOT_COMPARABLE}
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Finding:
         allowed: a change for the worse that is certainly no regression.
         p: of "worse by no more than the margin".
         training: what the sampler was trained on, and whether that has the metric's judge.
+        seconds: that the rows compared took, shared among the metrics of the cell; 0 where there are none.
     """
 
     cell: str
@@ -63,6 +63,7 @@ class Finding:
     allowed: float | None = None
     p: float | None = None
     training: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Finding]:
@@ -108,6 +109,7 @@ class _Test:
     change: Estimate | None = None
     limit: float = math.inf
     verdict: Verdict = "not comparable"  # where there is no change
+    seconds: float = 0.0
 
     @property
     def _margin(self) -> float:
@@ -131,7 +133,7 @@ class _Test:
         allowed = self._margin + self.change.reach(level)
         return Finding(
             self.cell, self.metric, verdict, why, self.before.value, self.now.value, self.change.interval(), allowed,
-            self.p(1),
+            self.p(1), self.seconds,
         )  # fmt: skip
 
 
@@ -156,7 +158,9 @@ def _test(
     bound = f"metrics.{metric_of(metric).bound}"
     limit = min((row[bound] for row in usable.values() if bound in row), default=math.inf)
     change = difference(now, before)
-    return _Test(cell_text(key), metric, "", pool(list(before.values())), pool(list(now.values())), change, limit)
+    seconds = sum(row["seconds.total"] for row in usable.values()) / len(next(iter(entries.values())).metrics)
+    old, new = pool(list(before.values())), pool(list(now.values()))
+    return _Test(cell_text(key), metric, "", old, new, change, limit, seconds=seconds)
 
 
 def _obstacle(row: Mapping[Any, Any], metric: str, entry: Entry, comparison: Comparison) -> str:
@@ -185,72 +189,4 @@ def _moved(row: Mapping[Any, Any], metric: str, entries: Mapping[int, Entry]) ->
 def exit_code(findings: Sequence[Finding]) -> int:
     """1 for a regression or a change, else 2 where the reference moved or something is not comparable, else 0."""
     verdicts = {finding.verdict for finding in findings}
-    return 1 if verdicts & _FAILING else 2 if verdicts & _UNJUDGED else 0
-
-
-def sheet_of(findings: Sequence[Finding]) -> Sheet:
-    """The findings as a table, those that matter first, with the outcome as its caption."""
-    order = list(_TOLD)
-    lines = [
-        {
-            "verdict": found.verdict, "cell": found.cell, "metric": found.metric, "baseline": _digits(found.before),
-            "now": _digits(found.now), "change (95 %)": _change(found.change), "allowed": _digits(found.allowed),
-            "p": "-" if found.p is None else f"{found.p:.2g}",
-        }
-        for found in sorted(findings, key=lambda found: order.index(found.verdict))
-    ]  # fmt: skip
-    reasons = tuple(("", f"{found.cell}, {found.metric}: {found.why}.") for found in findings if found.why)
-    trained = tuple(
-        ("", f"{found.cell}, {found.metric}: {'; '.join(found.training)}.") for found in findings if found.training
-    )
-    return plain(pd.DataFrame(lines), outcome(findings), (*reasons, *trained))
-
-
-def outcome(findings: Sequence[Finding]) -> str:
-    """The result of a check in one sentence."""
-    count = Counter(finding.verdict for finding in findings)
-    told = ", ".join(
-        f"{count[verdict]} {text}" for verdict, text in _TOLD.items() if count[verdict] or verdict == "regression"
-    )
-    return f"{_OUTCOMES[exit_code(findings)]}: {told}."
-
-
-_FAILING: set[Verdict] = {"regression", "change"}
-_NOT_COMPARABLE: Verdict = "not comparable"
-_UNJUDGED: set[Verdict] = {"reference moved", _NOT_COMPARABLE}
-_OUTCOMES = ("Passed", "Failed", "Not comparable")
-_TOLD: dict[Verdict, str] = {
-    "regression": "worse", "change": "better against the rule",
-    "reference moved": "not judged because the reference moved", "not comparable": "not comparable",
-    "improvement": "better", "pass": "unchanged",
-}  # fmt: skip
-
-
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def _change(change: Interval | None) -> str:
-    return "-" if change is None else f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
-
-
-def to_junit(findings: Sequence[Finding]) -> bytes:
-    """JUnit XML: a test case for each cell and metric; what was not judged is an error, what fails a failure."""
-    verdicts = Counter(finding.verdict for finding in findings)
-    failures = sum(verdicts[verdict] for verdict in _FAILING)
-    suite = ElementTree.Element(
-        "testsuite", name="fastsample check", tests=str(len(findings)), failures=str(failures),
-        errors=str(sum(verdicts[verdict] for verdict in _UNJUDGED)), skipped="0",
-    )  # fmt: skip
-    for found in findings:
-        case = ElementTree.SubElement(suite, "testcase", classname=visible(found.cell), name=visible(found.metric))
-        said = f" ({'; '.join(found.training)})" if found.training else ""
-        text = visible(f"{_digits(found.before)} -> {_digits(found.now)}, change {_change(found.change)}{said}")
-        if found.verdict in _FAILING:
-            message = f"moved by more than the {_digits(found.allowed)} that is allowed: {text}"
-            ElementTree.SubElement(case, "failure", type=found.verdict, message=message)
-        elif found.verdict in _UNJUDGED:
-            ElementTree.SubElement(case, "error", type=found.verdict, message=visible(found.why))
-        else:
-            ElementTree.SubElement(case, "system-out").text = f"{found.verdict}: {text}"
-    return ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return 1 if verdicts & FAILING else 2 if verdicts & UNJUDGED else 0

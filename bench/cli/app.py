@@ -28,7 +28,7 @@ from fastsample.bench.cli import (
     timing,
     train,
 )
-from fastsample.bench.cli.about import cite, doctor
+from fastsample.bench.cli.about import cite, doctor, identities
 from fastsample.bench.cli.words import errors
 from fastsample.datasets.errors import told
 
@@ -52,7 +52,7 @@ app = typer.Typer(
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
 for commands in (
-    bench, models, reference, images, store, audit, report, gate, distill, find, export, timing, train, doctor, cite,
+    bench, models, reference, images, store, audit, report, gate, distill, find, export, identities, timing, train, doctor, cite,
 ):  # fmt: skip
     app.add_typer(commands.app)
 

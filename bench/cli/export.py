@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from fastsample.bench.cli.about import completion
-from fastsample.bench.cli.store import OUT, print_sheet
 from fastsample.bench.cli.words import (
     EMBEDDED,
     GUIDANCE,
@@ -20,26 +19,46 @@ from fastsample.bench.cli.words import (
     INTERVAL,
     MODEL,
     NEGATIVE,
-    Words,
     console,
     finite,
     path,
-    solver_words,
 )
 from fastsample.bench.limits import TABLE_NFE
+
+if TYPE_CHECKING:
+    from fastsample.bench.request import Request
+    from fastsample.models.model import Model
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
+_DEFAULT = "cifar10-tiny-vp"
 _SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
-_MODEL = typer.Option(help=MODEL, autocompletion=completion.models)
+_MODEL = typer.Option(help=f"{MODEL} \\[default: {_DEFAULT}]", autocompletion=completion.models)
+_BETAS = typer.Option(
+    help="A noise schedule in the place of a model: scaled-linear:0.00085,0.012,1000 (Stable Diffusion's), "
+    "linear:FIRST,LAST,STEPS, cosine:STEPS, or a file of betas."
+)
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]", autocompletion=completion.grids)
+_TO = typer.Option(help="sigmas, k-diffusion, comfyui, a1111, diffusers, diffusers-config, json or python.")
 _NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
 _GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
 _GUIDE = typer.Option(help=GUIDE)
 _INTERVAL = typer.Option(help=INTERVAL)
 _NEGATIVE, _EMBEDDED = typer.Option(help=NEGATIVE), typer.Option(callback=finite, help=EMBEDDED)
+
+
+def _opened(model: str | None, betas: str | None, asked: Request) -> Model:
+    """The model of these words, or an exact one with these betas."""
+    from fastsample.bench.protocol import open_under
+    from fastsample.models.betas import model_of_betas
+
+    if betas is None:
+        return open_under(model or _DEFAULT, asked, console)
+    if model:
+        raise ValueError("--betas stands in the place of a model, whose schedule is its own: give one of the two")
+    return model_of_betas(betas)
 
 
 @app.command(
@@ -54,7 +73,8 @@ fastsample explain scire:order=3 --nfe 8 --model cifar10-tiny-flow --json
 def explain(
     solver: Annotated[str, typer.Argument(help=_SOLVER)],
     nfe: Annotated[int, _NFE] = 6,
-    model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
+    model: Annotated[str | None, _MODEL] = None,
+    betas: Annotated[str | None, _BETAS] = None,
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,
     guide: Annotated[str | None, _GUIDE] = None,
@@ -64,7 +84,6 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """A solver as numbers: times, coefficients, sum rules, order, stability, cost, free parameters."""
-    from fastsample.bench.protocol import open_under
     from fastsample.bench.request import read_request
     from fastsample.solvers.proofs.explain import explain as look
     from fastsample.solvers.spec import table_of
@@ -73,7 +92,7 @@ def explain(
         None, guidance=guidance, guide=guide, guidance_interval=guidance_interval, negative=negative,
         embedded_guidance=embedded_guidance,
     )  # fmt: skip
-    found = open_under(model, asked, console)
+    found = _opened(model, betas, asked)
     told = look(table_of(solver, found, nfe, grid=grid, guidance=guidance))
     if as_json:
         typer.echo(json.dumps(asdict(told), allow_nan=False))
@@ -119,54 +138,21 @@ def explain(
     epilog="""
 [bold]Examples[/]
 
-fastsample identities
-
-fastsample identities --solver lms,ipndm-v,cab:order=3,theta=0,dpmpp-3m --format json
-"""
-)
-def identities(
-    solver: Annotated[
-        Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...] to compare. \[default: all, with the options that matter]")
-    ] = None,
-    form: Annotated[
-        str | None, typer.Option("--format", help=r"rich, markdown, latex, html, csv or json. \[default: rich]")
-    ] = None,
-    out: Annotated[Path | None, OUT] = None,
-) -> None:
-    """Which named solvers are one method, found by their tables and results on exact problems; under a minute."""
-    from fastsample.results.forms.sheet import plain
-    from fastsample.solvers.proofs.identities import identities as find
-    from fastsample.solvers.spec import Spec
-
-    asked = [Spec.parse(text) for text in solver_words(solver) or ()]
-    with console.status("") as status:
-        found = find(asked or None, status.update)
-    if form == "json":
-        typer.echo(json.dumps(found.to_dict("records"), indent=2))
-        return
-    told = found.assign(
-        methods=found["methods"].map(" = ".join), difference=found["difference"].map("{:.1e}".format),
-        tolerance=found["tolerance"].map("{:.0e}".format),
-    )  # fmt: skip
-    print_sheet(plain(told, "Solvers that are one method"), form, out)
-
-
-@app.command(
-    epilog="""
-[bold]Examples[/]
-
 fastsample export --solver bns --nfe 8 --model cifar10-tiny-flow --to diffusers -o scheduler
 
 fastsample export --solver dpmpp-2m --nfe 8 --to python --prediction eps -o sampler.py
 
 fastsample export --solver unipc:order=3 --nfe 6 --model gmm2d-flow --to json
+
+fastsample export --solver dpmpp-2m --nfe 8 --betas scaled-linear:0.00085,0.012,1000 --to comfyui
 """
 )
 def export(
     solver: Annotated[str, typer.Option(help=_SOLVER, autocompletion=completion.solvers)],
-    to: Annotated[str, typer.Option(help="diffusers, json or python.")],
+    to: Annotated[str, _TO],
     nfe: Annotated[int, _NFE] = 8,
-    model: Annotated[str, _MODEL] = "cifar10-tiny-vp",
+    model: Annotated[str | None, _MODEL] = None,
+    betas: Annotated[str | None, _BETAS] = None,
     grid: Annotated[str | None, _GRID] = None,
     guidance: Annotated[float, _GUIDANCE] = 0.0,
     guide: Annotated[str | None, _GUIDE] = None,
@@ -183,11 +169,12 @@ def export(
 ) -> None:
     """Carry a solver into other programs.
 
-    json is the table, python one file of torch code, diffusers a folder for TableScheduler.from_pretrained. By default
-    the network there returns the velocity on flow paths, and elsewhere x0 for python and eps for diffusers; of a
-    diffusers pipeline the scheduler is the very pipeline's.
+    sigmas is a line of numbers, k-diffusion a module with sample(model, x), comfyui a custom node with a sampler and
+    its sigmas, a1111 a script that adds a schedule type; diffusers-config is a folder for one of diffusers' own
+    schedulers, where one is the solver, and diffusers one for TableScheduler.from_pretrained, which plays any table;
+    json is the table, python one file of torch code. By default the network there returns the velocity on flow paths,
+    and elsewhere x0 for python and eps for diffusers; of a diffusers pipeline the scheduler is the very pipeline's.
     """
-    from fastsample.bench.protocol import open_under
     from fastsample.bench.request import read_request
     from fastsample.solvers.exports.export import export as write
     from fastsample.solvers.spec import table_of
@@ -196,14 +183,17 @@ def export(
         None, guidance=guidance, guide=guide, guidance_interval=guidance_interval, negative=negative,
         embedded_guidance=embedded_guidance,
     )  # fmt: skip
-    found = open_under(model, asked, console)
+    found = _opened(model, betas, asked)
     file = table_of(solver, found, nfe, grid=grid, guidance=guidance, transfer=transfer)
-    if to == "diffusers" and found.told and not found.convention:
+    if to.startswith("diffusers") and found.told and not found.convention:
         raise ValueError(f"{found.id} scales what its network takes and returns, so no scheduler plays tables in it")
-    made = write(file, to, out, prediction, found.convention)
+    made, told = write(file, to, out, prediction, found.convention)
     trained = f", trained on {file.trained_on}" if file.trained_on != "nothing" else ""
-    told = f"{file.title}, {file.nfe} evaluations{trained}: {made}"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{file.title}, {file.nfe} evaluations{trained}: {made}", highlight=False, markup=False, soft_wrap=True
+    )
+    if told:
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(

@@ -11,7 +11,7 @@ from fastsample.solvers.exports.conventions import from_output, timestep_map
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table_file import TableFile
 
-__all__ = ["PREDICTIONS", "to_python"]
+__all__ = ["PREDICTIONS", "matrix", "quoted", "to_python"]
 
 PREDICTIONS: dict[Prediction, str] = {
     "x0": "the data prediction E[x_0 | x_t]",
@@ -72,7 +72,7 @@ def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
     belongs = "It fits every model on its path."
     if file.model:
         made_for = f"{file.model} (sha256 {file.model_sha256[:16] or 'none'}, guidance {file.guidance_words})"
-        belongs = f"Made for {_quoted(made_for)}, and for no other model."
+        belongs = f"Made for {quoted(made_for)}, and for no other model."
     answer, convert = "model(point, TIMES[i])", ""
     if prediction != file.coordinate:
         answer = "FROM_MODEL[i][0] * point + FROM_MODEL[i][1] * model(point, TIMES[i])"
@@ -80,28 +80,29 @@ def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
     noise = {"w": "", "noise": "", "drawn": "", "add": ""}
     if file.w:
         noise = {
-            "w": f"W = {_matrix(file.w)}\n",
+            "w": f"W = {matrix(file.w)}\n",
             "noise": ", generator=None",
             "drawn": "\n    z = [torch.empty_like(x).normal_(generator=generator) for _ in W[0]]",
             "add": "        for w, value in zip(W[i], z):\n            point = point + w * value\n",
         }
     return _FILE.format(
-        title=_quoted(file.title), nfe=file.nfe, version=version("fastsample"), paper=_quoted(file.paper),
-        solver=_quoted(str(Spec(file.solver, file.options))), sha256=file.sha256[:16], belongs=belongs,
+        title=quoted(file.title), nfe=file.nfe, version=version("fastsample"), paper=quoted(file.paper),
+        solver=quoted(str(Spec(file.solver, file.options))), sha256=file.sha256[:16], belongs=belongs,
         path=path.name, formula=(inspect.getdoc(path) or "").splitlines()[0], times=file.times, a=file.a,
-        b=_matrix(file.b), t_noise=path.t_noise, t_data=path.t_data, prediction=PREDICTIONS[prediction], c=convert,
+        b=matrix(file.b), t_noise=path.t_noise, t_data=path.t_data, prediction=PREDICTIONS[prediction], c=convert,
         f=answer,
         prior="" if path.prior_std == 1 else f"{path.prior_std:g} * ",
         timestep=f" A network of public pipelines takes {usual[0]:g} * t{usual[1]:+g}." if usual else "", **noise,
     )  # fmt: skip
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Text of a file, harmless inside a docstring."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def _matrix(rows: list[list[float]]) -> str:
+def matrix(rows: list[list[float]]) -> str:
+    """Rows of numbers, exact in float64, as Python writes them."""
     per_line = -(-len(rows) // _ROWS)
     lines = [", ".join(map(repr, rows[low : low + per_line])) for low in range(0, len(rows), per_line)]
     return "[\n" + "".join(f"    {line},\n" for line in lines) + "]"

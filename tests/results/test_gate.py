@@ -20,8 +20,9 @@ from fastsample.bench.sweep import run_sweep
 from fastsample.models.catalogue import open_model
 from fastsample.results.baseline import Baseline, BaselineError, baseline_of
 from fastsample.results.comparable import FINGERPRINT, moved
+from fastsample.results.forms.findings import outcome, sheet_of, to_junit
 from fastsample.results.forms.sheet import write
-from fastsample.results.gate import check, exit_code, outcome, sheet_of, to_junit
+from fastsample.results.gate import check, exit_code
 from fastsample.results.protocol import Protocol
 from fastsample.results.store import Store
 from fastsample.solvers.families import dpm_multistep as dpm_solver_multistep
@@ -309,7 +310,7 @@ def test_the_projects_own_baseline_is_of_the_embedded_models():
 def test_the_example_workflow_runs(tmp_path):
     """Every step of docs/workflows/fastsample.yml that runs fastsample, on a small exact model."""
     yaml = pytest.importorskip("yaml")
-    workflow = yaml.safe_load((ROOT / "docs" / "workflows" / "fastsample.yml").read_text())
+    workflow = yaml.safe_load((ROOT / "docs" / "workflows" / "fastsample.yml").read_text("utf-8"))
     small = {"MODEL": "gmm-image", "SOLVERS": "dpmpp-2m,unipc", "SAMPLES": "16"}
     summary = tmp_path / "summary.md"
     settings = workflow["env"] | small | {"GITHUB_STEP_SUMMARY": str(summary)}

@@ -8,6 +8,7 @@ import torch
 from fastsample.models.analytic import ring_mixture
 from fastsample.models.path import DiscreteVP, Edm, LinearFlow, VPLinear
 from fastsample.solvers.exports.export import export
+from fastsample.solvers.exports.sigma_files import sigma_file
 from fastsample.solvers.exports.torch_file import to_python
 from fastsample.solvers.learned.parameters import coordinate_of
 from fastsample.solvers.proofs.claims import start
@@ -54,7 +55,7 @@ def test_python_is_play(text, name, nfe):
 def test_the_model_may_return_any_prediction(prediction, tmp_path):
     path = VPLinear()
     file, denoiser = table_file("unipc:order=3", path, 6), ring_mixture(path)
-    sample = run(export(file, "python", tmp_path / "deep" / "sampler.py", prediction).read_text())
+    sample = run(export(file, "python", tmp_path / "deep" / "sampler.py", prediction)[0].read_text())
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         made = sample(lambda x, t: denoiser.predict(x, t, prediction), start().to(dtype))
         torch.testing.assert_close(made, play(file.table, denoiser, start().to(dtype)), rtol=0, atol=tolerance)
@@ -82,12 +83,13 @@ def test_text_of_a_foreign_file_stays_text():
     nasty = 'a"""\nraise SystemExit("run")\n"""\\'
     update = {"title": nasty, "paper": nasty, "model": nasty, "model_sha256": nasty, "options": {nasty: nasty}}
     run(to_python(file.model_copy(update=update)))
+    exec(sigma_file(file.model_copy(update=update), "k-diffusion")[0], {})
 
 
 def test_json_is_the_table_and_names_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = table_file("heun", LinearFlow(), 4)
-    made = export(file, "json")
+    made, _ = export(file, "json")
     assert made.name == "heun-flow-4.json"
     assert read_table(made) == file
     with pytest.raises(ValueError, match="did you mean python"):
