@@ -133,7 +133,7 @@ class _Test:
         allowed = self._margin + self.change.reach(level)
         return Finding(
             self.cell, self.metric, verdict, why, self.before.value, self.now.value, self.change.interval(), allowed,
-            self.p(1), self.seconds,
+            self.p(1), seconds=self.seconds,
         )  # fmt: skip
 
 

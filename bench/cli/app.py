@@ -52,7 +52,8 @@ app = typer.Typer(
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
 for commands in (
-    bench, models, reference, images, store, audit, report, gate, distill, find, export, identities, timing, train, doctor, cite,
+    bench, models, reference, images, store, audit, report, gate, distill, find, export, identities, timing, train,
+    doctor, cite,
 ):  # fmt: skip
     app.add_typer(commands.app)
 
