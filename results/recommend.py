@@ -109,14 +109,19 @@ class Recommendation:
         return " ".join([said, self.verdict, *self.untrained, *self.training])
 
     def _valued(self, one: Candidate) -> str:
+        return f"{one}, {self.called} {self._value(one)}"
+
+    def _value(self, one: Candidate) -> str:
         interval = "" if one.low is None or one.high is None else f" [{number(one.low)}, {number(one.high)}]"
-        return f"{one}, {self.called} {number(one.value)}{interval}{self.unit}"
+        return f"{number(one.value)}{interval}{self.unit}"
 
     @property
     def untrained(self) -> list[str]:
         """The best sampler without training, in a sentence, where the choice is trained; with what training gains."""
         if self.free is None:
             return []
+        if self.free == self.second and not self.tied:
+            return [f"The second is the best without training: {self.called} {self._value(self.free)}."]
         gain = ""
         if self.gain:
             low, value, high = map(number, (self.gain.low, self.gain.value, self.gain.high))

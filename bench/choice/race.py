@@ -1,5 +1,6 @@
 """A race of training-free samplers: all of them on few samples, the best of them on more, until intervals part them.
 
+From the first round a sampler goes on with its grid's parameters varied.
 Rounds before the last have stores of their own in `race` under the store, where an interrupted race finds what it had
 finished; the rows of the last round go into the store itself, beside those of what was learned for the model.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastsample.bench.choice.untried import candidates, trained
+from fastsample.bench.choice.untried import candidates, finer, trained
 from fastsample.bench.jobs.outlook import seconds_of
 from fastsample.bench.jobs.plan import Cost, cost_of, jobs_of
 from fastsample.bench.request import Request
@@ -29,7 +30,7 @@ from fastsample.results.store import Store
 
 __all__ = ["Race", "raced", "races"]
 
-ROUNDS = ((2, 64), (8, 8))  # samples of each sampler, and how many samplers go on from there at most
+ROUNDS = ((2, 24), (8, 6))  # samples of each sampler, and how many samplers go on from there at most
 SAMPLES = 64  # of the last round: the first batch of reference solutions
 _LEAST = 2  # samplers that go on: the lead of the best is measured in the last round
 
@@ -80,6 +81,12 @@ class Race:
         """Those of fewer samples than the last, or else the first of them."""
         return [one for one in ROUNDS if one[0] < self.request.samples] or [ROUNDS[0]]
 
+    @property
+    def _most(self) -> list[int]:
+        """How many samplers each round leaves at most."""
+        varied = 1 + max(len(finer(grid)) for _, grid in candidates())
+        return [most * (1 if place else varied) for place, (_, most) in enumerate(self._rounds)]
+
     def _asked(self, samplers: Sequence[str], samples: int, nfe: int) -> Request:
         """The request of a round; samples before the last are one batch."""
         last = samples == self.request.samples
@@ -106,7 +113,7 @@ class Race:
         ]  # fmt: skip
         there = trained(ready.cells[0].model, self.request.guidance, self.budget, ready.cells[0].model.path)
         later = [samples for samples, _ in rounds[1:]] + [self.request.samples * seeds]
-        after = sum(most * samples for (_, most), samples in zip(rounds, later, strict=True))
+        after = sum(most * samples for most, samples in zip(self._most, later, strict=True))
         after = self.budget * (after + len(there) * self.request.samples * seeds)
         references = wholes[1].references
         few, many = (seconds_of(one.worker, one.cells[0]) for one in (ready, last))
@@ -118,7 +125,7 @@ class Race:
         cost, seconds = self.cost
         steps = [f"{len(self._first.cells)} pairs of solver and grid on {self._rounds[0][0]} samples"]
         then = [samples for samples, _ in self._rounds[1:]] + [self.request.samples]
-        steps += [f"at most {most} on {samples}" for (_, most), samples in zip(self._rounds, then, strict=True)]
+        steps += [f"at most {most} on {samples}" for most, samples in zip(self._most, then, strict=True)]
         device = self._first.worker.tools.sampler.device_name
         return (
             f"search for {self.model} at NFE {self.budget}: {', '.join(steps)}; at most {cost.made:,} evaluations for "
@@ -136,7 +143,10 @@ class Race:
         for samples, most in self._rounds:
             rows = self._round(entrants, samples, self.budget, ready)
             best = self._best(rows, samples, most)
-            entrants, ready = [f"{row.sampler}@{row.grid}" for row in best], None
+            again = [(row.sampler, row.grid) for row in best]
+            if ready:
+                again += [(sampler, other) for sampler, grid in again for other in finer(grid)]
+            entrants, ready = [f"{sampler}@{grid}" for sampler, grid in again], None
             self.say(
                 f"{len(rows)} on {samples} samples: {best[0].metrics[MAIN]:.2f} dB by {entrants[0]}; "
                 f"{len(entrants)} go on"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from fastsample.datasets.names import number
 from fastsample.models.path import Path
@@ -18,16 +19,25 @@ from fastsample.solvers.found.shelf import found_grids
 from fastsample.solvers.learned.shelf import Answers, fits, learned_tables
 from fastsample.solvers.spec import Spec, complete
 
-__all__ = ["candidates", "trained", "untried"]
+__all__ = ["candidates", "finer", "trained", "untried"]
 
 _NAMED = 3  # solvers that are named of those that were not tried
 
 
 @cache
-def candidates() -> tuple[tuple[str, str], ...]:
-    """(solver with its options, grid) of each pair that a search races."""
-    known = tomllib.loads((files("fastsample.bench.choice") / "search.toml").read_text("utf-8"))
-    return tuple((solver, grid) for solver in known["solver"] for grid in known["grid"])
+def _search() -> dict[str, Any]:
+    return tomllib.loads((files("fastsample.bench.choice") / "search.toml").read_text("utf-8"))
+
+
+def candidates() -> list[tuple[str, str]]:
+    """(solver with its options, grid) of each pair that a search begins with."""
+    return [(solver, grid) for solver in _search()["solver"] for grid in _search()["grid"]]
+
+
+def finer(grid: str) -> list[str]:
+    """The same grid with the parameters that are tried where it leads."""
+    known: list[str] = _search()["finer"].get(grid, [])
+    return known
 
 
 def trained(model: Answers, guidance: float, budget: int | None, path: Path | None = None) -> list[tuple[str, int]]:
@@ -99,7 +109,9 @@ def untried(store: Store, rows: Sequence[Row], budget: int | None, *, raced: boo
     if left := [f"{name} for NFE {nfe}" for name, nfe in there if (_complete(name), nfe) not in here]:
         said.append(f"what was learned or found for {first.model}: {', '.join(left)}")
     if budget and not raced:
-        pairs = [(_complete(f"{solver}@{grid}"), solver) for solver, grid in candidates()]
+        pairs = [
+            (_complete(f"{solver}@{of}"), solver) for solver, grid in candidates() for of in (grid, *finer(grid))
+        ]  # fmt: skip
         tried = {name for name, nfe in here if nfe == budget}
         solvers = dict.fromkeys(solver for _, solver in pairs)
         new = [one for one in solvers if not any(of == one and name in tried for name, of in pairs)]
