@@ -4,8 +4,13 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-all gate lint docs speed frontier clean
 
+# SciRE alone; then beside four others at two budgets on the first of the same noises, its samples and theirs as a picture
+# with the reference solution in the last column, and which of them to use.
 demo: $(VENV)/.demo
 	$(BIN)/fastsample bench --solver scire --nfe 10
+	$(BIN)/fastsample bench --solver scire,dpmpp-2m,unipc,ipndm,ddim --nfe 6,10 --samples 64 --metrics psnr --out results-demo
+	$(BIN)/fastsample plot results-demo --kind samples --images 4 -o results-demo/samples.png
+	$(BIN)/fastsample recommend results-demo --budget 10
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2

@@ -59,6 +59,7 @@ class Recommendation:
             its paired 95 % interval; None without a second, or without per-sample data.
         tied: samplers that the choice cannot be told from. With a target: of those that need as few evaluations.
         fewest: fewer evaluations win, and the metric only among equals.
+        free: where the choice is trained, the best sampler that is not; gain: the lead over it, as `lead` is.
     """
 
     model: str
@@ -70,6 +71,8 @@ class Recommendation:
     lead: Interval | None
     tied: tuple[Candidate, ...]
     fewest: bool
+    free: Candidate | None = None
+    gain: Interval | None = None
 
     @property
     def unit(self) -> str:
@@ -102,10 +105,28 @@ class Recommendation:
         return f"Better by {value}{self.unit} than the second, {other} ({sure})."
 
     def __str__(self) -> str:
-        one, name = self.choice, self.called
+        said = f"{self.model}, {self.condition}: {self._valued(self.choice)}."
+        return " ".join([said, self.verdict, *self.untrained, *self.training])
+
+    def _valued(self, one: Candidate) -> str:
+        return f"{one}, {self.called} {self._value(one)}"
+
+    def _value(self, one: Candidate) -> str:
         interval = "" if one.low is None or one.high is None else f" [{number(one.low)}, {number(one.high)}]"
-        said = f"{self.model}, {self.condition}: {one}, {name} {number(one.value)}{interval}{self.unit}."
-        return " ".join([said, self.verdict, *self.training])
+        return f"{number(one.value)}{interval}{self.unit}"
+
+    @property
+    def untrained(self) -> list[str]:
+        """The best sampler without training, in a sentence, where the choice is trained; with what training gains."""
+        if self.free is None:
+            return []
+        if self.free == self.second and not self.tied:
+            return [f"The second is the best without training: {self.called} {self._value(self.free)}."]
+        gain = ""
+        if self.gain:
+            low, value, high = map(number, (self.gain.low, self.gain.value, self.gain.high))
+            gain = f": {self.choice.title} gains {value}{self.unit} on it ({low} to {high})"
+        return [f"Without training the best is {self._valued(self.free)}{gain}."]
 
     @property
     def training(self) -> list[str]:
@@ -172,9 +193,12 @@ def recommend(
         if (target is None or other["made"] == first["made"])
         and (not lead.excludes_zero if lead else other["value"] == first["value"])
     ]  # fmt: skip
+    spared = [pair for pair in zip(others, leads, strict=True) if pair[0]["trained_on"] == "nothing"]
+    free, gain = spared[0] if spared and first["trained_on"] != "nothing" else (None, None)
     return Recommendation(
         model, metric, condition, int(first["samples"]), _candidate(first), _candidate(others[0]) if others else None,
         leads[0] if leads else None, tuple(map(_candidate, tied)), target is not None,
+        None if free is None else _candidate(free), gain,
     )  # fmt: skip
 
 
@@ -230,7 +254,8 @@ def recommendations(
     models: Sequence[str] | None = None,
     where: Sequence[str] | None = None,
 ) -> list[tuple[Recommendation, list[str]]]:
-    """A recommendation for each model, with commands: one that draws its samples, and one that exports its table.
+    """A recommendation for each model, with commands: one that draws its samples, and those that export its table and
+    that of the best sampler without training.
 
     Args:
         budget, max_seconds: as `results.recommend.recommend` takes them.
@@ -251,6 +276,7 @@ def recommendations(
     found = with_seconds(found, rows) if max_seconds is not None else found
     for _, mine in found.groupby("model", sort=False):
         one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
-        row = store.row(one.choice.cells[0])
-        given.append((one, [sample_command(row), *([export_command(row)] if row.tabled else [])]))
+        rows_of = [store.row(each.cells[0]) for each in (one.choice, one.free) if each]
+        tables = [export_command(row) for row in rows_of if row.tabled]
+        given.append((one, [sample_command(rows_of[0]), *tables]))
     return given

@@ -16,6 +16,7 @@ from fastsample.bench.cli.words import (
     console,
     errors,
     finite,
+    kept,
     path,
     solver_words,
     split_words,
@@ -162,7 +163,11 @@ def report(
     epilog="""
 [bold]Examples[/]
 
+fastsample recommend --model cifar10-tiny-vp --budget 8
+
 fastsample recommend results-paper --budget 10
+
+fastsample recommend results-paper --budget 10 --search --plan
 
 fastsample recommend results-paper --model cifar10-tiny-flow --target-psnr 30
 
@@ -170,7 +175,9 @@ fastsample recommend results-paper --max-seconds 0.02 --metric fd --json
 """
 )
 def recommend(
-    store: Annotated[Path, _STORE] = Path("results-store"),
+    store: Annotated[
+        Path | None, typer.Argument(help=r"Folder written by bench --out. \[default: results-store]", parser=path)
+    ] = None,
     budget: Annotated[int | None, typer.Option(min=1, max=MOST_NFE, help="Function evaluations at most.")] = None,
     target_psnr: Annotated[
         float | None, typer.Option(callback=finite, help="PSNR in dB to reach with the fewest evaluations.")
@@ -181,19 +188,75 @@ def recommend(
     metric: Annotated[str, typer.Option(help="What decides: a name as show prints it, or a kind.")] = MAIN,
     model: Annotated[Words, _MODEL] = None,
     where: Annotated[Words, _WHERE] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Race the training-free solvers on all grids first, few samples of all and more of the best, and "
+            "measure what was learned for the model. It is what happens where the store has no row of --model.",
+        ),
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the search will cost, and compute nothing.")] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, max=100_000, help=r"Images of the search's last round. \[default: the store's, or 64]"),
+    ] = None,
+    device: Annotated[str, _DEVICE] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The store to make, in the place of the argument.", parser=path)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of sentences.")] = False,
 ) -> None:
-    """Say which sampler to use for a model, by how much it wins, how sure that is, and the command that plays it."""
+    """Say which sampler to use for a model, by how much it wins, how sure that is, and the command that plays it.
+
+    And what the store has not tried. With --search, or for a --model of which there is nothing yet, it is tried.
+    """
+    from fastsample.bench.choice.race import raced, races
+    from fastsample.bench.choice.untried import untried
     from fastsample.results.recommend import recommendations
     from fastsample.results.store import Store
 
+    if store and out:
+        raise ValueError(f"{store} and --out {out} are two stores, and one is read and written: give one")
+    folder, names = store or out or Path("results-store"), split_words(model)
+    there = Store(folder, create=False).rows() if (folder / "rows").is_dir() else []
+    anew = bool(names and budget and not store and not any(row.model in names for row in there))
+    if search or anew:
+        if budget is None or metric != MAIN:
+            raise ValueError(f"a search is for a --budget of evaluations, and {MAIN} decides it")
+        screen = errors if as_json else console
+        say = lambda line: screen.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+        found_races = races(
+            folder, names, budget, where=split_words(where), samples=samples, device=device, console=screen, say=say
+        )
+        for race in found_races:
+            say(race.told())
+        if plan:
+            return
+        with kept("what is finished is kept, the same command goes on from there"):
+            for race in found_races:
+                race.run()
+        names = tuple(race.model for race in found_races)
+    elif plan or samples or out:
+        raise ValueError("--plan, --samples and --out are of a search: give --search, or a --model that has no rows")
+    opened = Store(folder, create=False)
     found = recommendations(
-        Store(store, create=False), budget=budget, target_psnr=target_psnr, max_seconds=max_seconds, metric=metric,
-        models=split_words(model), where=split_words(where),
+        opened, budget=budget, target_psnr=target_psnr, max_seconds=max_seconds, metric=metric, models=names,
+        where=split_words(where),
     )  # fmt: skip
+    rows = opened.rows()
+    left = [
+        untried(opened, [row for row in rows if row.model == one.model], budget,
+                raced=budget is not None and raced(folder, one.model, budget))
+        for one, _ in found
+    ]  # fmt: skip
     if as_json:
-        print(json.dumps([asdict(one) | {"commands": commands} for one, commands in found], indent=2))
+        answers = [
+            asdict(one) | {"commands": commands, "untried": line}
+            for (one, commands), line in zip(found, left, strict=True)
+        ]
+        print(json.dumps(answers, indent=2))
         return
-    for one, commands in found:
-        text = "\n".join([str(one), *(f"  {line}" for line in commands)])
+    for (one, commands), line in zip(found, left, strict=True):
+        text = "\n".join([str(one), *(f"  {command}" for command in commands), *filter(None, [line])])
         console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from fastsample.bench.timing import arithmetic
 from fastsample.bench.tree import Tree
 from fastsample.bench.worker import Worker
 
-__all__ = ["aliases", "outlook", "timings"]
+__all__ = ["aliases", "outlook", "seconds_of", "timings"]
 
 _PROBES = 3  # network calls that are timed, after one that warms it up
 _LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
@@ -95,6 +95,11 @@ def _forwards(worker: Worker, cell: Cell) -> int:
     """Network calls of an evaluation, the most that there are: guidance may act on a part of the way alone."""
     denoiser = worker.tools.sampler.denoiser(cell, [0])
     return max(denoiser.forwards(float(t)) for t in (cell.rows.times if cell.rows else [cell.model.path.t_noise]))
+
+
+def seconds_of(worker: Worker, cell: Cell) -> float:
+    """Of the network for one evaluation of a sample, on the device and in the worker's batches; 0 for exact models."""
+    return _seconds(worker, cell) * _forwards(worker, cell)
 
 
 def aliases(cells: Sequence[Cell]) -> list[str]:

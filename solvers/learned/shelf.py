@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastsample.datasets.files import warn_once, write_atomically
 from fastsample.datasets.home import data_home
@@ -29,7 +29,24 @@ from fastsample.solvers.solver import Facts, Plan, Solver, solvers
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
-__all__ = ["add_table", "find_table", "fits", "learned_tables", "table_plan", "table_solvers"]
+__all__ = ["Answers", "add_table", "find_table", "fits", "learned_tables", "table_plan", "table_solvers"]
+
+
+class Answers(Protocol):
+    """What decides the answers of a model: of one that is open, or of the rows of a store."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def conditions(self) -> str: ...
+    @property
+    def classifier(self) -> str: ...
+    @property
+    def guide(self) -> str: ...
+    @property
+    def guided_within(self) -> tuple[float | None, float | None]: ...
 
 
 def learned_tables() -> Iterator[TableFile]:
@@ -96,7 +113,7 @@ def find_table(
     raise BudgetError(why) if budgets else ValueError(why)
 
 
-def fits(file: TableFile, model: Model, guidance: float) -> bool:
+def fits(file: TableFile, model: Answers, guidance: float) -> bool:
     """Whether a table was made for the model under this guidance, or for every model on its path."""
     made_for = file.model, file.model_sha256, file.guidance, file.guide, file.guided_within
     sha256 = model.sha256 if file.model_sha256 or not file.imported else ""  # a paper names its model, and no hash

@@ -156,7 +156,7 @@ _COMMANDS: dict[str, tuple[list[list[str] | str], dict[str, list[str] | str | No
     "report": (["STORE"], _READ | {"--images": ["0", "1"], "--device": ["cpu", "tpu"], "--out": "PATH"}),
     "recommend": (["STORE"], {
         "--budget": ["2", "4", "99"], "--target-psnr": ["10", "99"], "--max-seconds": ["1", "0"], "--metric": _NAMES,
-        "--model": ["gmm2d", "x"], "--where": _WHERE, "--json": None,
+        "--model": ["gmm2d", "x"], "--where": _WHERE, "--json": None, "--plan": None,
     }),
     "baseline": (["STORE"], {"--out": "PATH"}),
     "check": (["STORE"], {"--baseline": "PATH", "--summary": "PATH", "--junit": "PATH", "--strict": None}),

@@ -151,3 +151,20 @@ def test_a_difference_of_unknown_sign_is_a_tie():
 
     found = recommend(pd.DataFrame(Samples().add("a", 5, 30.1).add("b", 5, 30.0).lines), difference, budget=5)
     assert [one.solver for one in found.tied] == ["b"]
+
+
+def test_beside_a_trained_choice_stands_the_best_without_training():
+    samples = Samples().add("bns", 8, 40.0).add("rk2-bespoke", 8, 38.0).add("a", 8, 35.0).add("b", 8, 34.0)
+    for line in samples.lines[:2]:
+        line["trained_on"] = "squared error"
+    found = samples.recommend(budget=8)
+    assert (found.choice.solver, found.second.solver, found.free.solver) == ("bns", "rk2-bespoke", "a")
+    assert found.gain.value == pytest.approx(5.0)
+    assert "Without training the best is A on grid g, NFE 8, psnr 35.00 [" in str(found).replace("PSNR", "psnr")
+    assert "BNS gains 5.00 dB on it (" in str(found)
+    del samples.lines[1]
+    found = samples.recommend(budget=8)
+    assert "than the second, A on grid g, NFE 8" in str(found)
+    assert "The second is the best without training: PSNR 35.00 [" in str(found)
+    del samples.lines[0]
+    assert samples.recommend(budget=8).free is None

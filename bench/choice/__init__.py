@@ -1,0 +1,1 @@
+"""Which sampler to use where little was tried: what is left to try, and a race of it."""
