@@ -158,7 +158,7 @@ def _test(
     bound = f"metrics.{metric_of(metric).bound}"
     limit = min((row[bound] for row in usable.values() if bound in row), default=math.inf)
     change = difference(now, before)
-    seconds = sum(row["seconds.total"] for row in usable.values()) / len(next(iter(entries.values())).metrics)
+    seconds = sum(row.get("seconds.total", 0.0) for row in usable.values()) / len(next(iter(entries.values())).metrics)
     old, new = pool(list(before.values())), pool(list(now.values()))
     return _Test(cell_text(key), metric, "", old, new, change, limit, seconds=seconds)
 

@@ -222,7 +222,7 @@ def import_(
     name: Annotated[str | None, typer.Option(help=r"Of the solver. \[default: the one in the file]")] = None,
     model: Annotated[str | None, typer.Option(help=f"That a published file was learned for. {MODEL}")] = None,
     guidance: Annotated[
-        float | None, typer.Option(callback=finite, help=f"Under which it was learned. {GUIDANCE}")
+        float | None, typer.Option(callback=finite, help=f"{GUIDANCE} A published file was learned under it.")
     ] = None,
     grid: Annotated[str | None, typer.Option(help="Its time grid, where the file says none.")] = None,
     solver: Annotated[str | None, typer.Option(help="Of LD3: the solver whose times it learned, with options.")] = None,

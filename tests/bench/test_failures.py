@@ -54,7 +54,7 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_is_told_at_the_end(broken
     assert code == 1
     assert "Traceback" not in out + error
     told = [line for line in error.splitlines() if line.startswith("failed:")]
-    assert len(told) == len(error.strip().splitlines()) == len(BROKEN)
+    assert len(told) == len(BROKEN)
     for line, (name, raised) in zip(told, BROKEN.items(), strict=True):
         assert line.startswith(f"failed: gmm2d broken-{name} ")
         assert (type(raised).__name__ in line) or "times.txt: No such file" in line
@@ -69,7 +69,8 @@ def test_a_model_that_cannot_be_had_leaves_the_others_alone(command, tmp_path):
     absent, cut = tmp_path / "absent.safetensors", tmp_path / "cut.safetensors"
     code, _, error = command("bench", "--model", f"{absent},gmm2d,{cut}", *words)
     assert code == 1
-    assert [line.split(": ")[1] for line in error.splitlines()] == [str(absent), str(cut)]
+    told = [line.split(": ")[1] for line in error.splitlines() if line.startswith("failed:")]
+    assert told == [str(absent), str(cut)]
     assert [row.model for row in Store(tmp_path / "s").rows()] == ["gmm2d"]
     code, _, error = command("bench", "--model", "gmm2d,gmm2d-flwo", *words[:-1], tmp_path / "t")
     assert code == 2
@@ -205,7 +206,9 @@ def test_a_file_that_cannot_be_written_is_named(command, tmp_path):
     code, _, error = command("report", tmp_path / "s", "-o", tmp_path)
     assert code == 2  # no finished cell
     code, _, error = command("published", "--paper", "2308.07896", "-o", tmp_path)
-    assert (code, error) == (1, f"failed: {tmp_path}: Is a directory\n")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: ")
+    assert f"{tmp_path}" in error
 
 
 def test_a_reader_who_has_enough_is_not_told(tmp_path):

@@ -221,7 +221,7 @@ def test_images_come_back_from_noise_above_40_db(tmp_path, command):
     ("words", "told"),
     [
         (["--solver", "rfpp"], "does not walk back"),
-        (["--solver", "dopri5"], "its steps depend on the sample"),
+        (["--solver", "dopri5"], "it depends on the sample"),
         (["--solver", "bns", "--nfe", "16", "--model", "cifar10-tiny-flow"], "it is a learned table"),
         (["--solver", "heun:denoise=true"], "denoise and afs replace a step"),
         (["--nfe", "9"], "half there and half back, not 9"),

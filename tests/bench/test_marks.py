@@ -54,7 +54,7 @@ def outputs(store, folder, metric):
     assert command("report", store, "--images", 0, "-o", folder / "x.html").code == 0
     yield "report", (folder / "x.html").read_text("utf-8")
     assert command("baseline", store, "-o", folder / "b.json").code == 0
-    words = ("check", store, "--baseline", folder / "b.json")
+    words = ("check", store, "--baseline", folder / "b.json", "--all")
     yield "check", command(*words).out
     command(*words, "--junit", folder / "j.xml")
     yield "junit", (folder / "j.xml").read_text("utf-8")

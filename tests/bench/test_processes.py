@@ -73,7 +73,7 @@ def environment(tmp_path):
 def test_processes_on_one_store_end_with_the_numbers_of_one(count, alone, environment, tmp_path):
     words = command(*WORDS, tmp_path / "store", *SWEEP, count=count)
     told = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    assert told.stderr.splitlines() == [str([0] * count)], told.stdout
+    assert str([0] * count) in told.stderr.splitlines(), told.stdout
     assert numbers(tmp_path / "store") == numbers(alone)
     assert is_clean(tmp_path / "store")
     assert len(pd.read_csv(tmp_path / "store" / "rows.csv")) == 4

@@ -193,7 +193,9 @@ def test_integer_grids_start_from_the_noise_itself(name):
     asked = Asked(open_model("gmm2d").make(None, None, 0.0, None).on(DiscreteVP.ddpm()))
     plan(asked, start())
     assert torch.equal(asked.points[0][1], start())
-    assert asked.points[0][0] < 0.95  # which is not where the path begins
+    # DDIM's own begin later than the path; those of other programs with the last entry of the table.
+    late = name.startswith(("integer-uniform", "integer-quad", "integer-ddim"))
+    assert (asked.points[0][0] < 0.95) == late
     assert trace(plan).a[0] == 1
     assert (plan.end, trace(plan).end) == (0.0, 0.0)
 

@@ -87,7 +87,9 @@ def fresh(step):
 @pytest.mark.parametrize("name", solvers())
 def test_every_solver_runs_and_finds_the_solution(name, path, truths):
     solver = get(name)
-    plan = solver.plan(PATHS[path], 60)
+    # k-diffusion's tolerance is of x in units of the noise, and here the noise is all that there is at first.
+    finer = {"rtol": 1e-3, "atol": 1e-3} if name == "dpm-adaptive-k" else {}
+    plan = solver.plan(PATHS[path], 60, **finer)
     denoiser = ring_mixture(PATHS[path])
     found = plan(denoiser, start(), fresh if solver.stochastic else None)
     assert found.isfinite().all()
