@@ -28,8 +28,9 @@ from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
 from fastsample.datasets.names import nearest
+from fastsample.results.forms.sheet import to_rich
 from fastsample.results.metrics import METRICS, Asked, parse_metric
-from fastsample.results.overview import overview, sentences, to_rich
+from fastsample.results.overview import overview_sheet, sentences
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
 
@@ -123,7 +124,7 @@ def run_sweep(
         return hire(order_of(request, weights or {}, runner, ready.cells))
 
     if rows := swept(request, ready, console, crew if hire else None):
-        console.print(to_rich(overview(frame_of(rows))))
+        console.print(to_rich(overview_sheet(frame_of(rows))))
         for line in [*_footnotes(rows, request.out), _calls(ready.worker.tools.ledger)]:
             console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return ready.failures

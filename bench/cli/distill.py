@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
 from fastsample.bench.cli.words import (
     EMBEDDED,
@@ -80,6 +80,7 @@ def distill(
     from fastsample.bench.protocol import check_guidance, open_under
     from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device
+    from fastsample.results.forms.screen import FittedTable
     from fastsample.solvers.learned.kinds import kind_named
     from fastsample.solvers.learned.shelf import add_table
 
@@ -92,7 +93,7 @@ def distill(
     found = open_under(model, asked, console)
     check_guidance(found, asked)
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
-    table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
+    table = FittedTable(*map(escape, columns), title=f"{learned.title} for {found.id}")
     convention = ""
     try:
         with console.status("") as status:

@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from fastsample.datasets.files import write_atomically
+from fastsample.results.forms.screen import FittedTable
 from fastsample.solvers.own import solver_named
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
@@ -50,14 +50,13 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
     proofs = proofs_of(names, console)
-    table = Table(
+    table = FittedTable(
         "solver",
         "claimed",
         *(f"order {name}" for name in PROBLEMS),
         "NFE made/asked",
         "table error",
         "holds",
-        header_style="bold",
     )
     for proof in proofs:
         table.add_row(
@@ -77,8 +76,8 @@ def _parity(folder: Path | None, console: Console) -> bool:
     if not folder.is_dir():
         console.print("no golden files: parity is verified in a clone, or with --golden FOLDER", style="yellow")
         return True
-    table = Table(
-        "golden file", "cases", "failed", "max difference", header_style="bold", title="parity with official code"
+    table = FittedTable(
+        "golden file", "cases", "failed", "max difference", title="parity with official code"
     )
     summary = golden_summary(folder)
     if not summary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
@@ -13,9 +13,9 @@ from typing import Literal
 import pandas as pd
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
+from fastsample.results.forms.screen import FittedTable
 
 __all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
 
@@ -49,12 +49,14 @@ class Sheet:
         data: the same facts with one fact a column, for CSV.
         caption: what the table shows.
         notes: (letter, text) of each footnote; the letter is "" for those of the whole table.
+        settings: columns of the frame that stand in the caption where they are the same in all rows.
     """
 
     frame: pd.DataFrame
     data: pd.DataFrame
     caption: str = ""
     notes: tuple[tuple[str, str], ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def stub(self) -> list[str]:
@@ -77,6 +79,17 @@ class Sheet:
         return [(key if self.stub else [], list(row)) for key, row in zip(keys, self.frame.to_numpy(), strict=True)]
 
 
+def _settled(sheet: Sheet) -> Sheet:
+    """The sheet with its settings that are everywhere the same in the caption."""
+    heads = [entry.text for entry in sheet.heads[-1]]
+    columns = {name: sheet.frame.iloc[:, heads.index(name)] for name in sheet.settings if name in heads}
+    same = {name: column.iloc[0] for name, column in columns.items() if column.nunique() == 1}
+    told = ", ".join(f"{name} {one.text}" for name, one in same.items() if one.text not in ("", "-"))
+    kept = [place for place, name in enumerate(heads) if name not in same]
+    caption = ", ".join(filter(None, (sheet.caption, told)))
+    return replace(sheet, frame=sheet.frame.iloc[:, kept], caption=caption, settings=())
+
+
 class Footnotes:
     """Letters for remarks; equal remarks share one. `texts` lists (letter, remark)."""
 
@@ -96,10 +109,12 @@ class Footnotes:
         return self.texts[-1][0]
 
 
-def plain(frame: pd.DataFrame, caption: str = "", notes: tuple[tuple[str, str], ...] = ()) -> Sheet:
+def plain(
+    frame: pd.DataFrame, caption: str = "", notes: tuple[tuple[str, str], ...] = (), settings: Sequence[str] = (),
+) -> Sheet:  # fmt: skip
     """A frame as a sheet: floats with two to four digits, what is missing as "-"."""
     entries = frame.map(lambda value: Entry(_number(value))).set_axis([Entry(str(name)) for name in frame], axis=1)
-    return Sheet(entries.reset_index(drop=True), frame, caption, notes)
+    return Sheet(entries.reset_index(drop=True), frame, caption, notes, tuple(settings))
 
 
 def _number(value: object) -> str:
@@ -119,7 +134,7 @@ def write(sheet: Sheet, form: str) -> str:
     }  # fmt: skip
     if form not in writers:
         raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
-    return writers[form](sheet)
+    return writers[form](_settled(sheet))
 
 
 @dataclass(frozen=True)
@@ -168,9 +183,10 @@ _RICH = _Style(lambda text: escape(visible(text)), "[bold]{}[/]", "[underline]{}
 
 def to_rich(sheet: Sheet) -> Group:
     """A sheet for a rich console."""
-    table = Table(title=_RICH.escape(sheet.caption) or None, title_justify="left", header_style="bold")
+    sheet = _settled(sheet)
+    table = FittedTable(title=_RICH.escape(sheet.caption) or None)
     for name, left in zip(_RICH.flat(sheet), [True] * len(sheet.stub) + _left(sheet), strict=True):
-        table.add_column(name.replace(", ", "\n"), justify="left" if left else "right", overflow="fold")
+        table.add_column(name.replace(", ", "\n"), justify="left" if left else "right")
     for _, group in groupby(sheet.lines, key=lambda line: line[0][:-1]):
         table.add_section()
         for number, (key, row) in enumerate(group):
