@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
+from fastsample.results.forms.latex import DOCUMENT, short_heads
 from fastsample.results.forms.screen import FittedTable
 
 __all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
@@ -241,34 +242,13 @@ def _html(sheet: Sheet) -> str:
 
 _LATEX = _Style(latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}")
 
-_DOCUMENT = r"""% For pdflatex. To paste it take \begin{table} to \end{table}; it needs booktabs and graphicx.
-\documentclass{article}
-\usepackage[a4paper,landscape,margin=15mm]{geometry}
-\usepackage{booktabs,graphicx}
-\pagestyle{empty}
-\begin{document}
-\begin{table}
-\centering
-CAPTION\sbox0{%
-\begin{tabular}{COLUMNS}
-\toprule
-HEAD\midrule
-BODY\bottomrule
-\end{tabular}}%
-% No wider than the text, and no higher than most of it.
-\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
-\ifdim\dimexpr\ht0+\dp0>.75\textheight\sbox0{\resizebox*{!}{.75\textheight}{\usebox0}}\fi
-\usebox0
-\par\smallskip
-\begin{minipage}{\wd0}\footnotesize\raggedright
-NOTES\end{minipage}
-\end{table}
-\end{document}
-"""
-
 
 def _latex(sheet: Sheet) -> str:
-    heads, named = sheet.heads, len(sheet.stub[-1:])  # outer names become lines of their own above their rows
+    short = short_heads(entry.text for line in sheet.heads for entry in line)
+    heads = [[replace(entry, text=short.get(entry.text, entry.text)) for entry in line] for line in sheet.heads]
+    named = len(sheet.stub[-1:])  # outer names become lines of their own above their rows
+    told = tuple(("", f"{name.rstrip(' ↑↓')}: {head.rstrip(' ↑↓')}.") for head, name in short.items())
+    sheet = replace(sheet, notes=(*sheet.notes, *told))
     head = ""
     for line in heads[:-1]:
         cells, rules, at = [""] * named, "", named + 1
@@ -289,7 +269,7 @@ def _latex(sheet: Sheet) -> str:
         "COLUMNS": "l" * named + "".join("l" if words else "c" for words in _left(sheet)), "HEAD": head, "BODY": body,
         "NOTES": "".join(f"{note}\\\\\n" for note in _LATEX.notes(sheet)),
     }  # fmt: skip
-    return re.sub("|".join(parts), lambda match: parts[match[0]], _DOCUMENT)
+    return re.sub("|".join(parts), lambda match: parts[match[0]], DOCUMENT)
 
 
 def _row(cells: list[str]) -> str:
