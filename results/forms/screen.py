@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ class _Column:
     right: bool
     above: str = ""
 
+    @cached_property
     def widths(self) -> tuple[int, int, int]:
         """Of its longest word, with comfort, and of its longest line."""
         texts = [text.plain for text in (self.head, *self.cells)]
@@ -64,7 +66,7 @@ class FittedTable(Table):
             for column in self.columns
         ]
         title, room = self.title, options.max_width
-        comfort = sum(column.widths()[1] for column in columns)
+        comfort = sum(column.widths[1] for column in columns)
         if comfort + 3 * len(columns) + 1 <= room:
             yield self._part(columns, title, room, framed=True)
         elif comfort + 2 * (len(columns) - 1) <= room:
@@ -94,7 +96,7 @@ def _parts(columns: Sequence[_Column], room: int) -> list[tuple[str, list[_Colum
     """What stands above each part, and its columns: those that name the rows, and as many of the others as fit."""
 
     def wide(part: Sequence[_Column]) -> int:
-        return sum(column.widths()[1] + 2 for column in part) - 2
+        return sum(column.widths[1] + 2 for column in part) - 2
 
     names, rows, seen = 0, len(columns[0].cells), 0
     while seen < rows and names < len(columns) - 1 and wide(columns[: names + 1]) <= _NAMES * room:
@@ -114,7 +116,7 @@ def _parts(columns: Sequence[_Column], room: int) -> list[tuple[str, list[_Colum
 
 def _widths(columns: Sequence[_Column], space: int) -> list[int]:
     """Widths of columns: whole where there is room, else the widest are narrowed first, down to their longest words."""
-    ends = [(least, whole) for column in columns for least, _, whole in [column.widths()]]
+    ends = [(least, whole) for column in columns for least, _, whole in [column.widths]]
     cap = max(whole for _, whole in ends)
     while cap > 1 and sum(max(least, min(whole, cap)) for least, whole in ends) > space:
         cap -= 1
