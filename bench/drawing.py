@@ -48,8 +48,8 @@ def _images(cell: Cell, request: Request) -> Iterator[torch.Tensor]:
 def draw(request: Request, out: Path, console: Console | None = None, scale: int = 0) -> str:
     """Sample the one cell of a request and write its images as a grid; returns a line that says what was done.
 
-    The progress of a download is shown on the console. Pixels are squares of `scale` dots, by default of as many as make
-    the picture at least 400 dots wide.
+    The progress of a download is shown on the console. Pixels are squares of `scale` dots, by default of as many as
+    make the picture at least 400 dots wide.
 
     Raises:
         ValueError: if the model's samples are no images, too many for a picture, or the file cannot be written.

@@ -17,7 +17,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from fastsample.datasets.files import write_atomically
@@ -28,7 +27,6 @@ from fastsample.results.metrics import metric_of
 __all__ = [
     "Place",
     "curvature",
-    "darkened",
     "errors",
     "front",
     "image_matrix",
@@ -58,7 +56,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
 
     Bars are 95 % intervals. Rings mark what is worth its cost: the points of a panel's Pareto front (no other is as
     good at as low a cost) that gain more over the ring before them than their interval leaves open. Against seconds the
-    points of a solver are joined where more evaluations took longer, and stand alone where timing was too coarse.
+    points of a solver are joined, and ringed, where more evaluations took longer; else timing was too coarse.
 
     Args:
         found: of `results.layout.evidence`; against seconds with the column of `results.recommend.with_seconds`.
@@ -75,20 +73,21 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     figure, panels = _panels(len(metrics), len(models))
     for (metric, model), axis in zip(((m, n) for m in metrics for n in models), panels, strict=True):
         here = found[(found["model"] == model) & (found["metric"] == metric)]
+        joined: dict[str, bool] = {}
         for name, line in _series(here, looks):
             points = line.sort_values([cost])
             ends = points["value"] - points["low"], points["high"] - points["value"]
             bars = np.nan_to_num(np.stack(ends)).clip(0)  # a point without an interval has none
-            joined = against == "nfe" or line.sort_values("made")[cost].is_monotonic_increasing
-            look = looks[name] if joined else looks[name] | {"linestyle": "none"}
+            joined[name] = against == "nfe" or line.sort_values("made")[cost].is_monotonic_increasing
+            look = looks[name] if joined[name] else looks[name] | {"linestyle": "none"}
             axis.errorbar(
                 points[cost], points["value"], yerr=bars, label=name, capsize=2, elinewidth=0.8, **look,
             )  # fmt: skip
         rings = here.iloc[_wanted(here, cost, metric_of(metric).higher)]
-        axis.scatter(
-            rings[cost], rings["value"], s=95, facecolors="none", edgecolors="black", linewidths=0.8, zorder=3,
-            label="Pareto front",
-        )  # fmt: skip
+        rings = rings[series_names(here)[rings.index].map(joined).astype(bool)]
+        if len(rings):
+            look = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8, "zorder": 3}
+            axis.scatter(rings[cost], rings["value"], s=95, label="Pareto front", **look)
         axis.set(title=model, xlabel=cost_title, ylabel=_title(metric))
         _logarithmic(axis, "x", here[cost])
         if against == "nfe":
@@ -200,14 +199,6 @@ def picture_bytes(figure: Figure, form: str) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format=form, dpi=_DOTS, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
-
-
-def darkened(figure: Figure, paper: str, ink: str) -> Figure:
-    """A matrix of images on a dark page: another paper and ink around the same images."""
-    figure.set_facecolor(paper)
-    for text in figure.findobj(Text):
-        text.set_color(ink)
-    return figure
 
 
 def save(figure: Figure, file: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-__all__ = ["STYLE", "colours", "looks_of"]
+__all__ = ["STYLE", "colours", "darkened", "looks_of"]
 
 # Okabe and Ito's colours without yellow, which is too light on white, and of Tol's muted scheme what is unlike them.
 _COLOURS = (
@@ -45,3 +48,19 @@ def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         name: {"color": colour, "marker": marker, "linestyle": line}
         for name, (colour, marker, line) in zip(known, looks)  # noqa: B905
     }
+
+
+@contextmanager
+def darkened(figure: Figure, paper: str, ink: str) -> Iterator[None]:
+    """A matrix of images as it is on a dark page: meanwhile it has another paper and ink around the same images."""
+    before = figure.get_facecolor()
+    texts = [(text, text.get_color()) for text in figure.findobj(Text)]
+    figure.set_facecolor(paper)
+    for text, _ in texts:
+        text.set_color(ink)
+    try:
+        yield
+    finally:
+        figure.set_facecolor(before)
+        for text, colour in texts:
+            text.set_color(colour)

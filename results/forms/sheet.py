@@ -18,7 +18,7 @@ from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
 from fastsample.results.forms.latex import DOCUMENT, short_heads
 from fastsample.results.forms.screen import FittedTable
 
-__all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
+__all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "linked_html", "plain", "to_rich", "write"]
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv")
 
@@ -32,12 +32,14 @@ class Entry:
         spread: half-width of its interval; "" for none.
         rank: `best` and `second` are set off; `tied` are the best where they cannot be told apart.
         marks: letters of its footnotes.
+        row: the cell of the row that it comes from, which a page leads to.
     """
 
     text: str = ""
     spread: str = ""
     rank: Literal["", "best", "second", "tied"] = ""
     marks: tuple[str, ...] = ()
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,20 @@ _HTML = _Style(
 )  # fmt: skip
 
 
-def _html(sheet: Sheet) -> str:
+class _Linked(_Style):
+    """Entries of rows lead to the element `row-CELL` of their page."""
+
+    def entry(self, entry: Entry) -> str:
+        text = super().entry(entry)
+        return f'<a href="#row-{_HTML.escape(entry.row)}">{text}</a>' if entry.row else text
+
+
+def linked_html(sheet: Sheet) -> str:
+    """A sheet as a <table> whose numbers lead to their rows."""
+    return _html(_settled(sheet), _Linked(**vars(_HTML)))
+
+
+def _html(sheet: Sheet, style: _Style = _HTML) -> str:
     stub, heads, out = sheet.stub, sheet.heads, ["<table>"]
     if sheet.caption:
         out.append(f"<caption>{_HTML.escape(sheet.caption)}</caption>")
@@ -232,7 +247,7 @@ def _html(sheet: Sheet) -> str:
         out.append("<tbody>")
         for key, row in group:
             names = "".join(f'<th scope="row">{_HTML.entry(entry)}</th>' for entry in key)
-            out.append(f"<tr>{names}{''.join(f'<td>{_HTML.entry(entry)}</td>' for entry in row)}</tr>")
+            out.append(f"<tr>{names}{''.join(f'<td>{style.entry(entry)}</td>' for entry in row)}</tr>")
         out.append("</tbody>")
     if sheet.notes:
         notes = "<br/>".join(_HTML.notes(sheet))
