@@ -113,7 +113,7 @@ def overview_sheet(rows: pd.DataFrame, sort: str = "") -> Sheet:
     frame = overview(rows)
     measured = {*_metrics(rows).values(), "images/s", "ms/image", "overhead", "solver"}
     frame = sorted_frame(frame, sort, _better(rows)) if sort else frame
-    return plain(frame, settings=[name for name in frame if name not in measured])
+    return plain(frame, settings=[str(name) for name in frame if name not in measured])
 
 
 def _metrics(rows: pd.DataFrame) -> dict[str, str]:
