@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -89,11 +90,16 @@ def explain(
     }
     for key, value in (told.training or {}).items():
         steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
-        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else str(value)
+        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else _brief(str(value))
     facts = Table.grid(padding=(0, 2))
     for key, text in lines.items():
         facts.add_row(key, escape(text))
     console.print(facts, highlight=False)
+
+
+def _brief(text: str) -> str:
+    """Hashes to as many digits as fit a line; --json has them whole."""
+    return re.sub(r"\b[0-9a-f]{64}\b", lambda match: match[0][:16], text)
 
 
 @app.command(

@@ -94,7 +94,8 @@ def store(tmp_path_factory):
 
 
 PRINTING = re.findall(r"^fastsample (?:list|explain|published|audit) .*$", PAGES, re.M)
-COMMANDS = sorted({line.split("    #")[0].strip() for line in PRINTING} | {f"fastsample list {what}" for what in (
+TABLES = {line.split("    #")[0].strip() for line in PRINTING if "--json" not in line}
+COMMANDS = sorted(TABLES | {f"fastsample list {what}" for what in (
     "solvers", "solvers --long", "models", "recipes", "datasets", "references", "protocols", "grids", "metrics",
 )} | {
     "fastsample show STORE", "fastsample table STORE", "fastsample table STORE --metric psnr,fd",
