@@ -24,6 +24,7 @@ from fastsample.models.catalogue import Model
 __all__ = ["draw", "drawn"]
 
 _LARGEST = 2**27  # values of a picture
+_READABLE = 400  # dots, its least width
 
 
 def drawn(model: Model, request: Request) -> Iterator[torch.Tensor]:
@@ -52,10 +53,11 @@ def _images(cell: Cell, request: Request, ledger: Ledger | None = None) -> Itera
 
 
 @torch.inference_mode()
-def draw(request: Request, out: Path, console: Console | None = None) -> str:
+def draw(request: Request, out: Path, console: Console | None = None, scale: int = 0) -> str:
     """Sample the one cell of a request and write its images as a grid; returns a line that says what was done.
 
-    The progress of a download is shown on the console.
+    The progress of a download is shown on the console. Pixels are squares of `scale` dots, by default of as many as
+    make the picture at least 400 dots wide.
 
     Raises:
         ValueError: if the model's samples are no images, too many for a picture, or the file cannot be written.
@@ -64,21 +66,23 @@ def draw(request: Request, out: Path, console: Console | None = None) -> str:
     if out.suffix.lower() != ".png":
         raise ValueError(f"pictures of samples are written as .png, not {out.name!r}")
     with Stages(console or Console(quiet=True), "opening the model") as stages:
-        return _drawn(request, out, console, stages)
+        return _drawn(request, out, console, stages, scale)
 
 
-def _drawn(request: Request, out: Path, console: Console | None, stages: Stages) -> str:
+def _drawn(request: Request, out: Path, console: Console | None, stages: Stages, scale: int) -> str:
     (cell, *others), _ = plan_cells(request, (), console)
     if others:
         raise ValueError(f"a picture is of one model, solver, grid and NFE; {1 + len(others)} are asked for")
     if len(cell.model.shape) != 3:
         raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
-    most = _LARGEST // math.prod(cell.model.image_shape)
+    most = _LARGEST // (math.prod(cell.model.image_shape) * max(1, scale) ** 2)
     if request.samples > most:
         raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
     ledger = Ledger(tick=lambda purpose, evaluations: stages.at(STAGES[purpose], evaluations))
     with stages.counting(request.samples * cell.plan.nfe):
         images = torch.cat([to_uint8(part).cpu() for part in _images(cell, request, ledger)]) / 255
     rows = math.ceil(math.sqrt(request.samples))
-    write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=1, format="png"))
+    factor = scale or math.ceil(_READABLE / (rows * images.shape[3]))
+    images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=factor, format="png"))
     return f"{request.samples} samples of {cell} in {out}"

@@ -29,8 +29,9 @@ from fastsample.bench.run import Part, Runner
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.bench.worker import Worker
 from fastsample.datasets.names import nearest
+from fastsample.results.forms.sheet import to_rich
 from fastsample.results.metrics import METRICS, parse_metric
-from fastsample.results.overview import overview, sentences, to_rich
+from fastsample.results.overview import overview_sheet, sentences
 from fastsample.results.row import Row, frame_of
 from fastsample.results.storage.writable import check_folder
 from fastsample.results.store import Store
@@ -140,7 +141,7 @@ def run_sweep(
 
         rows = swept(request, ready, console, crew if hire else None, stages)
         told = [*_footnotes(rows, request.out, ready.without), _calls(ready.worker.tools.ledger)] if rows else []
-        table = to_rich(overview(frame_of(rows))) if rows else ""
+        table = to_rich(overview_sheet(frame_of(rows))) if rows else ""
     if rows:
         console.print(table)
         for line in told:

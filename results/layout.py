@@ -235,7 +235,7 @@ def _entries(line: Mapping[Any, Any], intervals: bool) -> Iterator[tuple[str, En
 
     known = intervals and not math.isnan(line["low"])
     spread = number(max(line["value"] - line["low"], line["high"] - line["value"])) if known else ""
-    yield "measured", Entry(number(line["value"]), spread, line["rank"]), line["remarks"]
+    yield "measured", Entry(number(line["value"]), spread, line["rank"], row=line["cells"][0]), line["remarks"]
     if line.get("published"):
         yield "published", Entry(" / ".join(map(number, line["published"]))), line["sources"]
         yield "difference", Entry(" / ".join(map(number, line["difference"])) or "-"), ()

@@ -9,13 +9,14 @@ import pandas as pd
 from rich.console import Group
 
 from fastsample.results.comparable import shortened
-from fastsample.results.forms.sheet import plain
+from fastsample.results.forms.ordering import sorted_frame
+from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.forms.sheet import to_rich as draw
-from fastsample.results.metrics import metric_of
+from fastsample.results.metrics import MAIN, metric_of
 from fastsample.results.protocol import Protocol
 from fastsample.results.training import trained_on
 
-__all__ = ["differences", "overview", "select", "sentences", "to_rich"]
+__all__ = ["differences", "overview", "overview_sheet", "select", "sentences", "to_rich"]
 
 _FIELDS = {"samples", *Protocol.model_fields} - {"preset", "reference"}  # reference: the row's own fact tells which
 
@@ -62,11 +63,10 @@ def _fitting(rows: pd.DataFrame, word: str, *columns: pd.Series) -> pd.DataFrame
 def overview(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per row of a store, with the columns that a reader compares first.
 
-    Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the
-    training where a sampler was trained,
-    metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and
-    metrics on top of the network's time; and each field of the protocol, and reference or extractor, in which rows of
-    one model differ.
+    Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the training where
+    a sampler was trained, each field of the protocol, and reference or extractor, in which rows of one model differ,
+    metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and metrics on top of the
+    network's time. Of each model and NFE the best come first, by `MAIN` or else the first metric.
     """
     if rows.empty:
         return pd.DataFrame()
@@ -86,10 +86,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
             )
             if (told.groupby(rows["model"]).nunique() > 1).any():
                 table[column.removeprefix("protocol.")] = told
-    for column in rows.columns:
-        name = column.removeprefix("metrics.")
-        if name != column and name not in (metric := metric_of(name)).summaries:
-            table[metric.head(name)] = rows[column]
+    for name, head in _metrics(rows).items():
+        table[head] = rows[f"metrics.{name}"]
     sampling = (rows["seconds.network"] + rows["seconds.solver"]).replace(0, math.nan)  # of images from elsewhere
     table["images/s"] = rows["samples"] / sampling
     table["ms/image"] = 1e3 * sampling / rows["samples"]
@@ -97,7 +95,36 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
         rows["seconds.network"] > 0
     )
     table["overhead"] = share.map(lambda value: "-" if pd.isna(value) else f"{100 * value:.1f} %")
-    return table.sort_values(["model", "NFE", "solver"], key=_order, kind="stable").reset_index(drop=True)
+    table = table.sort_values("solver", kind="stable")
+    for name in sorted(_metrics(rows), key=lambda name: metric_of(name).kind != MAIN)[:1]:
+        table = sorted_frame(table, metric_of(name).head(name), _better(rows))
+    return table.sort_values(["model", "NFE"], key=_order, kind="stable").reset_index(drop=True)
+
+
+def overview_sheet(rows: pd.DataFrame, sort: str = "", notes: Sequence[tuple[str, str]] = ()) -> Sheet:
+    """The overview to print: what is the same in all rows stands in the caption, above solvers with their numbers.
+
+    Args:
+        sort: a column, whose best come first; notes: of the sheet.
+
+    Raises:
+        ValueError: for a column that there is not.
+    """
+    frame = overview(rows)
+    measured = {*_metrics(rows).values(), "images/s", "ms/image", "overhead", "solver"}
+    frame = sorted_frame(frame, sort, _better(rows)) if sort else frame
+    return plain(frame, notes=tuple(notes), settings=[str(name) for name in frame if name not in measured])
+
+
+def _metrics(rows: pd.DataFrame) -> dict[str, str]:
+    """The metrics of rows, but what is stored beside one, with the heads of their columns."""
+    names = [str(name)[8:] for name in rows.columns if str(name).startswith("metrics.")]
+    return {name: metric_of(name).head(name) for name in names if name not in metric_of(name).summaries}
+
+
+def _better(rows: pd.DataFrame) -> dict[str, bool]:
+    """Of which columns of an overview larger values are better."""
+    return {head: metric_of(name).higher for name, head in _metrics(rows).items()} | {"images/s": True}
 
 
 def _order(column: pd.Series) -> pd.Series:

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ import numpy as np
 import pandas as pd
 
 from fastsample.datasets.names import guidance_words
+from fastsample.results.forms.ordering import sorted_frame
 from fastsample.results.forms.sheet import Footnotes, Sheet, plain
+from fastsample.results.metrics import metric_of
 from fastsample.results.papers.stated import MEANINGS, Suite, bare, deltas, kind_of, nfe_words
 
 __all__ = [
@@ -128,8 +131,17 @@ def search(numbers: pd.DataFrame, **words: str | float | None) -> pd.DataFrame:
     return numbers.reset_index(drop=True)
 
 
-def summary(numbers: pd.DataFrame) -> Sheet:
-    """Published numbers to read, each with its source as a footnote; the data hold all columns."""
+def summary(numbers: pd.DataFrame, sort: str = "") -> Sheet:
+    """Published numbers to read, each with its source as a footnote; the data hold all columns.
+
+    Args:
+        sort: one of the data's columns, the best first.
+
+    Raises:
+        ValueError: for a column that there is not.
+    """
+    if sort:
+        numbers = sorted_frame(numbers, sort, {"value": metric_of(numbers["metric"].iloc[0]).higher})
     samples = numbers["samples"].map(lambda count: "" if pd.isna(count) else f"@{count}")
     sheet = plain(pd.DataFrame({
         "paper": numbers["paper"],
@@ -139,14 +151,14 @@ def summary(numbers: pd.DataFrame) -> Sheet:
         "NFE": [nfe_words(number) for number in numbers.to_dict("records")],
         "metric": numbers["metric"] + samples + numbers["unit"].map(lambda unit: f" [{unit}]" if unit else ""),
         "value": numbers["value"],
-    }))  # fmt: skip
+    }), settings=("paper", "data set", "checkpoint", "solver", "fastsample", "NFE", "metric"))  # fmt: skip
     notes, frame = Footnotes(), sheet.frame
     told = map(source_of, numbers.to_dict("records"))
     marked = [notes.on(e, [source]) for e, source in zip(frame.iloc[:, -1], told, strict=True)]
     frame.isetitem(frame.shape[1] - 1, marked)
     other = [name for name in MEANINGS if name != "calls" and name in set(numbers["nfe_meaning"])]
     foot = [("", f"NFE counts evaluations of the denoiser; ({name}): {MEANINGS[name]}.") for name in other]
-    return Sheet(frame, numbers, notes=(*notes.texts, *foot))
+    return replace(sheet, frame=frame, data=numbers, notes=(*notes.texts, *foot))
 
 
 def source_of(number: Mapping[Any, Any]) -> str:

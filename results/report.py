@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -16,7 +17,8 @@ from fastsample.results.commands import bench_command
 from fastsample.results.evidence import Comparison
 from fastsample.results.forms.escaping import visible
 from fastsample.results.forms.figures import picture_bytes, quality
-from fastsample.results.forms.sheet import Sheet, write
+from fastsample.results.forms.looks import darkened
+from fastsample.results.forms.sheet import Sheet, linked_html
 from fastsample.results.layout import metrics_named, sheet_of
 from fastsample.results.metrics import metric_of
 from fastsample.results.recommend import Candidate, Recommendation, number, recommend, with_seconds
@@ -27,6 +29,7 @@ from fastsample.results.tables import notes_of
 __all__ = ["Picture", "Table", "attempt", "page", "report_of", "summary"]
 
 _DOTS_PER_INCH = 96  # of CSS
+_DARK = ("#14171b", "#e6e9ed")  # --paper and --ink of the dark page
 _NUMBERS = {
     "cell", "model", "solver", "title", "options", "grid", "times", "nfe_asked", "nfe", "forwards", "metrics",
     "standard_errors", "seconds", "created",
@@ -45,7 +48,7 @@ class Table:
     def html(self) -> str:
         """The table without its caption and notes, which the page sets outside of what scrolls."""
         assert self.sheet
-        return write(replace(self.sheet, caption="", notes=()), "html")
+        return linked_html(replace(self.sheet, caption="", notes=()))
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,13 @@ class Picture:
         return f"data:image/{kind};base64,{base64.b64encode(picture_bytes(self.figure, form)).decode()}"
 
     @property
+    def dark(self) -> str:
+        """Images on the paper of a dark page, in its ink."""
+        assert self.figure
+        with darkened(self.figure, *_DARK):
+            return f"data:image/png;base64,{base64.b64encode(picture_bytes(self.figure, 'png')).decode()}"
+
+    @property
     def width(self) -> int:
         """In CSS pixels."""
         assert self.figure
@@ -93,7 +103,7 @@ def page(
         verdicts: what is best for each model, metric and budget.
         tables, pictures: in their order on the page.
     """
-    text = (files("fastsample.results") / "report.html.j2").read_text(encoding="utf-8")
+    text, script = ((files("fastsample.results") / name).read_text("utf-8") for name in ("report.html.j2", "report.js"))
     settings = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=_visible,
@@ -105,6 +115,7 @@ def page(
         mine = sorted((row for row in rows if row.model == model), key=lambda row: (row.title, row.nfe_asked, row.seed))
         models.append((model, _common(facts[row.cell] for row in mine), mine))
     return settings.from_string(text).render(
+        script=script, digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         name=name, models=models, facts=facts, shared=shared, verdicts=verdicts, summary=summary(verdicts),
         tables=tables, pictures=pictures, command=bench_command, number=number, count=len(rows),
         first=min(row.created for row in rows)[:10], last=max(row.created for row in rows)[:10],

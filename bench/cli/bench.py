@@ -239,6 +239,9 @@ def sample(
     ] = "random",
     checkpoint: Annotated[Path | None, _CHECKPOINT] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Take another model's learned table.")] = False,
+    scale: Annotated[
+        int, typer.Option(min=0, max=64, help=r"Dots of a pixel's side. \[default: to 400 dots of width]")
+    ] = 0,
 ) -> None:
     """Draw samples and write them as one image grid."""
     from fastsample.bench.drawing import draw
@@ -252,7 +255,7 @@ def sample(
         cfg=cfg, t_end=t_end, sigma_min=sigma_min, sigma_max=sigma_max, threshold=threshold,
         prompts=prompts, negative=negative, embedded_guidance=embedded_guidance, size=size, tiling=tiling,
     )  # fmt: skip
-    console.print(draw(request, out, console))
+    console.print(draw(request, out, console, scale))
 
 
 @app.command(epilog="Example: fastsample verify --solver scire,dpmpp-2m --picture orders.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
 from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import (
@@ -102,6 +102,7 @@ def distill(
     from fastsample.bench.protocol import check_guidance, open_under
     from fastsample.bench.request import read_request
     from fastsample.bench.sampling import Sampler, choose_device
+    from fastsample.results.forms.screen import FittedTable
     from fastsample.solvers.learned.kinds import kind_named
     from fastsample.solvers.learned.shelf import add_table
 
@@ -116,7 +117,7 @@ def distill(
     where = choose_device(device)
     wished = loss_named(loss, found, where, weights_by_name(extractor_weights))
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
-    table = Table(*columns, header_style="bold", title=f"{learned.title} for {found.id}", title_justify="left")
+    table = FittedTable(*map(escape, columns), title=f"{learned.title} for {found.id}")
     convention = ""
     again = "finished tables are kept, the same command goes on from the last step"
     with kept(again), told(f"{found.id} {kind}") as tell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,6 +86,7 @@ def explain(
 ) -> None:
     """A solver as numbers: times, coefficients, sum rules, order, stability, cost, free parameters."""
     from fastsample.bench.request import read_request
+    from fastsample.results.forms.screen import FittedTable
     from fastsample.solvers.proofs.explain import explain as look
     from fastsample.solvers.spec import table_of
 
@@ -99,16 +101,16 @@ def explain(
         return
     noises = [f"z_{k}" for k in range(len(told.rows[0].w))]
     columns = ("row", "t", "lambda", "alpha", "sigma", "a", *(f"f_{j}" for j in range(told.nfe)), *noises)
-    table = Table(header_style="bold", title=f"{told.title}, f = {told.coordinate}", title_justify="left")
+    table = FittedTable(title=f"{told.title}, f = {told.coordinate}")
     for name in (*columns, "order 0", "order 1"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     for i, row in enumerate(told.rows):
         lam = "-" if row.lam is None else f"{row.lam:.3f}"
         empty = [""] * (told.nfe - len(row.b))
         numbers = [f"{v:.4g}" for v in (row.alpha, row.sigma, row.a, *row.b)] + empty + [f"{v:.4g}" for v in row.w]
         name = "x" if i == told.nfe else str(i)
         table.add_row(name, f"{row.t:.4f}", lam, *numbers, f"{row.order0:.1e}", f"{row.order1:.1e}")
-    console.print(table, width=max(console.width, 12 * len(table.columns)), crop=False, no_wrap=True, soft_wrap=True)
+    console.print(table)
     variable = "t" if told.coordinate == "velocity" else "lambda"
     lines = {
         "path": f"{told.path}{', made for ' + told.model if told.model else ', for every model on it'}",
@@ -127,11 +129,16 @@ def explain(
         lines["noise"] = f"standard deviation {told.stability.noise:.3g} in the result, with the predictions held"
     for key, value in (told.training or {}).items():
         steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
-        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else str(value)
+        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else _brief(str(value))
     facts = Table.grid(padding=(0, 2))
     for key, text in lines.items():
         facts.add_row(key, escape(text))
     console.print(facts, highlight=False)
+
+
+def _brief(text: str) -> str:
+    """Hashes to as many digits as fit a line; --json has them whole."""
+    return re.sub(r"\b[0-9a-f]{64}\b", lambda match: match[0][:16], text)
 
 
 @app.command(

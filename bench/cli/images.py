@@ -62,7 +62,8 @@ def score(
     """Measure images that another program has made; their row stands in the tables, marked as stated."""
     from fastsample.bench.images.score import score
     from fastsample.bench.jobs.stages import Stages
-    from fastsample.results.overview import overview, to_rich
+    from fastsample.results.forms.sheet import to_rich
+    from fastsample.results.overview import overview_sheet
     from fastsample.results.row import frame_of
 
     with Stages(console, f"measuring {images}"):
@@ -71,7 +72,7 @@ def score(
             device=device, weights=weights_by_name(extractor_weights, inception_weights), console=console,
             metrics=split_words(metrics) or (),
         )  # fmt: skip
-    console.print(to_rich(overview(frame_of([row]))))
+    console.print(to_rich(overview_sheet(frame_of([row]))))
     told = f"{row.solver}: what made them and its NFE are as stated; {row.protocol['stated']}"
     console.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
 

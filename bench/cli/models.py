@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import Words, console, path
@@ -42,9 +42,10 @@ def list_(
 ) -> None:
     """What there is to choose from."""
     from fastsample.bench.cli.listing import listing
+    from fastsample.results.forms.screen import FittedTable
 
     columns, lines = listing(what, long, data)
-    table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
+    table = FittedTable(*map(escape, columns))
     for line in lines:
         table.add_row(*map(escape, line))
     console.print(table)
@@ -144,6 +145,7 @@ def models_check(
     """
     from fastsample.models.public.cards import card_named, cards
     from fastsample.models.public.check import check, without_source
+    from fastsample.results.forms.screen import FittedTable
 
     found = check([card_named(name) for name in names] if names else list(cards().values()))
     gone = without_source(found, "model")
@@ -151,7 +153,7 @@ def models_check(
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:
         columns = ("of", "source", "status", "size [MB]", "on the card", "type")
-        table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
+        table = FittedTable(*map(escape, columns))
         for one in found:
             size, expected = (f"{mb:,.0f}" if mb else "" for mb in ((one.size or 0) / 1e6, one.expected_mb))
             status = f"{one.status}, at {one.moved}" if one.moved else one.status

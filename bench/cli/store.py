@@ -13,7 +13,7 @@ from fastsample.bench.cli.words import Screen, Words, console, errors, path, sol
 if TYPE_CHECKING:
     from fastsample.results.forms.sheet import Sheet
 
-__all__ = ["FORMAT", "OUT", "app", "print_sheet", "print_sheets"]
+__all__ = ["FORMAT", "OUT", "SORT", "app", "print_sheet", "print_sheets"]
 
 app = typer.Typer()
 
@@ -31,6 +31,7 @@ OUT = typer.Option(
     parser=path,
     callback=writable,
 )
+SORT = typer.Option("--sort", help="A column, such as psnr, fd or NFE: the best first.")
 _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 
@@ -71,6 +72,8 @@ fastsample table results-paper --metric psnr,fd --columns metric,nfe --no-interv
 
 fastsample table results-paper --model cifar10-tiny-flow --solver ddim,heun,unipc --where samples=1000 -o table.tex
 
+fastsample table results-paper --metric psnr,fd --sort "fd 10"
+
 fastsample table results-paper --metric fid --published
 """
 )
@@ -84,6 +87,9 @@ def table(
     where: Annotated[Words, typer.Option(help="Only rows with FIELD=VALUE, such as samples=1000.")] = None,
     intervals: Annotated[bool, typer.Option(help="Half-widths of 95 % intervals behind the values.")] = True,
     published: Annotated[bool, typer.Option("--published", help="Reported numbers beside the measured ones.")] = False,
+    sort: Annotated[
+        str, typer.Option(help=r"A column, as 10 or 'fd 10', best first. \[default: long tables by mean place]")
+    ] = "",
     form: Annotated[str | None, FORMAT] = None,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
@@ -106,20 +112,28 @@ def table(
         sheet = table_of(
             opened, rows=split_words(rows) or ("solver",), columns=split_words(columns) or ("nfe",),
             metrics=split_words(metric), models=split_words(model), solvers=solver_words(solver),
-            where=split_words(where), intervals=intervals, suite=published_by,
+            where=split_words(where), intervals=intervals, suite=published_by, sort=sort,
         )  # fmt: skip
     print_sheet(sheet, form, out)
 
 
-@app.command(epilog="Example: fastsample show results-store")
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample show results-store
+
+fastsample show results-store --sort fd
+"""
+)
 def show(
     store: Annotated[Path, _STORE] = Path("results-store"),
+    sort: Annotated[str, SORT] = "",
     form: Annotated[str | None, FORMAT] = None,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
     """Read a store back, one line per row."""
-    from fastsample.results.forms.sheet import plain
-    from fastsample.results.overview import overview
+    from fastsample.results.overview import overview_sheet
     from fastsample.results.store import Store
     from fastsample.results.training import training_notes
 
@@ -129,7 +143,7 @@ def show(
         return
     names = [str(name)[8:] for name in rows if str(name).startswith("metrics.")]
     notes = tuple(("", note) for note in training_notes(rows, names))
-    print_sheet(plain(overview(rows), notes=notes), form, out)
+    print_sheet(overview_sheet(rows, sort, notes), form, out)
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
@@ -205,6 +219,8 @@ fastsample published --dataset cifar10 --solver scire --nfe 12
 
 fastsample published --model edm-cifar10-uncond-vp --metric fid --format csv
 
+fastsample published --dataset cifar10 --metric fid --nfe 10 --sort value
+
 fastsample published --method gas --trained-on adversarial --confidence high
 """
 )
@@ -223,6 +239,7 @@ def published(
         typer.Option(help="none, statistics, mse, l1, lpips, inception, adversarial, classifier, reward or weights."),
     ] = None,
     confidence: Annotated[str | None, typer.Option(help="How well the source is known: high, medium or low.")] = None,
+    sort: Annotated[str, SORT] = "",
     form: Annotated[str | None, FORMAT] = None,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
@@ -237,4 +254,4 @@ def published(
     if found.empty:
         console.print("no published number fits; without options all are listed")
         return
-    print_sheet(summary(found), form, out)
+    print_sheet(summary(found, sort), form, out)

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from fastsample.datasets.files import write_atomically
+from fastsample.results.forms.looks import STYLE, colours
+from fastsample.results.forms.screen import FittedTable
 from fastsample.solvers.own import solver_named
 from fastsample.solvers.proofs.claims import BUDGETS, FINER, PROBLEMS, Proof, claims, golden_summary, prove
 from fastsample.solvers.proofs.golden import SHIPPED
@@ -50,14 +52,13 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
     proofs = proofs_of(names, console)
-    table = Table(
+    table = FittedTable(
         "solver",
         "claimed",
         *(f"order {name}" for name in PROBLEMS),
         "NFE made/asked",
         "table error",
         "holds",
-        header_style="bold",
     )
     for proof in proofs:
         table.add_row(
@@ -78,9 +79,7 @@ def _parity(folder: Path | None, console: Console) -> bool:
     if not folder.is_dir():
         console.print("no golden files: parity is verified in a clone, or with --golden FOLDER", style="yellow")
         return True
-    table = Table(
-        "golden file", "cases", "failed", "max difference", header_style="bold", title="parity with official code"
-    )
+    table = FittedTable("golden file", "cases", "failed", "max difference", title="parity with official code")
     summary = golden_summary(folder)
     if not summary:
         console.print(f"no golden cases in {folder}", style="yellow")
@@ -91,22 +90,35 @@ def _parity(folder: Path | None, console: Console) -> bool:
     return not any(failed for _, failed, _ in summary.values())
 
 
+@rc_context(STYLE)
 def draw_orders(proofs: list[Proof], file: Path) -> None:
-    """Write a log-log picture of RMS error against NFE, a panel per problem, a line per claim."""
-    rows = -(-len(proofs) // 4)
-    figure = Figure(figsize=(12, 6 + 0.14 * rows), layout="constrained")
-    axes = figure.subplots(1, len(PROBLEMS), sharex=True, sharey=True)
-    styles = ("-", "--", "-.", ":")
-    for axis, name in zip(axes, PROBLEMS, strict=True):
-        for index, proof in enumerate(proofs):
-            nfe, error = zip(*proof.errors[name], strict=True)
-            axis.loglog(nfe, error, styles[index // 10 % len(styles)], marker=".", label=str(proof.claim), lw=1)
-        axis.set(title=name, xlabel="NFE")
-        axis.set_xticks(BUDGETS + FINER, labels=[str(nfe) for nfe in BUDGETS + FINER])
+    """Write log-log panels of RMS error against NFE: one for each family of solvers, a colour for each claim.
+
+    Lines are whole on the first problem and dashed on the second.
+    """
+    families: dict[str, list[Proof]] = {}
+    for proof in proofs:
+        families.setdefault(proof.claim.solver.solve.__module__.rpartition(".")[2].replace("_", " "), []).append(proof)
+    across = min(3, len(families))
+    down = -(-len(families) // across)
+    keys = [max(map(len, list(families.values())[i : i + across])) for i in range(0, len(families), across)]
+    heights = [2.6 + 0.125 * count for count in keys]  # inches: of axes, and of the lines of their legend
+    figure = Figure(figsize=(4.2 * across, 0.7 + sum(heights)), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True, height_ratios=heights)
+    for axis in axes.flat[len(families) :]:
+        axis.set_axis_off()
+    for axis, (family, mine) in zip(axes.flat, families.items(), strict=False):
+        for proof, colour in zip(mine, colours(len(mine)), strict=True):
+            for name, line in zip(PROBLEMS, ("-", "--"), strict=True):
+                nfe, error = zip(*proof.errors[name], strict=True)
+                label = str(proof.claim) if line == "-" else None
+                axis.loglog(nfe, error, line, marker=".", markersize=4, color=colour, label=label, lw=1)
+        axis.set(title=family, xlabel="NFE")
+        axis.set_xticks(BUDGETS + FINER, labels=[str(nfe) for nfe in BUDGETS + FINER], fontsize=7)
+        axis.tick_params(labelbottom=True, labelleft=True)
         axis.minorticks_off()
-        axis.grid(True, alpha=0.25)
-    axes[0].set_ylabel("RMS error against the exact solution")
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=6, ncols=4, loc="outside lower center", frameon=False)
+        axis.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.22), labelspacing=0.25)
+    figure.suptitle(f"RMS error against the exact solution: on {' (whole lines) and '.join(PROBLEMS)} (dashed)")
     try:
         form = file.suffix[1:].lower() or "png"
         write_atomically(file, lambda stream: figure.savefig(stream, dpi=130, format=form))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class Screen(Console):
             yield Segment(text if control else "\n".join(map(visible, text.split("\n"))), style, control)
 
 
-console = Screen(width=None if sys.stdout and sys.stdout.isatty() else 160, emoji=False)  # a:wave: is a name
+_SEEN = (sys.stdout and sys.stdout.isatty()) or "COLUMNS" in os.environ
+console = Screen(width=None if _SEEN else 160, emoji=False)  # a:wave: is a name
 errors = Screen(stderr=True, emoji=False)
 
 Words = list[str] | None

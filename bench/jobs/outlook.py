@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from rich.table import Table
+from rich.markup import escape
 
 from fastsample.bench.cells import Cell
 from fastsample.bench.jobs.plan import Job, cost_of
 from fastsample.bench.timing import arithmetic
 from fastsample.bench.tree import Tree
 from fastsample.bench.worker import Worker
+from fastsample.results.forms.screen import FittedTable
 
 __all__ = ["aliases", "outlook", "seconds_of", "timings"]
 
@@ -19,7 +20,7 @@ _PROBES = 3  # network calls that are timed, after one that warms it up
 _LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
 
 
-def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> Table:
+def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> FittedTable:
     """A line for each model: its cells that are to be computed, calls, references, bytes and seconds.
 
     Its counts are those of the ledger when the sweep has run; adaptive solvers, whose evaluations nobody knows before,
@@ -27,7 +28,7 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
     network on this device, from a probe of a few calls.
     """
     columns = ("model", "cells", "calls needed", "made", "of references", "store [MB]", "meanwhile [MB]", "seconds")
-    table = Table(*columns, title="What is to be computed")
+    table = FittedTable(*map(escape, columns), title="What is to be computed")
     for column in table.columns[1:]:
         column.justify = "right"
     for model in dict.fromkeys(cells[key].model.id for job in jobs for key in job.cells):
@@ -46,7 +47,7 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> T
     return table
 
 
-def timings(cells: Sequence[Cell], worker: Worker, tell: Callable[[str], object]) -> Table:
+def timings(cells: Sequence[Cell], worker: Worker, tell: Callable[[str], object]) -> FittedTable:
     """A line for each cell: how long one of its images takes when it is sampled alone, in batches.
 
     The network's time is that of a warm call, the solver's that of its arithmetic without the network; adaptive
@@ -56,7 +57,7 @@ def timings(cells: Sequence[Cell], worker: Worker, tell: Callable[[str], object]
         tell: hears which cell is timed.
     """
     columns = ("model", "solver", "NFE", "batch", "network [ms/image]", "solver [ms/image]", "images/s", "overhead")
-    table = Table(*columns, title=f"On {worker.tools.sampler.device_name}")
+    table = FittedTable(*map(escape, columns), title=f"On {worker.tools.sampler.device_name}")
     for column in table.columns[2:]:
         column.justify = "right"
     calls: dict[str, float] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,15 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from fastsample.datasets.files import write_atomically
 from fastsample.results.forms.escaping import visible
+from fastsample.results.forms.looks import STYLE, looks_of
 from fastsample.results.metrics import metric_of
 
 __all__ = ["Place", "curvature", "errors", "front", "image_matrix", "picture_bytes", "quality", "save", "series_names"]
 
-# Okabe and Ito's colours without yellow, which is too light on white. Their number, that of the markers and that of the
-# line styles have no common divisor, so no two of the first 252 lines look alike.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_LINES = ("-", "--", ":", "-.")
 _PANEL = (4.4, 3.1)  # inches
-_STYLE: Any = {
-    "font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.alpha": 0.25, "grid.linewidth": 0.6, "lines.linewidth": 1.3, "lines.markersize": 4.5, "legend.frameon": False,
-    "legend.fontsize": 8.5, "svg.hashsalt": "fastsample",
-}  # fmt: skip
+_DOTS = 200  # of an inch
 
-
-_styled = matplotlib.rc_context(_STYLE)  # pictures look the same whatever the reader's own settings
+_styled = matplotlib.rc_context(STYLE)  # pictures look the same whatever the reader's own settings
 
 
 @dataclass(frozen=True)
@@ -54,8 +44,9 @@ class Place:
 def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     """Metrics against evaluations or seconds: a column of panels for each model, a row for each metric.
 
-    Bars are 95 % intervals. Rings mark the Pareto front of a panel: no other point is as good at as low a cost. It is
-    that of the values; whether neighbours can be told apart, tables say.
+    Bars are 95 % intervals. Rings mark what is worth its cost: the points of a panel's Pareto front (no other is as
+    good at as low a cost) that gain more over the ring before them than their interval leaves open. Against seconds the
+    points of a solver are joined, and ringed, where more evaluations took longer; else timing was too coarse.
 
     Args:
         found: of `results.layout.evidence`; against seconds with the column of `results.recommend.with_seconds`.
@@ -72,20 +63,21 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     figure, panels = _panels(len(metrics), len(models))
     for (metric, model), axis in zip(((m, n) for m in metrics for n in models), panels, strict=True):
         here = found[(found["model"] == model) & (found["metric"] == metric)]
+        joined: dict[str, bool] = {}
         for name, line in _series(here, looks):
             points = line.sort_values([cost])
             ends = points["value"] - points["low"], points["high"] - points["value"]
             bars = np.nan_to_num(np.stack(ends)).clip(0)  # a point without an interval has none
+            joined[name] = against == "nfe" or line.sort_values("made")[cost].is_monotonic_increasing
+            look = looks[name] if joined[name] else looks[name] | {"linestyle": "none"}
             axis.errorbar(
-                points[cost], points["value"], yerr=bars, label=name, capsize=2, elinewidth=0.8,
-                **looks[name],
+                points[cost], points["value"], yerr=bars, label=name, capsize=2, elinewidth=0.8, **look,
             )  # fmt: skip
-        best = front(here[cost].to_numpy(), here["value"].to_numpy(), metric_of(metric).higher)
-        rings = here.iloc[best]
-        axis.scatter(
-            rings[cost], rings["value"], s=95, facecolors="none", edgecolors="black", linewidths=0.8, zorder=3,
-            label="Pareto front",
-        )  # fmt: skip
+        rings = here.iloc[_wanted(here, cost, metric_of(metric).higher)]
+        rings = rings[series_names(here)[rings.index].map(joined).astype(bool)]
+        if len(rings):
+            look = {"facecolors": "none", "edgecolors": "black", "linewidths": 0.8, "zorder": 3}
+            axis.scatter(rings[cost], rings["value"], s=95, label="Pareto front", **look)
         axis.set(title="\n".join([model, *_own_judge(here)]), xlabel=cost_title, ylabel=_title(metric))
         _logarithmic(axis, "x", here[cost])
         if against == "nfe":
@@ -113,18 +105,32 @@ def front(cost: np.ndarray, value: np.ndarray, higher: bool) -> np.ndarray:
     return np.asarray(order[gain[order] > best_before])
 
 
+def _wanted(here: pd.DataFrame, cost: str, higher: bool) -> list[int]:
+    """Places of the points of the front that gain more over the one before than half of their interval."""
+    values = here["value"].to_numpy() * (1 if higher else -1)
+    slack = ((here["high"] - here["low"]) / 2).fillna(0.0).to_numpy()
+    found: list[int] = []
+    for place in front(here[cost].to_numpy(), here["value"].to_numpy(), higher):
+        if not found or values[place] > values[found[-1]] + slack[place]:
+            found.append(int(place))
+    return found
+
+
 @_styled
 def image_matrix(places: Mapping[tuple[str, str], Place | None], title: str = "") -> Figure:
     """Images in rows and columns, by (row name, column name) in the order given; None is left white.
 
-    Every place shows its images as a block; all images are of one size, and every place has as many.
+    Every place shows its images as a block; all images are of one size, and every place has as many. The picture is
+    large enough to see them: a place is some whole number of times its pixels, at least 240 wide, and wider where there
+    are few columns.
     """
     rows, columns = list(dict.fromkeys(row for row, _ in places)), list(dict.fromkeys(column for _, column in places))
     first = next(place.images for place in places.values() if place)
     across = int(np.ceil(np.sqrt(len(first))))
     down = -(-len(first) // across)
     height, width = first.shape[1] * down, first.shape[2] * across
-    size = 0.95 * max(1.0, across / 2)  # inches of one place
+    factor = -(-max(240, 1080 // len(columns)) // width)
+    size = factor * width / _DOTS  # inches of one place
     tall = 0.7 + (size * height / width + 0.17) * len(rows)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=(1.8 + size * len(columns), tall), layout=layout)
@@ -189,7 +195,7 @@ def curvature(profiles: pd.DataFrame) -> Figure:
 def picture_bytes(figure: Figure, form: str) -> bytes:
     """A figure as `png` or `svg`; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format=form, dpi=200, metadata={"Date": None} if form == "svg" else None)
+    figure.savefig(stream, format=form, dpi=_DOTS, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
 
 
@@ -234,13 +240,8 @@ def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _looks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line style of each series, by name, in the order of the frame."""
-    names = dict.fromkeys(series_names(frame))
-    looks = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES))
-    return {
-        name: {"color": colour, "marker": marker, "linestyle": line}
-        for name, (colour, marker, line) in zip(names, looks)  # noqa: B905
-    }
+    """The looks of each series, by name, in the order of the frame."""
+    return looks_of(series_names(frame))
 
 
 def series_names(frame: pd.DataFrame) -> pd.Series:

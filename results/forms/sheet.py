@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from string import ascii_lowercase
@@ -13,11 +13,12 @@ from typing import Literal
 import pandas as pd
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from fastsample.results.forms.escaping import csv_text, latex, markdown, visible
+from fastsample.results.forms.latex import DOCUMENT, short_heads
+from fastsample.results.forms.screen import FittedTable
 
-__all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "plain", "to_rich", "write"]
+__all__ = ["FORMATS", "Entry", "Footnotes", "Sheet", "linked_html", "plain", "to_rich", "write"]
 
 FORMATS = ("rich", "markdown", "latex", "html", "csv")
 
@@ -31,12 +32,14 @@ class Entry:
         spread: half-width of its interval; "" for none.
         rank: `best` and `second` are set off; `tied` are the best where they cannot be told apart.
         marks: letters of its footnotes.
+        row: the cell of the row that it comes from, which a page leads to.
     """
 
     text: str = ""
     spread: str = ""
     rank: Literal["", "best", "second", "tied"] = ""
     marks: tuple[str, ...] = ()
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,14 @@ class Sheet:
         data: the same facts with one fact a column, for CSV.
         caption: what the table shows.
         notes: (letter, text) of each footnote; the letter is "" for those of the whole table.
+        settings: columns of the frame that stand in the caption where they are the same in all rows.
     """
 
     frame: pd.DataFrame
     data: pd.DataFrame
     caption: str = ""
     notes: tuple[tuple[str, str], ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def stub(self) -> list[str]:
@@ -77,6 +82,17 @@ class Sheet:
         return [(key if self.stub else [], list(row)) for key, row in zip(keys, self.frame.to_numpy(), strict=True)]
 
 
+def _settled(sheet: Sheet) -> Sheet:
+    """The sheet with its settings that are everywhere the same in the caption."""
+    heads = [entry.text for entry in sheet.heads[-1]]
+    columns = {name: sheet.frame.iloc[:, heads.index(name)] for name in sheet.settings if name in heads}
+    same = {name: column.iloc[0] for name, column in columns.items() if column.nunique() == 1}
+    told = ", ".join(f"{name} {one.text}" for name, one in same.items() if one.text not in ("", "-"))
+    kept = [place for place, name in enumerate(heads) if name not in same]
+    caption = ", ".join(filter(None, (sheet.caption, told)))
+    return replace(sheet, frame=sheet.frame.iloc[:, kept], caption=caption, settings=())
+
+
 class Footnotes:
     """Letters for remarks; equal remarks share one. `texts` lists (letter, remark)."""
 
@@ -96,10 +112,12 @@ class Footnotes:
         return self.texts[-1][0]
 
 
-def plain(frame: pd.DataFrame, caption: str = "", notes: tuple[tuple[str, str], ...] = ()) -> Sheet:
+def plain(
+    frame: pd.DataFrame, caption: str = "", notes: tuple[tuple[str, str], ...] = (), settings: Sequence[str] = (),
+) -> Sheet:  # fmt: skip
     """A frame as a sheet: floats with two to four digits, what is missing as "-"."""
     entries = frame.map(lambda value: Entry(_number(value))).set_axis([Entry(str(name)) for name in frame], axis=1)
-    return Sheet(entries.reset_index(drop=True), frame, caption, notes)
+    return Sheet(entries.reset_index(drop=True), frame, caption, notes, tuple(settings))
 
 
 def _number(value: object) -> str:
@@ -119,7 +137,7 @@ def write(sheet: Sheet, form: str) -> str:
     }  # fmt: skip
     if form not in writers:
         raise ValueError(f"unknown format {form!r}; known: {', '.join(FORMATS)}")
-    return writers[form](sheet)
+    return writers[form](_settled(sheet))
 
 
 @dataclass(frozen=True)
@@ -168,9 +186,10 @@ _RICH = _Style(lambda text: escape(visible(text)), "[bold]{}[/]", "[underline]{}
 
 def to_rich(sheet: Sheet) -> Group:
     """A sheet for a rich console."""
-    table = Table(title=_RICH.escape(sheet.caption) or None, title_justify="left", header_style="bold")
+    sheet = _settled(sheet)
+    table = FittedTable(title=_RICH.escape(sheet.caption) or None)
     for name, left in zip(_RICH.flat(sheet), [True] * len(sheet.stub) + _left(sheet), strict=True):
-        table.add_column(name.replace(", ", "\n"), justify="left" if left else "right", overflow="fold")
+        table.add_column(name.replace(", ", "\n"), justify="left" if left else "right")
     for _, group in groupby(sheet.lines, key=lambda line: line[0][:-1]):
         table.add_section()
         for number, (key, row) in enumerate(group):
@@ -198,7 +217,20 @@ _HTML = _Style(
 )  # fmt: skip
 
 
-def _html(sheet: Sheet) -> str:
+class _Linked(_Style):
+    """Entries of rows lead to the element `row-CELL` of their page."""
+
+    def entry(self, entry: Entry) -> str:
+        text = super().entry(entry)
+        return f'<a href="#row-{_HTML.escape(entry.row)}">{text}</a>' if entry.row else text
+
+
+def linked_html(sheet: Sheet) -> str:
+    """A sheet as a <table> whose numbers lead to their rows."""
+    return _html(_settled(sheet), _Linked(**vars(_HTML)))
+
+
+def _html(sheet: Sheet, style: _Style = _HTML) -> str:
     stub, heads, out = sheet.stub, sheet.heads, ["<table>"]
     if sheet.caption:
         out.append(f"<caption>{_HTML.escape(sheet.caption)}</caption>")
@@ -215,7 +247,7 @@ def _html(sheet: Sheet) -> str:
         out.append("<tbody>")
         for key, row in group:
             names = "".join(f'<th scope="row">{_HTML.entry(entry)}</th>' for entry in key)
-            out.append(f"<tr>{names}{''.join(f'<td>{_HTML.entry(entry)}</td>' for entry in row)}</tr>")
+            out.append(f"<tr>{names}{''.join(f'<td>{style.entry(entry)}</td>' for entry in row)}</tr>")
         out.append("</tbody>")
     if sheet.notes:
         notes = "<br/>".join(_HTML.notes(sheet))
@@ -225,34 +257,13 @@ def _html(sheet: Sheet) -> str:
 
 _LATEX = _Style(latex, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize$\,\pm\,${}}}", r"\textsuperscript{{{}}}")
 
-_DOCUMENT = r"""% For pdflatex. To paste it take \begin{table} to \end{table}; it needs booktabs and graphicx.
-\documentclass{article}
-\usepackage[a4paper,landscape,margin=15mm]{geometry}
-\usepackage{booktabs,graphicx}
-\pagestyle{empty}
-\begin{document}
-\begin{table}
-\centering
-CAPTION\sbox0{%
-\begin{tabular}{COLUMNS}
-\toprule
-HEAD\midrule
-BODY\bottomrule
-\end{tabular}}%
-% No wider than the text, and no higher than most of it.
-\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
-\ifdim\dimexpr\ht0+\dp0>.75\textheight\sbox0{\resizebox*{!}{.75\textheight}{\usebox0}}\fi
-\usebox0
-\par\smallskip
-\begin{minipage}{\wd0}\footnotesize\raggedright
-NOTES\end{minipage}
-\end{table}
-\end{document}
-"""
-
 
 def _latex(sheet: Sheet) -> str:
-    heads, named = sheet.heads, len(sheet.stub[-1:])  # outer names become lines of their own above their rows
+    short = short_heads(entry.text for line in sheet.heads for entry in line)
+    heads = [[replace(entry, text=short.get(entry.text, entry.text)) for entry in line] for line in sheet.heads]
+    named = len(sheet.stub[-1:])  # outer names become lines of their own above their rows
+    told = tuple(("", f"{name.rstrip(' ↑↓')}: {head.rstrip(' ↑↓')}.") for head, name in short.items())
+    sheet = replace(sheet, notes=(*sheet.notes, *told))
     head = ""
     for line in heads[:-1]:
         cells, rules, at = [""] * named, "", named + 1
@@ -273,7 +284,7 @@ def _latex(sheet: Sheet) -> str:
         "COLUMNS": "l" * named + "".join("l" if words else "c" for words in _left(sheet)), "HEAD": head, "BODY": body,
         "NOTES": "".join(f"{note}\\\\\n" for note in _LATEX.notes(sheet)),
     }  # fmt: skip
-    return re.sub("|".join(parts), lambda match: parts[match[0]], _DOCUMENT)
+    return re.sub("|".join(parts), lambda match: parts[match[0]], DOCUMENT)
 
 
 def _row(cells: list[str]) -> str:

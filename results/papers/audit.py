@@ -183,7 +183,8 @@ def _sheet(lines: list[dict[str, Any]], notes: list[str]) -> Sheet:
         if name in ("measured", "published", "difference"):
             column = [_entry(name, entry, line, letters) for entry, line in zip(frame.iloc[:, at], lines, strict=True)]
             frame.isetitem(at, column)
-    return Sheet(frame, data, notes=(*letters.texts, *(("", note) for note in notes)))
+    notes_of_all = tuple(("", note) for note in notes)
+    return Sheet(frame, data, notes=(*letters.texts, *notes_of_all), settings=("paper", "model", "metric"))
 
 
 def _entry(name: str, entry: Entry, line: Record, letters: Footnotes) -> Entry:

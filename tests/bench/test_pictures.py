@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from fastsample.bench import replay
@@ -19,6 +20,8 @@ from fastsample.models.path import LinearFlow
 from fastsample.results.commands import bench_command
 from fastsample.results.evidence import Comparison
 from fastsample.results.store import Store
+
+from ..command import command
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +235,14 @@ def test_pictures_are_chosen_by_kind_and_budget(points):
         picture(points, nfe=[7])
     with pytest.raises(ValueError, match="not 'poem'"):
         picture(points, "poem")
+
+
+def test_a_picture_of_samples_is_of_a_size_that_can_be_seen(home):
+    words = ("sample", "--model", "gmm-image", "--solver", "ddim", "--nfe", 2, "--samples", 4, "-o")
+    assert command(*words, home / "seen.png").code == 0
+    assert command(*words, home / "raw.png", "--scale", 1).code == 0
+    with Image.open(home / "seen.png") as seen, Image.open(home / "raw.png") as raw:
+        factor = seen.width // raw.width
+        assert seen.width >= 400 > raw.width
+        assert seen.size == (factor * raw.width, factor * raw.height)
+        assert np.array_equal(np.asarray(seen)[::factor, ::factor], np.asarray(raw))  # whole squares, nothing between

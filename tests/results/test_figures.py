@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fastsample.results.forms import figures
+from fastsample.results.forms import figures, looks
 
 
 def evidence(solvers=3, models=("m",), metric="psnr", budgets=(5, 8, 10)):
@@ -155,3 +155,48 @@ def test_other_endings_and_places_that_cannot_be_written_are_refused(tmp_path):
         figures.save(figures.quality(evidence()), tmp_path / "a.pdf")
     with pytest.raises(ValueError, match="cannot write"):
         figures.save(figures.quality(evidence()), tmp_path / "missing" / "a.png")
+
+
+def test_no_colour_is_used_twice():
+    for count in (1, 7, 14, 15, 60):
+        found = looks.looks_of(f"S{i}" for i in range(count))
+        assert len({look["color"] for look in found.values()}) == count
+        unlike = {(look["marker"], look["linestyle"]) for look in found.values()}
+        assert len(unlike) == min(count, 36)
+
+
+def test_rings_stand_where_a_point_is_worth_its_cost():
+    found = evidence(solvers=1, budgets=(5, 8, 10, 12))
+    found["value"], found["low"], found["high"] = [20.0, 25.0, 25.2, 30.0], [19, 24.5, 24.7, 29], [21, 25.5, 25.7, 31]
+    (axis,) = figures.quality(found).axes
+    assert axis.collections[-1].get_offsets().tolist() == [[5, 20], [8, 25], [12, 30]]  # 25.2 +- 0.5 is no gain
+
+
+def test_seconds_are_joined_and_ringed_where_more_evaluations_took_longer():
+    found = evidence(solvers=2)
+    found.loc[found["title"] == "S1", "seconds"] = [9.0, 7.0, 11.0]  # the last two are on the front
+    (axis,) = figures.quality(found, against="seconds").axes
+    first, second = (container.lines[0] for container in axis.containers)
+    assert first.get_linestyle() != "None"
+    assert second.get_linestyle() == "None"
+    assert first.get_xydata().tolist() == [[5, 25], [8, 28], [10, 30]]
+    assert axis.collections[-1].get_offsets().tolist() == [[5, 25], [10, 30]]
+
+
+@pytest.mark.parametrize(("columns", "width"), [(3, 1100), (9, 9 * 240)])
+def test_a_matrix_is_of_a_size_that_can_be_seen(columns, width):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    places = {(row, str(column)): figures.Place(images) for row in "ab" for column in range(columns)}
+    with Image.open(io.BytesIO(figures.picture_bytes(figures.image_matrix(places, "m"), "png"))) as picture:
+        assert picture.width >= width
+
+
+def test_a_dark_matrix_leaves_the_light_one_as_it_was():
+    figure = figures.image_matrix({("a", "b"): figures.Place(np.full((1, 8, 8, 3), 128, np.uint8), "30 dB")}, "m")
+    light = figures.picture_bytes(figure, "png")
+    with looks.darkened(figure, "#14171b", "#e6e9ed"):
+        dark = figures.picture_bytes(figure, "png")
+    assert figures.picture_bytes(figure, "png") == light
+    with Image.open(io.BytesIO(dark)) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (0x14, 0x17, 0x1B)
+        assert (0xE6, 0xE9, 0xED) in {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}

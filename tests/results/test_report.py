@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import itertools
 import json
 import os
@@ -14,8 +15,10 @@ import pytest
 
 from fastsample.results.forms import figures
 from fastsample.results.forms.sheet import plain
+from fastsample.results.layout import evidence, sheet_of
 from fastsample.results.recommend import Candidate, Recommendation
 from fastsample.results.report import Picture, Table, page, summary
+from fastsample.results.row import frame_of
 from fastsample.results.statistics import Interval
 
 from ..rows import row_of
@@ -29,10 +32,11 @@ def row(solver, nfe, model, **changes):
     facts = dict(
         model=model, checkpoint_sha256="4359" * 16, solver=solver.lower(), title=solver, options={"order": 3},
         grid="sigmoid", times=[1 - i / (3 * nfe) for i in range(nfe + 1)], nfe_asked=nfe, nfe=nfe, forwards=nfe,
-        samples=1000, metrics={"psnr": 30.0 + nfe, "psnr_median": 31.0, "fd[cifar10-resnet]@1000": 2.5},
-        standard_errors={"psnr": 0.0712}, seconds={"network": 20.0, "solver": 0.05, "metrics": 0.03, "total": 20.08},
+        samples=1000, standard_errors={"psnr": 0.0712},
+        metrics={"psnr": 32.0 + nfe - SOLVERS.index(solver), "psnr_median": 31.0, "fd[cifar10-resnet]@1000": 2.5},
+        seconds={"network": 20.0, "solver": 0.05, "metrics": 0.03, "total": 20.08},
         protocol={"psnr reference": f"fine ({model})", "extractor[cifar10-resnet]": "bddd" * 16},
-        versions={"python": "3.12.1"},
+        versions={"python": "3.12.1", "fastsample": "0"},
     )  # fmt: skip
     return row_of(f"{solver}{nfe}{model}", **facts | changes)
 
@@ -73,7 +77,10 @@ def report():
         Picture("Samples", "The same noise.", "A matrix of images.", figures.image_matrix(places), wide=True),
         Picture("Curvature", "Not drawn: the model is not here."),
     ]
+    held = frame_of([row for row in rows if row.model == models[0]])
+    lines = evidence(held, ["psnr"], interval=lambda *_: None, difference=lambda *_: None)
     tables = [
+        Table("PSNR of rows", sheet_of(lines)),
         Table("PSNR", plain(wide, "PSNR [dB]", (("a", "one fewer"), ("", "all of 1,000 samples")))),
         Table("fd", None, "samples is 16 in one row and 32 in another"),
     ]
@@ -98,7 +105,8 @@ class Elements(HTMLParser):
 
 def test_the_page_asks_for_nothing_outside_itself(report):
     page = Elements(report)
-    assert not page.of("script") + page.of("link") + page.of("iframe") + page.of("object")
+    assert page.of("script") == [{}]  # in the page itself
+    assert not page.of("link") + page.of("iframe") + page.of("object")
     sources = [one["src"] for one in page.of("img")]
     assert len(sources) == 2
     assert all(source.startswith("data:image/") for source in sources)
@@ -107,6 +115,9 @@ def test_the_page_asks_for_nothing_outside_itself(report):
     assert "url(" not in report
     (policy,) = [one["content"] for one in page.of("meta") if "http-equiv" in one]
     assert policy.startswith("default-src 'none'")
+    script = re.search("<script>(.*?)</script>", report, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
 def test_the_page_can_be_read_without_seeing_it(report):
@@ -119,6 +130,8 @@ def test_the_page_can_be_read_without_seeing_it(report):
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     names = {one["id"] for _, one in page.found if "id" in one}
     assert {one["href"][1:] for one in page.of("a")} <= names
+    assert sum(name.startswith("row-") for name in names) == 2 * 8 * 7
+    assert sum(one["href"].startswith("#row-") for one in page.of("a")) == 8 * 7  # each number of the table of rows
 
 
 def test_every_row_is_there_with_what_decides_it_and_how_to_repeat_it(report):
@@ -257,7 +270,7 @@ def test_a_browser_shows_it_on_phones_and_screens_without_network_or_scrolling_s
         "document.documentElement.clientWidth"
     )
     boxes = browser.value("[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)")
-    assert len(boxes) == 2
+    assert len(boxes) == 3
     assert (max(boxes) > 0) is (width == 390)
     outside = """[...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll') &&
         one.getBoundingClientRect().right > innerWidth + 1).length"""
@@ -268,3 +281,66 @@ def test_a_browser_shows_it_on_phones_and_screens_without_network_or_scrolling_s
     assert browser.of("Log.entryAdded") == []  # such as something that the page's own policy refused
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(255, 255, 255)" if colours == "light" else "rgb(20, 23, 27)")
+
+
+def click(browser, element):
+    """A press of the mouse in the middle of an element, given as an expression."""
+    browser.value(f"{element}.scrollIntoView({{block: 'center', inline: 'center'}})")
+    box = browser.value(f"JSON.parse(JSON.stringify({element}.getBoundingClientRect()))")
+    where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
+    for kind in ("mousePressed", "mouseReleased"):
+        browser.call("Input.dispatchMouseEvent", type=kind, **where)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_reader_sorts_and_filters_tables_and_opens_the_row_of_a_number(report, browser, tmp_path, width, colours):
+    file = tmp_path / "report.html"
+    file.write_text(report, encoding="utf-8")
+    browser.open(file, width, colours)
+    table = "document.querySelector('#tables table')"
+    column = f"[...{table}.querySelectorAll('tbody tr')].filter(row => !row.hidden).map(row => row.cells[%d].innerText)"
+
+    def solvers():
+        return [text.partition(" (order")[0] for text in browser.value(column % 0)]
+
+    assert solvers() == SOLVERS
+    for expected in (sorted, lambda values: sorted(values, reverse=True)):
+        click(browser, f"{table}.querySelectorAll('thead th')[0].firstChild")
+        assert [name.lower() for name in solvers()] == expected([name.lower() for name in SOLVERS])
+    for rising in (False, True):  # the best first: of PSNR the highest
+        click(browser, f"{table}.querySelectorAll('thead th')[3].firstChild")
+        values = [float(text) for text in browser.value(column % 3)]
+        assert values == sorted(values, reverse=not rising)
+        told = browser.value(f"{table}.querySelectorAll('thead th')[3].ariaSort")
+        assert told == ("ascending" if rising else "descending")
+
+    click(browser, "document.querySelector('#tables .filter input')")
+    browser.call("Input.insertText", text="dpm 2m")
+    assert solvers() == ["DPM-Solver++(2M)"]
+    assert browser.value("document.querySelector('#tables .filter output').innerText").strip() == "1 of 8"
+
+    click(browser, f"[...{table}.querySelectorAll('tbody tr')].find(row => !row.hidden).cells[3].querySelector('a')")
+    row = "document.querySelector('details.row[open]')"
+    assert browser.value(f"{row}.id") == "row-DPM-Solver++(2M)8cifar10-tiny-flow"
+    box = browser.value(f"JSON.parse(JSON.stringify({row}.getBoundingClientRect()))")
+    assert -1 < box["top"] < 844  # it is seen
+    text = browser.value(f"{row}.innerText")
+    assert "fastsample bench --model cifar10-tiny-flow --solver 'dpm-solver++(2m):order=3' --nfe 8" in text
+    assert "4359" * 16 in text  # of the checkpoint, which all rows share
+    assert "fine (cifar10-tiny-flow)" in text  # of the protocol, which those of a model share
+    assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    asked = [one["request"]["url"] for one in browser.of("Network.requestWillBeSent")]
+    assert {url.partition("#")[0] for url in asked if not url.startswith("data:")} == {file.as_uri()}
+    assert browser.of("Log.entryAdded") == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_images_have_the_paper_of_their_page(report, browser, tmp_path, colours):
+    file = tmp_path / "report.html"
+    file.write_text(report, encoding="utf-8")
+    browser.open(file, 1280, colours)
+    corner = """(() => { const image = document.querySelector('.wide img'), page = document.createElement('canvas');
+        page.width = page.height = 1; const pen = page.getContext('2d'); pen.drawImage(image, 0, 0);
+        return [...pen.getImageData(0, 0, 1, 1).data]; })()"""
+    assert browser.value(corner) == ([255, 255, 255, 255] if colours == "light" else [20, 23, 27, 255])

@@ -6,10 +6,13 @@ from importlib import reload
 
 import matplotlib
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fastsample.bench import sweep
-from fastsample.bench.cli.verify import run_verification
+from fastsample.bench.cli.verify import draw_orders, run_verification
+from fastsample.solvers.own import solver_named
+from fastsample.solvers.proofs.claims import BUDGETS, PROBLEMS, Proof, claims
 
 
 def test_verification_keeps_threads_and_the_backend_of_pictures(tmp_path):
@@ -27,6 +30,23 @@ def test_verification_keeps_threads_and_the_backend_of_pictures(tmp_path):
         matplotlib.use(backend)
     assert "no golden cases" in told.getvalue()
     assert (tmp_path / "orders.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_orders_has_a_panel_for_each_family(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    proofs = [
+        Proof(claim, {name: [(n, n**-2.0) for n in BUDGETS] for name in PROBLEMS}, {}, 0.0, 12, 12)
+        for claim in claims([solver_named(name) for name in ("dpmpp-2m", "dpmpp-3m", "unipc", "scire")])
+    ]
+    draw_orders(proofs, tmp_path / "orders.png")
+    panels = {axis.get_title(): axis for axis in drawn[0].axes}
+    assert list(panels) == ["dpm multistep", "unipc", "scire"]
+    for axis in panels.values():
+        whole = [line for line in axis.lines if line.get_linestyle() == "-"]
+        assert len(axis.lines) == len(PROBLEMS) * len(whole)
+        assert len({line.get_color() for line in whole}) == len(whole)
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == [line.get_label() for line in whole]
 
 
 def test_an_import_changes_no_log_level():
