@@ -22,7 +22,8 @@ _Recipe = Annotated[str, typer.Argument(help="Recipe (`fastsample list recipes`)
 _Out = Annotated[Path | None, typer.Option(help=r"Folder of the run. \[default: runs/RECIPE-SEED]", parser=path)]
 _Dataset = Annotated[str | None, typer.Option(help=r"Data set. \[default: the recipe's]")]
 _Data = Annotated[
-    Path | None, typer.Option(help=r"Where its training images are. \[default: the package, FASTSAMPLE_HOME]", parser=path)
+    Path | None,
+    typer.Option(help=r"Where its training images are. \[default: the package, or FASTSAMPLE_HOME]", parser=path),
 ]
 _Images = Annotated[int | None, typer.Option(min=1, max=10**12, help="Images to see, instead of the recipe's number.")]
 _Batch = Annotated[int | None, typer.Option(min=1, max=MOST_BATCH, help="Batch, instead of the recipe's.")]

@@ -64,7 +64,7 @@ def export(
         try:
             from fastsample.solvers.exports.diffusers import TableScheduler
         except ImportError:
-            raise ValueError("this format needs diffusers: pip install 'fastsample[diffusers]'") from None
+            raise ValueError("this format needs diffusers: pip install diffusers") from None
         types = {ours: theirs for theirs, (ours, _) in PREDICTION_TYPES.items()}
         if convention is None:
             TableScheduler(file, prediction_type=types[wanted] if wanted else None).save_pretrained(out)
