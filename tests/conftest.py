@@ -99,9 +99,9 @@ def listed():
     known[:] = before
 
 
-def coarsen(change):
+def coarsen(change, nfe=8):
     """Reference solutions of few steps and few samples, by `change(module, name, value)`."""
-    change(reference, "NFE", 8)
+    change(reference, "NFE", nfe)
     for module in (reference, tools, distillation):
         change(module, "BATCH", 8)
     for module in (reference, solution):

@@ -203,7 +203,7 @@ def test_it_installs_from_an_address(tmp_path):
     """The form of the install line, with the repository's own folder as its address: a wheel with everything."""
     if not (ROOT / ".git").exists():
         pytest.skip("no repository")
-    address = f"fastsample[ray] @ git+{ROOT.as_uri()}"
+    address = f"fastsample[ray] @ git+file://localhost{ROOT}"
     words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, address]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     (wheel,) = tmp_path.glob("fastsample-*.whl")
