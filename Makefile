@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all gate lint docs site speed clean
+.PHONY: demo test test-all gate lint docs site speed frontier clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastsample bench --solver scire --nfe 10
@@ -40,6 +40,12 @@ site: $(VENV)/.dev .ns
 speed: $(VENV)/.dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/speed > docs/speed.md.part
 	mv docs/speed.md.part docs/speed.md
+
+# The numbers of docs/frontier.md: some forty minutes of one core; a run that was stopped goes on.
+frontier: $(VENV)/.demo
+	cd docs && ../$(BIN)/fastsample bench --config frontier.toml
+	cd docs && ../$(BIN)/fastsample bench --config frontier-transfer.toml
+	cd docs && ../$(BIN)/python frontier_page.py
 
 # The environment is reused between calls; it is made again when pyproject.toml changes.
 $(VENV)/.demo: pyproject.toml

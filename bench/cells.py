@@ -28,7 +28,6 @@ from fastsample.results.commands import GIVEN
 from fastsample.results.protocol import Protocol
 from fastsample.results.training import TrainedOn
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
-from fastsample.solvers.learned.shelf import fits
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import Plan
 from fastsample.solvers.spec import Spec
@@ -206,8 +205,8 @@ def plan_cells(
                     what = f"{model.id} {replace(one, grid=None)}{f' {one.grid}' if one.grid else ''} NFE {nfe}"
                     skipped.append(Skipped(what, told(error), failed=not isinstance(error, BudgetError)))
                     continue
-                foreign = table is not None and not fits(table, model, request.guidance)
-                options = {"transfer": table.model} if table and foreign else dict(one.options)
+                options = one.options_on(model, nfe, request.guidance, table)
+                notes += [plan.remark] if plan.remark else []
                 for seed in range(wanted.seed, wanted.seed + wanted.seeds):
                     compared = min(wanted.psnr_samples, wanted.samples)
                     cell = Cell(model, plan, options, protocol, wanted.samples, seed, metrics, table, compared)
@@ -231,8 +230,7 @@ def cell_of(model: Model, request: Request) -> Cell:
     spec = Spec.parse(request.solver[0]).on(Grid.parse(request.grid[0]) if request.grid else None)
     model = _ready(model, request, None)
     plan, table = spec.plan_for(model, request.nfe[0], request.guidance, transfer=request.transfer)
-    foreign = table is not None and not fits(table, model, request.guidance)
-    options = {"transfer": table.model} if table and foreign else dict(spec.options)
+    options = spec.options_on(model, request.nfe[0], request.guidance, table)
     return Cell(model, plan, options, request.asked, request.samples, request.seed, (), table)
 
 

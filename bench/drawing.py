@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def drawn(model: Model, request: Request) -> Iterator[torch.Tensor]:
         FloatingPointError: if a sample is not finite.
     """
     check_precision(request.precision, choose_device(request.device))
-    for images in _images(cell_of(model, request), request):
+    cell = cell_of(model, request)
+    if cell.plan.remark:
+        warnings.warn(cell.plan.remark, stacklevel=3)
+    for images in _images(cell, request):
         yield images.cpu()
 
 

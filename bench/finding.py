@@ -7,10 +7,10 @@ the published settings stand as they are. Everything is decided by the arguments
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class Finding:
         self._job = Distillation(
             self.model, self.sampler, self.guidance, train=self.samples, batch=self.batch, progress=self.progress
         )
+        self._known: dict[tuple[float, ...], dict[str, np.ndarray]] = {}
+        self._shared = 0  # evaluations of a grid's search that were made for another budget
 
     @matmul("float32")
     @torch.inference_mode()
@@ -107,25 +109,10 @@ class Finding:
             raise ValueError(f"a grid is found for a solver that steps from time to time of it, not for {solver}")
         ((own, steps, start, end),) = probe.asked
         self._job._count()
+        self._shared = 0
         tried: dict[str, tuple[float, ...]] = {}
         if name == "dmn":
-            names = ("logsnr", "uniform", "karras", "quadratic")
-            lam = dmn(
-                own,
-                [
-                    [
-                        own.lam(t)
-                        for t in Grid.parse(one)(
-                            own,
-                            steps,
-                            own.t_of_lam(own.lam(max(start, own.t_finite) if own.t_data > own.t_noise else start)),
-                            end,
-                        )
-                    ]
-                    for one in names
-                ],
-            )
-            tried["the bound of order 3"] = _exact(own, lam, start, end)
+            tried["the bound of order 3"] = _bounded(own, steps, start, end)
         else:
             tried = self._searched(name, own, steps, start, end, official)
         seed, settings, psnr = 0, "the bound of order 3", dict[str, float]()
@@ -140,7 +127,7 @@ class Finding:
                 times, psnr[f"{settings}, improved"] = self._improved(own, tried[settings], psnr[settings], score)
                 settings += ", improved"
             seed = TRAIN_SEED
-        spent = self._job._count() + (self.samples * self._job.reference.steps if psnr else 0)
+        spent = self._job._count() + self._shared + (self.samples * self._job.reference.steps if psnr else 0)
         return FoundGrid(
             name=name, model=of_model(self.model, self.guidance), nfe=nfe, times=times, seed=seed,
             solver=str(replace(solver, grid=None, options=solver.settings)), settings=settings, psnr=psnr,
@@ -152,38 +139,50 @@ class Finding:
         self, name: str, own: Path, steps: int, start: float, end: float, official: bool
     ) -> dict[str, tuple[float, ...]]:
         """Grids on the solver's path by the settings of the search that give them."""
-        pairs, (points, candidates) = self._job.pairs(TRAIN_SEED), _CANDIDATES[name]
+        points, candidates = _CANDIDATES[name]
         first = max(start, own.t_finite) if own.t_data > own.t_noise else start
         space: Path = own if own.name == "flow" else Edm().between(own.nsr(first), own.nsr(end))
         begin = start if own.name == "flow" else space.t_noise
         found: dict[tuple[float, ...], str] = {}
         for candidate in candidates[:1] if official else candidates:
-            self.progress(f"{name}: teacher on {candidate}")
             times = Grid.parse(candidate)(space, points, begin, space.t_data)
-            lists: list[tuple[str, list[int]]] = []
-            costs: dict[str, list[np.ndarray]] = {"dev": [], "l1": [], "l2": []}
-            chosen: list[list[int]] = []
-            for low in range(0, len(pairs.x), self.batch):
-                some = range(low, min(low + self.batch, len(pairs.x)))
-                denoiser = pairs.make(some)
-                teacher = self._followed(denoiser, space, times, pairs.x[low : some.stop], 4 if name == "gits" else 1)
-                if name == "oss":
-                    chosen += oss(denoiser.on(space).velocity, teacher, steps)
-                else:
-                    for metric in ("dev", "l1", "l2"):
-                        costs[metric].append(len(some) * gits_costs(teacher, metric))
+            told = f"teacher of {points} steps on {candidate}"
             if name == "oss":
-                lists.append(("", [points - i for i in reversed(oss_medians(chosen))]))
+                self.progress(f"{name}: {told}")
+                chosen: list[list[int]] = []
+                for denoiser, teacher in self._teachers(space, times, order=1):
+                    chosen += oss(denoiser.on(space).velocity, teacher, steps)
+                lists = {told: [points - i for i in reversed(oss_medians(chosen))]}
             else:
-                settings: Any = product(("dev", "l1", "l2"), (1.15, 1.0))
-                for metric, later in settings:
-                    lists.append((f", {metric}, {later}", gits(np.sum(costs[metric], axis=0), steps, later)))
-                    if official:
-                        break
-            for told, indices in lists:
-                lam = [space.lam(times[i]) for i in indices]
-                found.setdefault(_exact(own, lam, start, end), f"teacher of {points} steps on {candidate}{told}")
+                costs, settings = self._costs(space, times), list(product(("dev", "l1", "l2"), (1.15, 1.0)))
+                lists = {
+                    f"{told}, {metric}, {later}": gits(costs[metric], steps, later)
+                    for metric, later in (settings[:1] if official else settings)
+                }
+            for told, indices in lists.items():
+                found.setdefault(_exact(own, [space.lam(times[i]) for i in indices], start, end), told)
         return {told: grid for grid, told in found.items()}
+
+    def _costs(self, space: Path, times: tuple[float, ...]) -> dict[str, np.ndarray]:
+        """GITS's costs of the steps of a teacher on these times, by metric; every budget has the same ones."""
+        if times in self._known:
+            self._shared += self.samples * (len(times) - 1)
+        else:
+            self.progress(f"gits: teacher of {len(times) - 1} steps")
+            sums = {metric: np.zeros((len(times), len(times))) for metric in ("dev", "l1", "l2")}
+            for _, teacher in self._teachers(space, times, order=4):
+                for metric in sums:
+                    sums[metric] += teacher.states.shape[1] * gits_costs(teacher, metric)  # type: ignore[arg-type]
+            self._known[times] = sums
+        return self._known[times]
+
+    def _teachers(self, space: Path, times: Sequence[float], order: int) -> Iterator[tuple[Denoiser, Trajectory]]:
+        """The denoiser and the teacher's run of each batch of the noises."""
+        pairs = self._job.pairs(TRAIN_SEED)
+        for low in range(0, len(pairs.x), self.batch):
+            some = range(low, min(low + self.batch, len(pairs.x)))
+            denoiser = pairs.make(some)
+            yield denoiser, self._followed(denoiser, space, times, pairs.x[low : some.stop], order)
 
     def _followed(
         self, denoiser: Denoiser, space: Path, times: Sequence[float], x: torch.Tensor, order: int
@@ -232,6 +231,13 @@ class Finding:
                         break
                     times, reached = tuple(moved), value
         return times, reached
+
+
+def _bounded(own: Path, steps: int, start: float, end: float) -> tuple[float, ...]:
+    """DMN's grid from the best of four starts."""
+    first = own.t_of_lam(own.lam(max(start, own.t_finite) if own.t_data > own.t_noise else start))
+    starts = [Grid.parse(name)(own, steps, first, end) for name in ("logsnr", "uniform", "karras", "quadratic")]
+    return _exact(own, dmn(own, [[own.lam(t) for t in times] for times in starts]), start, end)
 
 
 def _exact(own: Path, lam: Sequence[float], start: float, end: float) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.learning.transfer import transfer_of, transfers
 from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.trajectories import curvature, distances, states
 from fastsample.bench.replay import Replay
@@ -46,10 +47,11 @@ def picture(
     """A figure of a store.
 
     Args:
-        kind: `quality` of solvers against evaluations or seconds; `samples`, images of the same noise; `error`, the
-            distance to the reference along the trajectory; `curvature` of the models' trajectories.
-        metrics: of `quality`, full names or kinds.
-        against: of `quality`, `nfe` or `seconds`.
+        kind: `quality` of solvers against evaluations or seconds; `transfer` of learned tables; `samples`, images of
+            the same noise; `error`, the distance to the reference along the trajectory; `curvature` of the models'
+            trajectories.
+        metrics: of `quality` and `transfer`, full names or kinds.
+        against: of `quality`, `nfe` or `seconds`; of `transfer`, `nfe` or `best`.
         models, solvers, where: for `results.overview.select`.
         nfe: only these budgets; by default all, and the middle one for `error`.
         images: sampled again; by default as `IMAGES` says.
@@ -59,12 +61,16 @@ def picture(
     Raises:
         ValueError: where nothing is left to show, numbers cannot be compared, or a row cannot be repeated.
     """
-    if kind not in ("quality", *IMAGES):
-        raise ValueError(f"a picture is of {', '.join(('quality', *IMAGES))}, not {kind!r}")
-    if kind == "quality" and images:
-        raise ValueError("--images is of pictures that sample again, and quality is drawn from the rows")
+    kinds = ("quality", "transfer", *IMAGES)
+    if kind not in kinds:
+        raise ValueError(f"a picture is of {', '.join(kinds)}, not {kind!r}")
+    if kind not in IMAGES and images:
+        raise ValueError(f"--images is of pictures that sample again, and {kind} is drawn from the rows")
+    if kind == "transfer":
+        asked = dict(against=against, models=models, solvers=solvers, nfe=nfe, where=where)
+        return transfer_of(transfers(store, metrics, **asked))  # type: ignore[arg-type]
     if kind != "quality" and against != "nfe":
-        raise ValueError(f"--against is of quality, not of {kind}")
+        raise ValueError(f"--against is of quality and transfer, not of {kind}")
     comparison = Comparison(store)
     rows = comparison.rows(models, solvers, where)
     budgets = sorted(rows["nfe_asked"].unique())
@@ -179,7 +185,7 @@ def errors_of(found: pd.DataFrame, replay: Replay, images: int) -> pd.DataFrame:
             else:
                 times, z = _points(replay, cell, indices)
                 error = np.sqrt(distances(times, z, exact).mean(1))
-            facts = {name: one[name] for name in ("model", "nfe", "title", "grid")}
+            facts = {name: one[name] for name in ("model", "nfe", "title", "grid", "trained_on")}
             parts.append(pd.DataFrame({"time": times, "error": error}).assign(**facts))
     return pd.concat(parts, ignore_index=True)
 

@@ -21,7 +21,6 @@ from fastsample.results.comparable import STATED
 from fastsample.results.row import Row
 from fastsample.results.store import Store
 from fastsample.solvers.grids import FOUND, Grid
-from fastsample.solvers.learned.shelf import find_table, table_plan
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table_file import TableFile
 
@@ -63,8 +62,7 @@ class Replay:
         model = self._model(row)
         table: TableFile | None
         if row.learned:
-            table = find_table(row.solver, model, row.nfe_asked, row.guidance, transfer="transfer" in row.options)
-            plan = table_plan(table)
+            plan, table = Spec(row.solver, row.options).plan_for(model, row.nfe_asked, row.guidance)
         else:
             # The times of a file, or of a grid that was found, are in the row; the file itself is not looked for.
             timed = row.grid.startswith("file:") or row.grid in FOUND

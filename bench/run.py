@@ -78,6 +78,7 @@ class Runner:
             "solver code": cell.plan.solver.code,
             "prompts": told_prompts(model.prompts) if model.prompts else "",
             "statistics": cell.plan.statistics,
+            "coefficients": "of each sample" if cell.plan.solver.nonlinear else "",
         }
         if table:
             made_for = f"{table.model} ({table.model_sha256[:16]})" if table.model else "any"

@@ -32,6 +32,7 @@ from fastsample.results.metrics import METRICS, Asked, parse_metric
 from fastsample.results.overview import overview, sentences, to_rich
 from fastsample.results.row import Row, frame_of
 from fastsample.results.store import Store
+from fastsample.results.training import training_notes
 
 __all__ = ["Prepared", "available", "prepare", "run_sweep", "swept", "timed"]
 
@@ -284,6 +285,7 @@ def _calls(ledger: Ledger) -> str:
 
 def _footnotes(rows: list[Row], out: Path) -> list[str]:
     lines = sentences(frame_of(rows), list(dict.fromkeys(name for row in rows for name in row.metrics)))
+    lines += training_notes(frame_of(rows), list(dict.fromkeys(name for row in rows for name in row.metrics)))
     for row in rows:
         if row.nfe_max is not None:
             lines.append(

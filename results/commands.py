@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from fastsample.datasets.names import number
@@ -49,9 +50,11 @@ def export_command(row: Row) -> str:
 
 
 def _sampler(row: Row) -> list[str]:
-    if row.learned:  # it has no options, and its times are its own
-        words = ["--solver", row.solver, "--nfe", str(row.nfe_asked)]
-        return words + (["--transfer"] if "transfer" in row.options else [])
+    if row.learned:  # its times are its own
+        plain = re.fullmatch(r"[\w.-]*", str(row.options.get("transfer", "")))  # as a sentence holds it
+        told = ",".join(f"{key}={value}" for key, value in row.options.items()) if plain else ""
+        words = ["--solver", row.solver + (f":{told}" if told else ""), "--nfe", str(row.nfe_asked)]
+        return words if plain else [*words, "--transfer"]
     words = ["--solver", row.sampler, "--nfe", str(row.nfe_asked)]
     return words + ([] if row.adaptive else ["--grid", row.grid])  # adaptive solvers choose their times
 

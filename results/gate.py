@@ -28,6 +28,7 @@ from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.metrics import metric_of
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
 from fastsample.results.store import Store
+from fastsample.results.training import training_remarks
 
 __all__ = ["LEVEL", "MARGIN", "Finding", "Verdict", "check", "exit_code", "outcome", "sheet_of", "to_junit"]
 
@@ -49,6 +50,7 @@ class Finding:
         change: now less before, with its 95 % interval.
         allowed: a change for the worse that is certainly no regression.
         p: of "worse by no more than the margin".
+        training: what the sampler was trained on, and whether that has the metric's judge.
     """
 
     cell: str
@@ -60,6 +62,7 @@ class Finding:
     change: Interval | None = None
     allowed: float | None = None
     p: float | None = None
+    training: tuple[str, ...] = ()
 
 
 def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Finding]:
@@ -86,7 +89,11 @@ def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Fin
         id(test): "regression" if bad else ("change" if strict else "improvement") if good else "pass"
         for test, bad, good in zip(made, worse, better, strict=True)
     }
-    return [test.finding(verdicts.get(id(test), test.verdict), level / max(len(made), 1)) for test in tests]
+    trained = [training_remarks(rows[key][-1], metric) if key in rows else () for key, metric in asked]
+    return [
+        replace(test.finding(verdicts.get(id(test), test.verdict), level / max(len(made), 1)), training=said)
+        for test, said in zip(tests, trained, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,10 @@ def sheet_of(findings: Sequence[Finding]) -> Sheet:
         for found in sorted(findings, key=lambda found: order.index(found.verdict))
     ]  # fmt: skip
     reasons = tuple(("", f"{found.cell}, {found.metric}: {found.why}.") for found in findings if found.why)
-    return plain(pd.DataFrame(lines), outcome(findings), reasons)
+    trained = tuple(
+        ("", f"{found.cell}, {found.metric}: {'; '.join(found.training)}.") for found in findings if found.training
+    )
+    return plain(pd.DataFrame(lines), outcome(findings), (*reasons, *trained))
 
 
 def outcome(findings: Sequence[Finding]) -> str:
@@ -234,7 +244,8 @@ def to_junit(findings: Sequence[Finding]) -> bytes:
     )  # fmt: skip
     for found in findings:
         case = ElementTree.SubElement(suite, "testcase", classname=visible(found.cell), name=visible(found.metric))
-        text = f"{_digits(found.before)} -> {_digits(found.now)}, change {_change(found.change)}"
+        said = f" ({'; '.join(found.training)})" if found.training else ""
+        text = visible(f"{_digits(found.before)} -> {_digits(found.now)}, change {_change(found.change)}{said}")
         if found.verdict in _FAILING:
             message = f"moved by more than the {_digits(found.allowed)} that is allowed: {text}"
             ElementTree.SubElement(case, "failure", type=found.verdict, message=message)

@@ -61,10 +61,10 @@ def evidence(
     """One line per model, solver with its options, grid, budget and metric; repeated seeds are averaged.
 
     Columns: model, solver, title, grid, nfe (asked), made, metric, samples, seeds, guidance, value, low, high (95 %
-    interval, NaN where the store has no per-sample data), rank, cells, trained_on, remarks, stated (whether of
-    images from elsewhere). The rank is `best` where every paired difference from the others excludes zero, `tied` for
-    all that cannot be told from the leader, `second` for what comes next where there is a best. Without intervals the
-    values alone decide. A solver that exceeds its budget, as adaptive ones may, has no rank.
+    interval, NaN where the store has no per-sample data), rank, cells, trained_on, training (remarks on it), remarks
+    (all), stated (of images from elsewhere). The rank is `best` where every paired difference from the others excludes
+    zero, `tied` for all that cannot be told from the leader, `second` for what comes next where there is a best.
+    Without intervals the values alone decide. A solver that exceeds its budget, as adaptive ones may, has no rank.
 
     Args:
         rows: of `results.row.frame_of`.
@@ -94,7 +94,8 @@ def evidence(
                 "seeds": ", ".join(str(one["seed"]) for one in group), "guidance": float(row["guidance"]),
                 "value": float(np.mean([one[f"metrics.{metric}"] for one in group])),
                 "low": known.low if known else math.nan, "high": known.high if known else math.nan, "rank": "",
-                "cells": cells, "trained_on": trained_on(row), "remarks": _remarks(row) + training_remarks(row, metric),
+                "cells": cells, "trained_on": trained_on(row), "training": training_remarks(row, metric),
+                "remarks": _remarks(row) + training_remarks(row, metric),
                 "stated": bool(stated(row)),
             })  # fmt: skip
     ranks: dict[int, str] = {}

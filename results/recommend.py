@@ -27,7 +27,7 @@ class Candidate:
         grid, nfe: as asked; made: evaluations that it really makes.
         value: of the metric; low, high: its 95 % interval, or None without per-sample data.
         cells: the rows of the store behind it, one for each seed.
-        trained_on: of `results.training`.
+        trained_on: of `results.training`; training: what is to be known of it, and whether it has the metric's judge.
     """
 
     solver: str
@@ -40,6 +40,7 @@ class Candidate:
     high: float | None
     cells: tuple[str, ...]
     trained_on: str = "nothing"
+    training: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         trained = "" if self.trained_on == "nothing" else f" (trained on {self.trained_on})"
@@ -103,7 +104,14 @@ class Recommendation:
     def __str__(self) -> str:
         one, name = self.choice, self.called
         interval = "" if one.low is None or one.high is None else f" [{number(one.low)}, {number(one.high)}]"
-        return f"{self.model}, {self.condition}: {one}, {name} {number(one.value)}{interval}{self.unit}. {self.verdict}"
+        said = f"{self.model}, {self.condition}: {one}, {name} {number(one.value)}{interval}{self.unit}."
+        return " ".join([said, self.verdict, *self.training])
+
+    @property
+    def training(self) -> list[str]:
+        """Of each trained sampler that it names what that was trained on, in a sentence."""
+        named = [self.choice, *(self.tied or [self.second] * (self.second is not None))]
+        return [f"{one.title} is {'; '.join(one.training)}." for one in named if one and one.training]
 
 
 def number(value: float) -> str:
@@ -194,7 +202,7 @@ def _candidate(line: pd.Series) -> Candidate:
     low, high = (None if pd.isna(line[end]) else float(line[end]) for end in ("low", "high"))
     return Candidate(
         line["solver"], line["title"], line["grid"], int(line["nfe"]), int(line["made"]), float(line["value"]),
-        low, high, tuple(line["cells"]), line["trained_on"],
+        low, high, tuple(line["cells"]), line["trained_on"], tuple(line.get("training", ())),
     )  # fmt: skip
 
 
@@ -244,5 +252,5 @@ def recommendations(
     for _, mine in found.groupby("model", sort=False):
         one = recommend(mine, comparison.difference, budget=budget, target=target_psnr, max_seconds=max_seconds)
         row = store.row(one.choice.cells[0])
-        given.append((one, [sample_command(row), *([] if row.adaptive or row.statistics else [export_command(row)])]))
+        given.append((one, [sample_command(row), *([export_command(row)] if row.tabled else [])]))
     return given

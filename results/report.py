@@ -227,7 +227,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _short(one: Candidate) -> str:
-    return f"{one.title} ({one.grid})"
+    trained = "" if one.trained_on == "nothing" else f", trained on {one.trained_on}"
+    return f"{one.title} ({one.grid}{trained})"
 
 
 def _flat(row: Row) -> dict[str, str]:

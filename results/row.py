@@ -101,6 +101,11 @@ class Row(Protocol):
         """The hash of the statistics that its sampler runs on, with coefficients for each coordinate; "" for none."""
         return self.protocol.get("statistics", "")
 
+    @property
+    def tabled(self) -> bool:
+        """Whether its sampler has a coefficient table, as `export` writes it."""
+        return not (self.adaptive or self.statistics or "coefficients" in self.protocol)
+
 
 def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     """Rows as a flat frame: nested fields become columns such as `metrics.psnr`, options `key=value,...`."""

@@ -26,6 +26,14 @@ __all__ = ["Plan"]
 class _One(Denoiser):
     """Answers that data and noise are 1; asked at no number it answers none, and no noise where there is none."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked: list[float] = []
+
+    def combine(self, x: Any, t: float, p: float, r: float) -> Any:
+        self.asked.append(t)
+        return super().combine(x, t, p, r)
+
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
         if r != 0 and self.path.sigma(t) <= 0:
             raise ZeroDivisionError
@@ -33,6 +41,7 @@ class _One(Denoiser):
 
     def predict(self, x: Any, t: float, prediction: Prediction) -> Any:
         if prediction == "velocity" and self.path.name == "flow":  # what a flow's network says itself, to the end
+            self.asked.append(t)
             return 1 + 0 * x
         return super().predict(x, t, prediction)
 
@@ -45,6 +54,7 @@ class Plan:
         path, own: the model's path, and the one that the solver integrates on.
         times: the outer times, on `own`; own_end: the time of the state that they lead to, if not the last.
         trained_on: what the grid was found by, if it was; found_with: how, in words.
+        remark: what its solver has to say of it to who samples; "" for nothing.
         noise_start: begin with the noise alone as official code does, without the correction of `solvers.start`.
     """
 
@@ -58,6 +68,7 @@ class Plan:
     denoise: bool = False
     afs: bool = False
     own_end: float | None = None
+    remark: str = ""
     noise_start: bool = False
     trained_on: TrainedOn = "nothing"
     found_with: str = ""
@@ -90,8 +101,17 @@ class Plan:
 
     @property
     def tabled(self) -> bool:
-        """Whether it has a coefficient table: its steps do not depend on x, and one number is for all coordinates."""
-        return not self.solver.adaptive and ("found" not in self.arguments or bool(self.arguments["found"].linear))
+        """Whether it has a coefficient table: its numbers do not depend on x, and each is for all coordinates."""
+        solver = self.solver
+        linear = "found" not in self.arguments or bool(self.arguments["found"].linear)
+        return linear and not (solver.adaptive or solver.nonlinear)
+
+    def asked(self) -> list[float]:
+        """The times on the model's path of the evaluations that it makes; of a solver that is not adaptive."""
+        model = _One(self.path)
+        with np.errstate(all="ignore"):
+            self._on_numbers(model)
+        return model.asked
 
     @property
     def statistics(self) -> str:
@@ -132,7 +152,7 @@ class Plan:
         cause = ""
         try:
             with np.errstate(all="ignore"):
-                if np.isfinite(self(_One(self.path), 1.0, lambda _: 1.0)).all():
+                if np.isfinite(self._on_numbers(_One(self.path))).all():
                     return ""
         except (ArithmeticError, ValueError) as error:  # by zero, or of the logarithm of it
             cause = f" ({type(error).__name__}: {error})"
@@ -146,6 +166,10 @@ class Plan:
             return f"its coefficients are not finite with these options{cause}"
         others = " or ".join(grid for grid in self.solver.grids if grid != str(self.grid))
         return f"its coefficients are not finite on grid {self.grid}, {why}{others and f'; it runs on {others}'}"
+
+    def _on_numbers(self, model: _One) -> Any:
+        """The result from 1 with noises of 1; from a batch of one sample with one coordinate, if it needs a batch."""
+        return self(model, np.ones((1, 1)) if self.solver.nonlinear else 1.0, lambda _: 1.0)
 
     def _scale(self, t: float) -> float:
         """Carries x at t of the integration path to the model's path."""

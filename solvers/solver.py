@@ -29,7 +29,8 @@ from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
 from fastsample.solvers.plan import Plan
 
-__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "registered_apart", "solvers", "steps"]
+__all__ = ["Facts", "Plan", "Schedule", "Solver", "get", "register", "registered_apart", "solvers", "steps",
+           "whole_interval"]  # fmt: skip
 
 Solve = Callable[..., Any]
 
@@ -38,12 +39,13 @@ Solve = Callable[..., Any]
 class Schedule:
     """The outer times of a run and what else the solve function must be told (orders, ratios).
 
-    `end` is the time of the result where it is not the last of them.
+    `end` is the time of the result where it is not the last of them; `remark` is what is to be told to who samples.
     """
 
     times: tuple[float, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     end: float | None = None
+    remark: str = ""
 
 
 # scheduler(path, t_start, grid, nfe, **options) -> Schedule that makes at most nfe evaluations
@@ -65,6 +67,11 @@ def steps(evaluations: int = 1, extra: int = 0) -> Scheduler:
     return schedule
 
 
+def whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
+    """The scheduler of adaptive solvers: both ends, whatever the grid and the budget."""
+    return Schedule((t_start, path.t_data))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a reader of a results table needs to know of a solver, and what a plan does with it.
@@ -82,7 +89,8 @@ class Facts:
         defaults: option values of this member that differ from the function's.
         variants: option sets, beside others, that tests and `verify` prove.
         note: one sentence on how official code differs.
-        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget.
+        stochastic: it takes `noise`; adaptive: its steps depend on x, so it has no table and no budget; nonlinear: its
+            coefficients depend on x, so it has no table, but takes a budget and a grid, and needs a batch of vectors.
         ranges: of options that are numbers, ends included.
         trained_on: what decides its coefficients beside the path; "statistics" are of the model, found beforehand, and
             its scheduler is told them as `found`.
@@ -102,6 +110,7 @@ class Facts:
     note: str = ""
     stochastic: bool = False
     adaptive: bool = False
+    nonlinear: bool = False
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     trained_on: TrainedOn = "nothing"
 
@@ -183,7 +192,9 @@ class Solver(Facts):
         accepted = _keyword_only(self.solve)
         arguments = {key: value for key, value in complete.items() if key in accepted} | dict(schedule.arguments)
         arguments |= {"denoise": denoise} if "denoise" in accepted else {}
-        plan = Plan(self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end)
+        plan = Plan(
+            self, path, own, grid, nfe, schedule.times, arguments, denoise, afs, schedule.end, remark=schedule.remark
+        )
         if not self.adaptive and (fault := plan.fault()):
             raise ValueError(f"solver {self.name} at NFE {nfe}: {fault}")
         return plan

@@ -15,9 +15,10 @@ from fastsample.datasets.own.code import is_code, offered
 from fastsample.models.catalogue import Model
 from fastsample.models.path import Path
 from fastsample.solvers.found.shelf import found_grid, found_statistics
-from fastsample.solvers.grids import FOUND, Grid, SettingError
+from fastsample.solvers.grids import FOUND, BudgetError, Grid, SettingError
+from fastsample.solvers.learned.carried import at_budget
 from fastsample.solvers.learned.parameters import coordinate_of
-from fastsample.solvers.learned.shelf import find_table, table_plan, table_solvers
+from fastsample.solvers.learned.shelf import find_table, fits, table_plan, table_solvers
 from fastsample.solvers.own import find, solver_named
 from fastsample.solvers.solver import Plan, Solver, solvers
 from fastsample.solvers.table import trace
@@ -51,11 +52,9 @@ class Spec:
         solver = find(name)
         if solver is None and name not in (tables := table_solvers()):
             raise ValueError(nearest(name, [*solvers(), *offered("solvers"), *sorted(tables)], "solver"))
-        if solver is None and rest:
-            raise ValueError(f"solver {name} is a table and takes no options, not {rest!r}")
         if at and (solver is None or solver.adaptive):
             raise ValueError(f"the times of {name} are its own: leave @{grid} out")
-        options = _options(solver, rest) if solver else {}
+        options = _options(solver, rest) if solver else _of_a_table(name, rest)
         return cls(name, options, Grid.parse(grid.strip()) if at else None)
 
     def __str__(self) -> str:
@@ -91,8 +90,18 @@ class Spec:
         """The plan for a model, and the table that it plays if it is a learned or imported one; see `find_table`."""
         if self.solver:
             return self._found(self.solver, model, nfe, guidance), None
-        table = find_table(self.name, model, nfe, guidance, transfer=transfer)
+        at, of = self.options.get("trained_nfe", nfe), self.options.get("transfer", "")
+        table = find_table(self.name, model, at, guidance, transfer=transfer, of=of)
+        if at != nfe:
+            table = _at_budget(table, nfe)
         return table_plan(table), table
+
+    def options_on(self, model: Model, nfe: int, guidance: float, table: TableFile | None) -> dict[str, Any]:
+        """Its options in a row: of a table whose it is and at which NFE it was trained, where that is another."""
+        if table is None:
+            return dict(self.options)
+        found: dict[str, Any] = {} if fits(table, model, guidance) else {"transfer": table.model}
+        return found | ({"trained_nfe": at} if (at := self.options.get("trained_nfe", nfe)) != nfe else {})
 
     def _found(self, solver: Solver, model: Model, nfe: int, guidance: float) -> Plan:
         """The plan of a registered solver with what was found for the model: its grid, its statistics."""
@@ -144,7 +153,38 @@ def table_of(
         "-."
     )  # of one's own solver, a name that a table can have
     facts: dict[str, Any] = dict(solver=name, title=solver.title, paper=solver.paper, options=options)
+    if plan.trained_on != "nothing":  # what was found is for this model alone
+        facts |= dict(
+            model=model.id, model_sha256=model.sha256, model_conditions=model.conditions, model_given=model.given,
+            found_on=plan.trained_on, found_with=plan.found_with,
+        )  # fmt: skip
     return TableFile.of(trace(plan, coordinate_of(model.path)), model.path, **facts)
+
+
+def _at_budget(file: TableFile, nfe: int) -> TableFile:
+    """A table of learned times at another number of evaluations; see `solvers.learned.carried`."""
+    told = f"solver {file.solver} for NFE {file.nfe}"
+    if file.solver != "times" or file.training is None:
+        raise BudgetError(f"{told} at NFE {nfe}: its table has {file.nfe} rows; learned times alone go elsewhere")
+    try:
+        base = Spec.parse(file.training.initial)
+        plans = (base.plan(file.noise_path, budget) for budget in (file.nfe, nfe))
+        return at_budget(file, *plans)
+    except ValueError as error:
+        raise BudgetError(f"{told} at NFE {nfe}: {error}") from None
+
+
+def _of_a_table(name: str, text: str) -> dict[str, Any]:
+    """The options of a solver that is known by its tables: whose table it takes, and of which NFE."""
+    known, given = {"transfer": "", "trained_nfe": 1}, dict[str, Any]()
+    for item in filter(None, map(str.strip, text.split(","))):
+        key, _, value = (word.strip() for word in item.partition("="))
+        if key not in known or key in given or not value:
+            raise ValueError(
+                f"solver {name} is a table and takes no options but transfer=MODEL and trained_nfe=N: not {item!r}"
+            )
+        given[key] = _value(f"solver {name}: {key}", value, known[key])
+    return {key: given[key] for key in known if key in given}
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:

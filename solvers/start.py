@@ -13,23 +13,26 @@ the last term the result would lack alpha_s times the mean of the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastsample.models.denoiser import Denoiser, Wrapped, data_prediction
+from fastsample.models.denoiser import Denoiser, Point, Wrapped, data_prediction
 
 __all__ = ["solve_from"]
 
 
 class _Asked(Exception):  # noqa: N818
-    """The first question of a solver, (x, t, p, r)."""
+    """The first question of a solver, (x, t, p, r, rows): rows of `Denoiser.each`, or None where all have one time."""
 
 
 class _Probe(Denoiser):
     """Raises the first question."""
 
     def _combine(self, x: Any, t: float, p: float, r: float) -> Any:
-        raise _Asked(x, t, p, r)
+        raise _Asked(x, t, p, r, None)
+
+    def _each(self, x: Any, points: Sequence[Point], rows: Sequence[int]) -> Any:
+        raise _Asked(x, *points[0], rows)  # all begin at one time
 
 
 class _Answered(Wrapped):
@@ -43,7 +46,17 @@ class _Answered(Wrapped):
         if self._first is None:
             return super().combine(x, t, p, r)
         self.nfe += 1
-        (point, answer), self._first = self._first, None
+        return self._again(self._first, x, t, r)
+
+    def each(self, x: Any, points: Sequence[Point], rows: Sequence[int]) -> Any:
+        if self._first is None:
+            return super().each(x, points, rows)
+        self.own.update(rows)
+        t, _, r = points[0]
+        return self._again(self._first, x, t, r)
+
+    def _again(self, first: tuple[Any, Any], x: Any, t: float, r: float) -> Any:
+        (point, answer), self._first = first, None
         return answer if r == 0 else answer + (r / self.path.sigma(t)) * (x - point)  # the same x0, and its eps at x
 
 
@@ -60,9 +73,10 @@ def solve_from(model: Denoiser, x: Any, shift: float, s: float, solve: Callable[
     try:
         solve(_Probe(path), x)
     except _Asked as question:
-        point, t, p, r = question.args
+        point, t, p, r, rows = question.args
         if path.lam(t) <= path.lam(s) + 1e-9:
-            answer = model.combine(point, t, p, r)
+            each = [(t, p, r)] * len(rows or ())
+            answer = model.combine(point, t, p, r) if rows is None else model.each(point, each, rows)
             d = data_prediction(path, t, point, answer, p, r)
             return solve(_Answered(model, point, answer), x + shift * d)
     return solve(model, x)

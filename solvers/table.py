@@ -115,6 +115,8 @@ def trace(plan: Plan, coordinate: Prediction | None = None) -> Table:
     """
     if plan.solver.adaptive:
         raise ValueError(f"solver {plan.solver.name} is adaptive: it has no coefficient table")
+    if plan.solver.nonlinear:
+        raise ValueError(f"the coefficients of solver {plan.solver.name} depend on the sample: it has no table of them")
     if not plan.tabled:
         raise ValueError(
             f"solver {plan.solver.name} has coefficients for each coordinate, and so no coefficient table; with "

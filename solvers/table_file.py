@@ -84,6 +84,7 @@ class TableFile(BaseModel):
         guide, guided_within: as of that `Model`: what stands for uncond, and where guidance acts.
         options: of the solver it was traced from.
         training: of a learned table.
+        found_on, found_with: of one whose grid or statistics were found for the model: what decided them, and how.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -112,6 +113,8 @@ class TableFile(BaseModel):
     )
     options: dict[str, JsonValue] = {}
     training: Training | None = None
+    found_on: TrainedOn = Field(default="nothing", exclude_if=lambda said: said == "nothing")
+    found_with: str = Field(default="", exclude_if=lambda said: not said)
 
     @model_validator(mode="after")
     def _is_a_solver(self) -> TableFile:
@@ -176,14 +179,14 @@ class TableFile(BaseModel):
     @property
     def trained_on(self) -> TrainedOn:
         """What its numbers were trained on."""
-        return "squared error" if self.training else "nothing"
+        return "squared error" if self.training else self.found_on
 
     @property
     def trained_with(self) -> str:
         """The pairs, seeds and evaluations of its training, in words."""
         one = self.training
         if one is None:
-            return ""
+            return self.found_with
         pairs = f"{one.train_pairs} and {one.validation_pairs} pairs"
         return f"{pairs} of seeds {one.train_seed} and {one.validation_seed}, {one.evaluations:,} evaluations"
 

@@ -51,6 +51,8 @@ def check(program, words):
     """Raise or fail where a command of a page is none."""
     if program == "fastsample":
         parsed(words)
+    elif program in ("cd", "python"):
+        assert any((folder / words[0]).exists() for folder in (ROOT, ROOT / "docs"))
     elif program == "make":
         assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.M), f"make {words[0]}"
     elif program == "pip":

@@ -11,7 +11,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fastsample.bench.cli.words import EMBEDDED, GUIDANCE, GUIDE, INTERVAL, MODEL, NEGATIVE, console, finite, path
+from fastsample.bench.cli.store import OUT, print_sheet
+from fastsample.bench.cli.words import (
+    EMBEDDED,
+    GUIDANCE,
+    GUIDE,
+    INTERVAL,
+    MODEL,
+    NEGATIVE,
+    Words,
+    console,
+    finite,
+    path,
+    solver_words,
+)
 from fastsample.bench.limits import TABLE_NFE
 
 __all__ = ["app"]
@@ -49,7 +62,7 @@ def explain(
     embedded_guidance: Annotated[float | None, _EMBEDDED] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
-    """A solver as numbers: times, coefficients, sum rules, order, cost, free parameters."""
+    """A solver as numbers: times, coefficients, sum rules, order, stability, cost, free parameters."""
     from fastsample.bench.protocol import open_under
     from fastsample.bench.request import read_request
     from fastsample.solvers.proofs.explain import explain as look
@@ -83,9 +96,15 @@ def explain(
         "order 1": f"a prediction that is linear in {variable}: {told.verdict('order1')}",
         "order": (f"{told.order:.2f}, " if told.order is not None else "") + told.order_note,
         "cost": f"NFE {told.nfe}: one evaluation for each row but the last, {told.forwards} network calls in all",
+        "error in x_T": f"with the predictions held {told.stability.start:.3g} of it are in the result",
+        "errors": str(told.stability),
+        "linear model": f"y' = z y on the linear path: {told.stability.stiffness}",
+        "trained on": f"{told.trained_on}{': ' if told.trained_with else ''}{told.trained_with}",
         "free numbers": f"{told.parameters}: {told.convention}",
         "paper": told.paper,
     }
+    if told.stability.noise:
+        lines["noise"] = f"standard deviation {told.stability.noise:.3g} in the result, with the predictions held"
     for key, value in (told.training or {}).items():
         steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
         lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else str(value)
@@ -93,6 +112,42 @@ def explain(
     for key, text in lines.items():
         facts.add_row(key, escape(text))
     console.print(facts, highlight=False)
+
+
+@app.command(
+    epilog="""
+[bold]Examples[/]
+
+fastsample identities
+
+fastsample identities --solver lms,ipndm-v,cab:order=3,theta=0,dpmpp-3m --format json
+"""
+)
+def identities(
+    solver: Annotated[
+        Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...] to compare. \[default: all, with the options that matter]")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help=r"rich, markdown, latex, html, csv or json. \[default: rich]")
+    ] = None,
+    out: Annotated[Path | None, OUT] = None,
+) -> None:
+    """Which named solvers are one method, found by their tables and results on exact problems; under a minute."""
+    from fastsample.results.forms.sheet import plain
+    from fastsample.solvers.proofs.identities import identities as find
+    from fastsample.solvers.spec import Spec
+
+    asked = [Spec.parse(text) for text in solver_words(solver) or ()]
+    with console.status("") as status:
+        found = find(asked or None, status.update)
+    if form == "json":
+        typer.echo(json.dumps(found.to_dict("records"), indent=2))
+        return
+    told = found.assign(
+        methods=found["methods"].map(" = ".join), difference=found["difference"].map("{:.1e}".format),
+        tolerance=found["tolerance"].map("{:.0e}".format),
+    )  # fmt: skip
+    print_sheet(plain(told, "Solvers that are one method"), form, out)
 
 
 @app.command(
@@ -145,7 +200,9 @@ def export(
     if to == "diffusers" and found.told and not found.convention:
         raise ValueError(f"{found.id} scales what its network takes and returns, so no scheduler plays tables in it")
     made = write(file, to, out, prediction, found.convention)
-    console.print(f"{file.title}, {file.nfe} evaluations: {made}", highlight=False, markup=False, soft_wrap=True)
+    trained = f", trained on {file.trained_on}" if file.trained_on != "nothing" else ""
+    told = f"{file.title}, {file.nfe} evaluations{trained}: {made}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
@@ -166,7 +223,9 @@ def import_(
     from fastsample.solvers.exports.export import import_table
 
     table, kept = import_table(file, name)
-    console.print(f"{table.title}, {table.nfe} evaluations: {kept}", highlight=False, markup=False, soft_wrap=True)
+    trained = f", trained on {table.trained_on}{': ' if table.trained_with else ''}{table.trained_with}"
+    told = f"{table.title}, {table.nfe} evaluations{trained if table.trained_on != 'nothing' else ''}: {kept}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     model = table.model_given or table.model or f"MODEL (any on the path {table.path['name']})"
     console.print(
         f"fastsample bench --model {model} --solver {table.solver} --nfe {table.nfe}",

@@ -12,7 +12,6 @@ from fastsample.solvers.grids import FOUND, GRIDS
 from fastsample.solvers.learned.kinds import LEARNED
 from fastsample.solvers.own import all_solvers
 from fastsample.solvers.solver import Solver, solvers
-from fastsample.solvers.table import trace
 
 if TYPE_CHECKING:
     from fastsample.datasets.published_moments import PublishedReference
@@ -34,6 +33,7 @@ def listing(what: str, long: bool = False) -> tuple[tuple[str, ...], Lines]:
             _SOLVER_LONG if long else _SOLVER,
             [_solver(s, long) for s in all_solvers().values()] + [_learned(name, long) for name in LEARNED],
         ),
+        "tables": _tables,
         "models": _models,
         "recipes": _recipes,
         "datasets": _datasets,
@@ -55,6 +55,23 @@ def _models() -> tuple[tuple[str, ...], Lines]:
     from fastsample.models.catalogue import model_names
 
     return ("model", "what it is"), list(model_names().items())
+
+
+def _tables() -> tuple[tuple[str, ...], Lines]:
+    from fastsample.solvers.found.shelf import found_grids, statistics_told
+    from fastsample.solvers.learned.shelf import learned_tables
+
+    lines: Lines = [
+        (one.solver, one.model or f"any on {one.path['name']}", one.guidance_words, str(one.nfe), one.trained_on,
+         one.trained_with)
+        for one in learned_tables()
+    ]  # fmt: skip
+    lines += [
+        (f"{one.solver}@{one.name}", one.model["model"], one.model["guidance"], str(one.nfe), one.trained_on, one.told)
+        for one in found_grids()
+    ]
+    lines += [("dpm-solver-v3", model, weight, "any", "statistics", told) for model, weight, told in statistics_told()]
+    return ("solver", "made for", "guidance", "NFE", "trained on", "with"), lines
 
 
 def _recipes() -> tuple[tuple[str, ...], Lines]:
@@ -157,7 +174,7 @@ def _spent(solver: Solver, budgets: range) -> list[int | None]:
     made: list[int | None] = []
     for budget in budgets:
         try:
-            made.append(trace(solver.plan(VPLinear(), budget)).nfe)
+            made.append(len(solver.plan(VPLinear(), budget).asked()))
         except ValueError:
             made.append(None)
     return made

@@ -23,7 +23,7 @@ app.add_typer(models, name="models")
 @app.command("list", epilog="Example: fastsample list solvers --long")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="solvers, models, recipes, datasets, references, protocols, grids or metrics")
+        str, typer.Argument(help="solvers, tables, models, recipes, datasets, references, protocols, grids or metrics")
     ],
     long: Annotated[bool, typer.Option("--long", help="Options, defaults, notes on official code.")] = False,
 ) -> None:

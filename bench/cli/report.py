@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from fastsample.bench.cli.store import print_sheets
 from fastsample.bench.cli.words import Words, budgets, console, errors, finite, path, solver_words, split_words
 from fastsample.bench.limits import MOST_NFE
 from fastsample.results.metrics import MAIN
@@ -39,15 +40,20 @@ fastsample plot results-paper --metric psnr,fd --against seconds -o seconds.png
 fastsample plot results-paper --kind samples --model cifar10-tiny-flow --nfe 5,10,20 --images 4 -o samples.png
 
 fastsample plot results-paper --kind error --nfe 10 -o error.svg
+
+fastsample plot results-paper --kind transfer --against best --format markdown
 """
 )
 def plot(
     store: Annotated[Path, _STORE] = Path("results-store"),
-    kind: Annotated[str, typer.Option(help="quality, samples, error or curvature.")] = "quality",
+    kind: Annotated[str, typer.Option(help="quality, transfer, samples, error or curvature.")] = "quality",
     metric: Annotated[
-        Words, typer.Option(help=r"Of quality: full names, or kinds such as fd. \[default: psnr]")
+        Words, typer.Option(help=r"Of quality, transfer: full names, or kinds such as fd. \[default: psnr]")
     ] = None,
-    against: Annotated[str, typer.Option(help="Of quality: nfe, or seconds per image.")] = "nfe",
+    against: Annotated[
+        str,
+        typer.Option(help="Of quality: nfe, or seconds per image. Of transfer: best, the best training-free solver."),
+    ] = "nfe",
     model: Annotated[Words, _MODEL] = None,
     solver: Annotated[Words, _SOLVER] = None,
     nfe: Annotated[Words, typer.Option(help=r"Only these budgets. \[default: all; the middle one for error]")] = None,
@@ -58,17 +64,34 @@ def plot(
     ] = None,
     device: Annotated[str, _DEVICE] = "auto",
     checkpoint: Annotated[Words, _CHECKPOINT] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG or SVG to write.", parser=path)] = Path("quality.png"),
+    form: Annotated[
+        str | None, typer.Option("--format", help="Of transfer, a table instead: rich, markdown, latex, html or csv.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help=r"PNG or SVG to write. \[default: quality.png]", parser=path)
+    ] = None,
 ) -> None:
-    """Draw a store: quality of its solvers, their samples, errors along the way, curvature of the models.
+    """Draw a store: quality of its solvers, transfer of its learned tables, samples, errors on the way, curvature.
 
     Samples and trajectories are computed again, from the noise of the rows.
     """
+    from fastsample.bench.learning.transfer import transfers
     from fastsample.bench.pictures import picture
     from fastsample.results.forms.figures import save
     from fastsample.results.store import Store
+    from fastsample.results.transfer import sheet_of
 
     wanted = budgets(nfe)
+    if form:
+        if kind != "transfer":
+            raise ValueError(f"--format is of transfer; `fastsample table` prints {kind} as numbers")
+        found = transfers(
+            Store(store, create=False), split_words(metric), against=against, models=split_words(model),
+            solvers=solver_words(solver), nfe=wanted, where=split_words(where),
+        )  # fmt: skip
+        print_sheets([sheet_of(one) for one in found], form, out)
+        return
+    out = out or Path("quality.png")
     figure = picture(
         Store(store, create=False), kind, metrics=split_words(metric), against=against, models=split_words(model),
         solvers=solver_words(solver), nfe=wanted, where=split_words(where),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from fastsample.bench.cli.words import Screen, Words, console, errors, path, sol
 if TYPE_CHECKING:
     from fastsample.results.forms.sheet import Sheet
 
-__all__ = ["FORMAT", "OUT", "app", "print_sheet"]
+__all__ = ["FORMAT", "OUT", "app", "print_sheet", "print_sheets"]
 
 app = typer.Typer()
 
@@ -29,18 +30,23 @@ _ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
 
 def print_sheet(sheet: Sheet, form: str | None, out: Path | None) -> None:
     """Print a table, or write it to a file, in the form that is asked for or that the file's ending has."""
+    print_sheets([sheet], form, out)
+
+
+def print_sheets(sheets: Sequence[Sheet], form: str | None, out: Path | None) -> None:
+    """The same of several tables, one after another."""
     from fastsample.datasets.files import write_atomically
     from fastsample.results.forms.sheet import to_rich, write
 
     form = form or (_ENDINGS.get(out.suffix, "rich") if out else "rich")
     if form != "rich":
-        text = write(sheet, form)
+        text = "\n".join(write(sheet, form) for sheet in sheets)
     elif out is None:
-        console.print(to_rich(sheet))
+        console.print(*map(to_rich, sheets))
         return
     else:
         with (screen := Screen(width=200)).capture() as captured:
-            screen.print(to_rich(sheet))
+            screen.print(*map(to_rich, sheets))
         text = captured.get()
     if out is None:
         print(text, end="")
@@ -108,12 +114,15 @@ def show(
     from fastsample.results.forms.sheet import plain
     from fastsample.results.overview import overview
     from fastsample.results.store import Store
+    from fastsample.results.training import training_notes
 
     rows = Store(store, create=False).frame()
     if rows.empty:
         console.print(f"{store} holds no finished cell", highlight=False, markup=False, soft_wrap=True)
         return
-    print_sheet(plain(overview(rows)), form, out)
+    names = [str(name)[8:] for name in rows if str(name).startswith("metrics.")]
+    notes = tuple(("", note) for note in training_notes(rows, names))
+    print_sheet(plain(overview(rows), notes=notes), form, out)
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")

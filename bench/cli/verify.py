@@ -62,7 +62,8 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
     for proof in proofs:
         table.add_row(
             str(proof.claim), str(proof.claim.order), *(f"{proof.orders[name]:.2f}" for name in PROBLEMS),
-            f"{proof.made}/{proof.asked}", f"{proof.table_error:.0e}", "yes" if proof.holds else "[bold red]NO[/]",
+            f"{proof.made}/{proof.asked}", "-" if proof.claim.solver.nonlinear else f"{proof.table_error:.0e}",
+            "yes" if proof.holds else "[bold red]NO[/]",
         )  # fmt: skip
     console.print(table)
     draw_orders(proofs, picture)

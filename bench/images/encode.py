@@ -91,7 +91,8 @@ def _check(cell: Cell) -> None:
     """Raise RequestError for a plan that does not walk back: a solver of the ODE does, exactly, on a straight line."""
     plan = cell.plan
     kinds = {
-        "it is stochastic": plan.solver.stochastic, "its steps depend on the sample": plan.solver.adaptive,
+        "it is stochastic": plan.solver.stochastic,
+        "it depends on the sample": plan.solver.adaptive or plan.solver.nonlinear,
         "it is a learned table": cell.table, "denoise and afs replace a step at one end": plan.denoise or plan.afs,
     }  # fmt: skip
     why = next((why for why, so in kinds.items() if so), "")

@@ -66,7 +66,9 @@ def cost_of(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> C
         several = [cells[key] for key in job.cells]
         if job.cells not in trees:
             tables = [cell.rows for cell in several if cell.rows]
-            trees[job.cells] = sum(table.nfe for table in tables), len(Tree(tables, several[0].dtype).times)
+            alone = sum(len(cell.plan.asked()) for cell in several if not (cell.rows or cell.plan.solver.adaptive))
+            shared = len(Tree(tables, several[0].dtype).times)
+            trees[job.cells] = alone + sum(table.nfe for table in tables), alone + shared
         count = job.part[1] - job.part[0]
         needed, made = trees[job.cells]
         walks = dict[str, int]()

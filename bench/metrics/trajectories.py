@@ -18,13 +18,12 @@ from fastsample.bench.tree import Walk
 from fastsample.models.path import Path
 from fastsample.models.recorder import Recorder
 from fastsample.solvers.solver import Plan
-from fastsample.solvers.table import trace
 
 __all__ = ["bending", "curvature", "distances", "interpolate", "outer_states", "outer_times", "states", "undefined"]
 
 _NODES = 6  # of an interpolation
 _SAME = 1e-9  # times of the linear path nearer than this are one
-_LONGEST = 1000  # evaluations of a solver that is traced to see where its states are: the cost is of second order
+_LONGEST = 1000  # evaluations of a solver whose states are all kept
 
 
 def states(path: Path, points: Sequence[tuple[float, torch.Tensor]]) -> tuple[np.ndarray, torch.Tensor]:
@@ -52,7 +51,7 @@ def undefined(plan: Plan) -> str:
         return f"it makes more than {_LONGEST} evaluations"
     if plan.grid.name == "learned":
         return "a table does not tell which of its points are states"
-    asked = _linear_times(plan.path, trace(plan, "x0").times)
+    asked = _linear_times(plan.path, np.array(plan.asked()))
     between = _linear_times(plan.own, plan.times)[1:-1]
     if any(np.abs(asked - tau).min() > _SAME for tau in between):
         return "it asks the model at other times than those it steps to"

@@ -86,7 +86,7 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
             rings[cost], rings["value"], s=95, facecolors="none", edgecolors="black", linewidths=0.8, zorder=3,
             label="Pareto front",
         )  # fmt: skip
-        axis.set(title=model, xlabel=cost_title, ylabel=_title(metric))
+        axis.set(title="\n".join([model, *_own_judge(here)]), xlabel=cost_title, ylabel=_title(metric))
         _logarithmic(axis, "x", here[cost])
         if against == "nfe":
             budgets = sorted({*here["nfe"], here["made"].max()})  # the last one for adaptive solvers
@@ -95,6 +95,14 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
             _logarithmic(axis, "y", here["value"])
     _legend(figure, panels)
     return figure
+
+
+def _own_judge(here: pd.DataFrame) -> list[str]:
+    """A line for each solver of a panel that was trained on the network of its metric."""
+    if "training" not in here:
+        return []
+    judged = here[here["training"].map(len) > 1]
+    return [f"no evidence: {name} was trained on what judges here" for name in dict.fromkeys(judged["title"])]
 
 
 def front(cost: np.ndarray, value: np.ndarray, higher: bool) -> np.ndarray:
@@ -236,9 +244,14 @@ def _looks(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def series_names(frame: pd.DataFrame) -> pd.Series:
-    """What the legend calls each point's series: the title, with the grid where a solver has several on one model."""
+    """What the legend calls each point's series: the title, with the grid where a solver has several on one model, and
+    what it was trained on.
+    """
     several = frame.groupby(["model", "title"])["grid"].transform("nunique") > 1
-    return frame["title"] + frame["grid"].map(lambda grid: f", {grid}").where(several, "")
+    names = frame["title"] + frame["grid"].map(lambda grid: f", {grid}").where(several, "")
+    if "trained_on" not in frame:  # of models
+        return names
+    return names + frame["trained_on"].map(lambda said: "" if said == "nothing" else f", trained on {said}")
 
 
 def _series(here: pd.DataFrame, looks: Mapping[str, Any]) -> list[tuple[str, pd.DataFrame]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -113,16 +114,15 @@ def integer_uniform(path: Path, n: int, t_start: float, t_end: float) -> list[fl
 
     Entry j is the time (j + 1) / 1000. Where n divides 1000 these are the times of the official DDIM.
     """
-    return _entries(path, [1000 * i // n for i in range(min(n, 1000))])
+    return table_entries(path, [1000 * i // n for i in range(min(n, 1000))])
 
 
 @register_grid("integer-uniform-official")
 def integer_uniform_official(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     """DDIM's and PNDM's "uniform": every floor(1000 / n)-th entry, which may be more than n (then it warns)."""
     entries = list(range(0, 1000, max(1, 1000 // n)))
-    if len(entries) > n:
-        warnings.warn(f"integer-uniform-official has {len(entries)} intervals instead of {n}", stacklevel=4)
-    return _entries(path, entries)
+    told_of_more("integer-uniform-official", len(entries), n)
+    return table_entries(path, entries)
 
 
 @register_grid("integer-quad")
@@ -131,25 +131,39 @@ def integer_quad(path: Path, n: int, t_start: float, t_end: float) -> list[float
     entries: list[int] = []
     for j in _quadratic_entries(n):
         entries.append(max(j, entries[-1] + 1) if entries else j)
-    return _entries(path, entries)
+    return table_entries(path, entries)
 
 
 @register_grid("integer-quad-official")
 def integer_quad_official(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     """DDIM's "quad": the squares of n numbers from 0 to sqrt(800), rounded down; small ones may repeat."""
-    return _entries(path, _quadratic_entries(n))
+    return table_entries(path, _quadratic_entries(n))
 
 
 def _quadratic_entries(n: int) -> list[int]:
     return [int(root * root) for root in np.linspace(0, math.sqrt(800), n)]
 
 
-def _entries(path: Path, entries: list[int]) -> list[float]:
-    """The times of a rising list of table entries, noise first, and t = 0."""
+def table_entries(path: Path, entries: Sequence[float]) -> list[float]:
+    """The times of a rising list of table entries, noise first, and t = 0; between entries log NSR is linear."""
     if not path.name.startswith("vp"):
         raise GridError(f"integer grids belong to VP paths, not to {path.name}")
     if len(entries) < 2:
         raise BudgetError("an integer grid needs at least 2 intervals: with one it would start at entry 0, near data")
     if entries[-1] > 999:
         raise BudgetError(f"an integer grid has at most 1000 intervals, not {len(entries)}")
-    return [*((j + 1) / 1000 for j in reversed(entries)), 0.0]
+    return [*(_entry_time(path, j) for j in reversed(entries)), 0.0]
+
+
+def _entry_time(path: Path, j: float) -> float:
+    low, share = int(j), j - int(j)
+    if share == 0:
+        return (j + 1) / 1000
+    lam = (1 - share) * path.lam((low + 1) / 1000) + share * path.lam((low + 2) / 1000)
+    return path.t_of_lam(lam) if math.isfinite(lam) else (j + 1) / 1000
+
+
+def told_of_more(name: str, made: int, n: int) -> None:
+    """Warn of an official grid with more intervals than asked for."""
+    if made > n:
+        warnings.warn(f"{name} has {made} intervals instead of {n}", stacklevel=5)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastsample.models.path import Path
-from fastsample.solvers.families.grids import logsnr, shift
+from fastsample.solvers.families.grids import logsnr, shift, table_entries, told_of_more
 from fastsample.solvers.grids import finite_start, register_grid
 
 
@@ -60,6 +60,15 @@ def dynamic_shift(path: Path, n: int, t_start: float, t_end: float, *, mu: float
     return shift(path, n, t_start, t_end, s=math.exp(mu))
 
 
+@register_grid("shift-sigma", s=(0.001, 1000))
+def shift_sigma(path: Path, n: int, t_start: float, t_end: float, *, s: float = 3.0) -> list[float]:
+    """sigma of the linear path is s u / (1 + (s - 1) u), u uniform (diffusers' flow matching without sigmas)."""
+    first, last = (1 / (1 + math.exp(path.lam(t))) for t in (t_start, t_end))
+    u0, u1 = (sigma / (s - (s - 1) * sigma) for sigma in (first, last))
+    inner = [s * u / (1 + (s - 1) * u) for u in (u0 + (u1 - u0) * i / n for i in range(1, n))]
+    return [t_start, *(path.t_of_lam(math.log((1 - sigma) / sigma)) for sigma in inner), t_end]
+
+
 @register_grid("linear-quadratic", threshold=(0.001, 0.4))
 def linear_quadratic(path: Path, n: int, t_start: float, t_end: float, *, threshold: float = 0.025) -> list[float]:
     """floor(n/2) equal steps over the first `threshold` of the time, then growing ones (Mochi)."""
@@ -108,3 +117,36 @@ def ays_sdxl(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
 def ays_svd(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
     """Align Your Steps for Stable Video Diffusion, stretched to the interval."""
     return _ays(_AYS["svd"], path, n, t_start, t_end)
+
+
+@register_grid("integer-simple")
+def integer_simple(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
+    """ComfyUI's "simple": entries 999 - floor(1000 i / n) of a table of 1000 betas, then clean data."""
+    return table_entries(path, [999 - 1000 * i // n for i in reversed(range(n))])
+
+
+@register_grid("integer-trailing")
+def integer_trailing(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
+    """ "trailing" spacing (ComfyUI's "sgm_uniform"): entries 999 (1 - i / n), then clean data."""
+    return table_entries(path, [999 * (n - i) / n for i in reversed(range(n))])
+
+
+@register_grid("integer-normal")
+def integer_normal(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
+    """ComfyUI's "normal": n entries from 999 to 0, then clean data."""
+    return table_entries(path, [999 * i / max(1, n - 1) for i in range(n)])
+
+
+@register_grid("integer-ddim")
+def integer_ddim(path: Path, n: int, t_start: float, t_end: float) -> list[float]:
+    """ComfyUI's "ddim_uniform": every floor(1000 / n)-th entry from 1 on, which may be more than n (then it warns)."""
+    entries = range(1, 1000, max(1, 1000 // n))
+    told_of_more("integer-ddim", len(entries), n)
+    return table_entries(path, entries)
+
+
+@register_grid("integer-beta", a=(0.4, 3), b=(0.4, 3))
+def integer_beta(path: Path, n: int, t_start: float, t_end: float, *, a: float = 0.6, b: float = 0.6) -> list[float]:
+    """ComfyUI's "beta": entries at the quantiles of Beta(a, b), without repeated ones, then clean data."""
+    levels = [1 - i / n for i in range(n)]
+    return table_entries(path, sorted({round(999 * part) for part in _quantiles(a, b, levels)}))

@@ -13,7 +13,6 @@ much S is near 1, and 1 / (1 - S) amplifies.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -42,16 +41,14 @@ def _share(block: Sequence[float], counted: int) -> float:
 
 
 def _schedule(path: Path, t_start: float, grid: Grid, nfe: int, *, k: int = 2, skip_last: bool = True) -> Schedule:
-    """Warns of blocks that amplify more than five times."""
+    """A step an evaluation; it tells of blocks that amplify more than five times."""
     times = grid(path, nfe, t_start, path.t_data)
     worst = max((_share(block, k) for block in _blocks(times, k, skip_last) if len(block) > k), default=0.0)
-    if worst > 0.8:
-        warnings.warn(
-            f"rx-euler: two of the {nfe} steps on grid {grid} differ so much that extrapolation amplifies "
-            f"{1 / (1 - worst):.3g} times; take more steps or a grid of more equal ones",
-            stacklevel=4,
-        )
-    return Schedule(times)
+    remark = (
+        f"rx-euler: two of the {nfe} steps on grid {grid} differ so much that extrapolation amplifies "
+        f"{1 / (1 - worst):.3g} times; take more steps or a grid of more equal ones"
+    )
+    return Schedule(times, remark=remark if worst > 0.8 else "")
 
 
 @register(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fastsample.datasets.files import DamagedFileError, json_bytes, read_json, read_small, write_atomically
+from fastsample.datasets.files import DamagedFileError, json_bytes, read_json, read_small, warn_once, write_atomically
 from fastsample.datasets.home import data_home
 from fastsample.datasets.names import number
 from fastsample.models.catalogue import Model
@@ -25,7 +25,17 @@ from fastsample.results.training import TrainedOn
 from fastsample.solvers.found.statistics import Statistics
 from fastsample.solvers.grids import BudgetError, GridError
 
-__all__ = ["FoundGrid", "add_grid", "add_statistics", "found_grid", "found_statistics", "of_model", "statistics_file"]
+__all__ = [
+    "FoundGrid",
+    "add_grid",
+    "add_statistics",
+    "found_grid",
+    "found_grids",
+    "found_statistics",
+    "of_model",
+    "statistics_file",
+    "statistics_told",
+]
 
 _FORMAT = "fastsample-statistics-1"
 
@@ -117,6 +127,26 @@ def found_grid(name: str, model: Model, solver: str, nfe: int, guidance: float =
     if (found.name, found.model, found.solver, found.nfe) != (name, facts, solver, nfe):
         raise GridError(f"{file} is the grid of another model, solver or budget: find it again")
     return found
+
+
+def found_grids() -> Iterator[FoundGrid]:
+    """Every grid that was found here; files that cannot be read are left out, and named once."""
+    for file in sorted((data_home() / "found").glob("*.json")):
+        try:
+            yield read_json(read_small(file), FoundGrid.model_validate)
+        except (OSError, DamagedFileError, ValidationError) as error:
+            warn_once(f"{file} is no grid that was found ({str(error).splitlines()[0]}); it is left out")
+
+
+def statistics_told() -> Iterator[tuple[str, str, str]]:
+    """(model, guidance, how they were found) of the statistics that are here."""
+    for file in sorted((data_home() / "found").glob("ems-*.safetensors")):
+        try:
+            with safe_open(file, "numpy") as stream:
+                facts = json.loads((stream.metadata() or {})["facts"])
+            yield facts["model"]["model"], facts["model"]["guidance"], facts["found"]["told"]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            warn_once(f"{file} holds no statistics ({str(error).splitlines()[0]}); it is left out")
 
 
 def statistics_file(model: Model, guidance: float) -> FilePath:

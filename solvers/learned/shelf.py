@@ -45,25 +45,36 @@ def table_solvers() -> set[str]:
     return set(LEARNED) | {file.solver for file in learned_tables()}
 
 
-def find_table(solver: str, model: Model, nfe: int, guidance: float = 0.0, *, transfer: bool = False) -> TableFile:
+def find_table(
+    solver: str, model: Model, nfe: int, guidance: float = 0.0, *, transfer: bool = False, of: str = ""
+) -> TableFile:
     """The table of a learned solver for a model.
 
     Args:
         transfer: where the model has none, take another model's whose path is the same.
+        of: take the table of this model, and no other.
 
     Raises:
-        BudgetError: if there are only some of other budgets.
-        ValueError: if there is none at all; both messages say what there is and how to make it.
+        BudgetError: if there are only some of other budgets, or that of the model named is for another path.
+        ValueError: if there is none at all; the messages say what there is and how to make it.
     """
-    mine = [file for file in learned_tables() if file.solver == solver]
+    mine = [file for file in learned_tables() if file.solver == solver and of in ("", file.model)]
     playable = [
         file for file in mine
         if file.noise_path == model.path and file.guidance in (0.0, guidance) and file.guide in ("", model.guide)
     ]  # fmt: skip
     fitting = [file for file in playable if fits(file, model, guidance)]
-    for file in fitting + (playable if transfer else []):
+    for file in fitting + (playable if transfer or of else []):
         if file.nfe == nfe:
             return file
+    if of and mine and not playable:
+        raise BudgetError(
+            f"solver {solver}:transfer={of} has times of the path {mine[0].path['name']}, and {model.id} is on "
+            f"{model.path.name}"
+        )
+    if of:
+        known = ", ".join(map(str, sorted({file.nfe for file in mine}))) or "none"
+        raise BudgetError(f"solver {solver}:transfer={of} has tables for NFE {known}, not {nfe}")
     budgets = ", ".join(map(str, sorted({file.nfe for file in fitting})))
     others = ", ".join(sorted({file.model for file in playable if file not in fitting}))
     known = f"there are tables for NFE {budgets}" if budgets else "there is no table for this model and guidance"

@@ -74,7 +74,8 @@ class Proof:
     Attributes:
         errors: per problem, (NFE made, RMS error) of each budget.
         orders: per problem, the fitted slope.
-        table_error: difference between the solver and its table at NFE 12, the larger of both problems.
+        table_error: difference between the solver and its table at NFE 12, the larger of both problems; 0 where its
+            coefficients depend on the sample, and there is none.
         asked, made: budget and evaluations at NFE 12.
     """
 
@@ -169,8 +170,8 @@ def prove(claim: Claim, budget: int = 12) -> Proof:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plan = claim.solver.plan(denoiser.path, budget, **claim.options)
-        worst = max(worst, table_error(plan, denoiser))
-        made = max(made, trace(plan).nfe)
+        worst = max(worst, table_error(plan, denoiser) if plan.tabled else 0.0)
+        made = max(made, len(plan.asked()))
     return Proof(claim, measured, {name: slope(points) for name, points in measured.items()}, worst, budget, made)
 
 

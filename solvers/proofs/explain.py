@@ -23,6 +23,7 @@ from fastsample.models.denoiser import Prediction
 from fastsample.models.path import Path
 from fastsample.solvers.learned.parameters import coordinate_of, non_stationary
 from fastsample.solvers.proofs.claims import Claim, errors, slope
+from fastsample.solvers.proofs.stability import Stability, stability
 from fastsample.solvers.solver import solvers
 from fastsample.solvers.table import Table, play, trace_function
 from fastsample.solvers.table_file import TableFile
@@ -63,6 +64,8 @@ class Explanation:
         rows: nfe evaluations and the result.
         parameters, convention: numbers that are free, and how they are counted.
         order, order_note: order of convergence measured on an exact mixture (None where there is none), and how.
+        stability: what it does to errors, and how stiff a model it bears.
+        trained_on, trained_with: what decided its numbers beside the path, and with which seeds and evaluations.
         training: record of a learned table.
     """
 
@@ -79,6 +82,9 @@ class Explanation:
     convention: str
     order: float | None
     order_note: str
+    stability: Stability
+    trained_on: str
+    trained_with: str
     training: dict[str, Any] | None
 
     def verdict(self, rule: str) -> str:
@@ -112,8 +118,8 @@ def explain(file: TableFile) -> Explanation:
         free, convention = 0, f"nothing is learned; BNS from here would have {_free(table)}"
     return Explanation(
         file.solver, file.title, file.paper, file.model, path.name, table.coordinate, table.nfe,
-        _forwards(file, path), rows, free, convention, order, note,
-        file.training.model_dump() if file.training else None,
+        _forwards(file, path), rows, free, convention, order, note, stability(table, path),
+        file.trained_on, file.trained_with, file.training.model_dump() if file.training else None,
     )  # fmt: skip
 
 
@@ -141,7 +147,7 @@ def in_coordinate(file: TableFile, coordinate: Prediction) -> TableFile:
         raise ValueError(str(error)) from None
     facts = {
         "solver", "title", "paper", "model", "model_sha256", "model_conditions", "model_given", "guidance", "guide",
-        "guided_within", "options", "training",
+        "guided_within", "options", "training", "found_on", "found_with",
     }  # fmt: skip
     return TableFile.of(table, path, **file.model_dump(include=facts))
 

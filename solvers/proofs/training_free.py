@@ -89,3 +89,24 @@ def _ancestral(case: Case) -> tuple[str, int, dict[str, Any]]:
 def _restart(case: Case) -> tuple[str, int, dict[str, Any]]:
     entries = "+".join("/".join(map(str, entry)) for entry in case["options"]["restart"])
     return "restart", case["nfe_actual"], {"restarts": entries, "S_noise": case["options"]["S_noise"], "denoise": True}
+
+
+@reader("dpm-adaptive", "dpm-adaptive-k")
+def _adaptive(case: Case) -> tuple[str, int, dict[str, Any]]:
+    given = dict(case["options"])
+    if given.pop("eta", 0):
+        raise ValueError("dpm-adaptive-k solves the ODE: eta is 0")
+    if "algorithm" in given:
+        given["prediction"] = "data" if given.pop("algorithm") == "dpmsolver++" else "noise"
+    return case["solver"], case["nfe_actual"], given | {"order": case["order"], "official": True}
+
+
+@reader("era")
+def _era(case: Case) -> tuple[str, int, dict[str, Any]]:
+    given = case["options"]
+    return "era", case["nfe_actual"], {"k": given["k"], "error_scale": given["lambda"], "official": True}
+
+
+@reader("evodiff")
+def _evodiff(case: Case) -> tuple[str, int, dict[str, Any]]:
+    return "evodiff", case["nfe_actual"], {**case["options"], "official": True}

@@ -54,8 +54,10 @@ def test_a_found_grid_is_used_by_its_name_and_marked(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gits", "oss", "dmn"])
-def test_what_is_found_is_the_same_again(name):
-    found = [finding("gmm2d-flow").grid(name, Spec.parse("ipndm"), 4) for _ in range(2)]
+def test_what_is_found_is_the_same_again_and_after_another_budget(name):
+    searches = finding("gmm2d-flow"), finding("gmm2d-flow")
+    searches[1].grid(name, Spec.parse("ipndm"), 3)  # what the budgets share is made once, and costs each
+    found = [search.grid(name, Spec.parse("ipndm"), 4) for search in searches]
     assert found[0] == found[1]
     assert len(found[0].times) == 5
     assert (found[0].evaluations == 0) == (name == "dmn")

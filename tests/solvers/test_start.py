@@ -23,7 +23,7 @@ from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
 from fastsample.solvers.table_file import TableFile
 
-LATE = [name for name in solvers() if get(name).plan(LinearFlow(), 12).entry[1]]
+LATE = [name for name, one in solvers().items() if get(name).plan(LinearFlow(), 12).entry[1] and not one.adaptive]
 
 
 class Asked(Denoiser):
@@ -74,6 +74,13 @@ def test_a_mean_of_the_data_is_no_ceiling(truth, name, reached):
     assert psnr(replace(plan, noise_start=True)(shifted(), start()), truth) < 61
 
 
+@pytest.mark.parametrize("official", [False, True])
+def test_nor_is_it_for_samples_with_steps_of_their_own(truth, official):
+    plan = get("dpm-adaptive").plan(LinearFlow(), 1, rtol=1e-5, atol=1e-6, official=official)
+    assert psnr(plan(shifted(), start()), truth) > 75
+    assert psnr(replace(plan, noise_start=True)(shifted(), start()), truth) < 61
+
+
 @pytest.mark.parametrize("grid", ["logsnr", "nsr", "karras", "sigmoid", "vp-time:rho=2"])
 @pytest.mark.parametrize("name", ["ddim", "dpmpp-2m", "edm-heun"])
 def test_grids_that_begin_late_have_none_either(truth, name, grid):
@@ -120,7 +127,7 @@ def test_churn_at_the_start_keeps_its_noise_and_the_mean():
 
 @pytest.mark.parametrize("path", [LinearFlow(), VPLinear()], ids=["flow", "vp"])
 @pytest.mark.parametrize("grid", [None, "vp-time:rho=2"])
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", [name for name in LATE if not get(name).nonlinear])
 def test_its_table_is_the_solver(name, grid, path):
     denoiser = shifted() if path == LinearFlow() else open_model("gmm2d").make(None, None, 0.0, None)
     with warnings.catch_warnings():

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastsample.models.denoiser import Denoiser, column, weights
-from fastsample.models.path import Path
 from fastsample.solvers.adams import combine
-from fastsample.solvers.grids import Grid
-from fastsample.solvers.solver import Facts, Schedule, register
+from fastsample.solvers.solver import Facts, register, whole_interval
 from fastsample.solvers.tableau import Tableau
 
 if TYPE_CHECKING:
@@ -135,10 +133,6 @@ def _first_step(
     return np.minimum(np.minimum(100 * h0, h1), end - t)
 
 
-def _whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedule:
-    return Schedule((t_start, path.t_data))
-
-
 @register(
     "dopri5",
     Facts(
@@ -149,7 +143,7 @@ def _whole_interval(path: Path, t_start: float, grid: Grid, nfe: int) -> Schedul
         path="flow",
         singular_start=True,
         grids=("uniform",),
-        scheduler=_whole_interval,
+        scheduler=whole_interval,
         adaptive=True,
         ranges={"rtol": (1e-13, 1), "atol": (1e-15, 1), "max_nfe": (8, 1_000_000)},
         note="torchdiffeq's dopri5 shares the tableau but has another step control: about a tenth more evaluations.",

@@ -124,11 +124,13 @@ def test_commands_of_learned_solvers_leave_out_what_their_table_fixes(store):
         "solver": "bns", "grid": "learned", "options": {"transfer": "gmm2d"}, "protocol": {"table": "0" * 64},
         "guidance": 1.5,
     })  # fmt: skip
-    assert "--solver bns --nfe 4 --transfer --seed 0 --guidance 1.5 --samples 16" in bench_command(row)
-    assert "--solver bns --nfe 4 --transfer --seed 0 --guidance 1.5 -o" in sample_command(row)
+    assert "--solver bns:transfer=gmm2d --nfe 4 --seed 0 --guidance 1.5 --samples 16" in bench_command(row)
+    assert "--solver bns:transfer=gmm2d --nfe 4 --seed 0 --guidance 1.5 -o" in sample_command(row)
     assert export_command(row) == (
-        "fastsample export --model gmm2d --solver bns --nfe 4 --transfer --guidance 1.5 --to python"
+        "fastsample export --model gmm2d --solver bns:transfer=gmm2d --nfe 4 --guidance 1.5 --to python"
     )
+    odd = row.model_copy(update={"options": {"transfer": "mine.py:model"}})  # which no sentence holds
+    assert "--solver bns --nfe 4 --transfer --seed 0" in bench_command(odd)
 
 
 def test_the_command_of_a_row_repeats_it(store, tmp_path, monkeypatch):

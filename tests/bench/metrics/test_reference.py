@@ -104,6 +104,7 @@ def test_every_sample_has_its_own_reference(monkeypatch, tmp_path):
     assert found == pytest.approx(psnr_values(mine, x), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:integer-uniform-official has 42 intervals")
 @pytest.mark.parametrize(
     ("model", "solver", "grid"),
     [
