@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all gate lint docs speed frontier clean
+.PHONY: demo test test-all gate lint docs site speed frontier clean
 
 # SciRE alone; then beside four others at two budgets on the first of the same noises, its samples and theirs as a picture
 # with the reference solution in the last column, and which of them to use.
@@ -37,6 +37,10 @@ docs: $(VENV)/.demo
 		pages = map(pathlib.Path, ('docs/published.md', 'docs/protocols.md')); \
 		[page.write_text(filled(page.read_text('utf-8')), 'utf-8') for page in pages]"
 
+# The documentation as a site, in site/; a warning is a fault.
+site: $(VENV)/.dev .ns
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Ratios to other libraries and to what a run cannot do without, on this machine and on one thread.
 speed: $(VENV)/.dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/speed > docs/speed.md.part
@@ -66,4 +70,4 @@ $(VENV)/.dev: $(VENV)/.demo
 	for room in __init__.py py.typed bench datasets models results solvers; do ln -sfn ../../$$room .ns/fastsample/$$room; done
 
 clean:
-	rm -rf $(VENV) .ns .gate .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) .ns .gate site .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

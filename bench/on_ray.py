@@ -19,7 +19,7 @@ from fastsample.bench.sampling import choose_device
 try:
     import ray
 except ImportError:
-    raise RequestError("--ray needs the extra `ray`: pip install 'fastsample[ray]'") from None
+    raise RequestError("--ray needs the package ray: pip install ray") from None
 
 __all__ = ["OnRay"]
 

@@ -119,7 +119,7 @@ def _database(path: Path) -> tuple[Any, list[bytes]]:
     try:
         import lmdb
     except ImportError:
-        raise DatasetError("LSUN needs the package lmdb: pip install 'fastsample[lsun]'") from None
+        raise DatasetError("LSUN needs the package lmdb: pip install lmdb") from None
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not there")
     try:

@@ -99,14 +99,18 @@ def listed():
     known[:] = before
 
 
+def coarsen(change, nfe=8):
+    """Reference solutions of few steps and few samples, by `change(module, name, value)`."""
+    change(reference, "NFE", nfe)
+    for module in (reference, tools, distillation):
+        change(module, "BATCH", 8)
+    for module in (reference, solution):
+        change(module, "PROBES", 2)
+
+
 @pytest.fixture
 def coarse(monkeypatch):
-    """Reference solutions of few steps and few samples."""
-    monkeypatch.setattr(reference, "NFE", 8)
-    for module in (reference, tools, distillation):
-        monkeypatch.setattr(module, "BATCH", 8)
-    for module in (reference, solution):
-        monkeypatch.setattr(module, "PROBES", 2)
+    coarsen(monkeypatch.setattr)
 
 
 class UntrainedInception(FeatureExtractorInceptionV3):

@@ -104,8 +104,8 @@ are kept in the row, so that tables need the file no more.
 ## An extractor, a data set
 
 `--metrics fd[FILE.py:NAME]`: a function that returns a network, or a function, of uint8 images [n, 3, H, W]; that
-returns features [n, d], or (features, logits). `--reference FILE.py:NAME`, `data="FILE.py:NAME"` and `train --dataset
-FILE.py:NAME`: a function of (split, path) that returns an `ImageDataset` or `StreamedImages` of
+returns features [n, d], or (features, logits). `--reference FILE.py:NAME`, `data="FILE.py:NAME"` and `train flow
+--dataset FILE.py:NAME`: a function of (split, path) that returns an `ImageDataset` or `StreamedImages` of
 `fastsample.datasets.image_set`.
 
 ## Waveforms and other shapes

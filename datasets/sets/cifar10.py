@@ -56,11 +56,9 @@ def _fault(root: Path) -> str:
     )
 
 
-@register_dataset("cifar10-jpeg", "CIFAR-10 after JPEG at quality 75 (lossy); the test split ships with the package")
+@register_dataset("cifar10-jpeg", "CIFAR-10 after JPEG at quality 75 (lossy); it ships with the package")
 def _cifar10_jpeg(split: str, path: Path | None) -> ImageDataset:
-    if path is None:
-        file = f"cifar10_jpeg_{split}.npz"
-        path = Path(__file__).parents[1] / "data" / file if split == "test" else data_home() / file
+    path = path or Path(__file__).parents[1] / "data" / f"cifar10_jpeg_{split}.npz"
     if not path.is_file():
         raise DatasetError(f"the {split} split of cifar10-jpeg was not found at {path}; give the path of its file")
     count, sha256 = _JPEG_FILES[split]

@@ -150,7 +150,7 @@ def import_extra(name: str) -> Any:
     try:
         library = import_module(name)
     except ImportError:
-        raise CheckpointError(f"this model needs {name}: pip install 'fastsample[diffusers]'") from None
+        raise CheckpointError(f"this model needs {name}: pip install diffusers transformers") from None
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()  # a line for each prompt that is cut, and advice
     return library

@@ -86,7 +86,7 @@ def _to_diffusers(
         from fastsample.solvers.exports.diffusers import TableScheduler
         from fastsample.solvers.exports.diffusers_config import own_scheduler
     except ImportError:
-        raise ValueError("this format needs diffusers: pip install 'fastsample[diffusers]'") from None
+        raise ValueError("this format needs diffusers: pip install diffusers") from None
     have = prediction or (cast(Prediction, convention.prediction) if convention else None)
     kind = _THEIRS[have] if have else None
     if to == "diffusers-config":

@@ -1,8 +1,6 @@
 """`fastsample find` from the command line to rows of the benchmark, on exact models."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 import torch
@@ -116,20 +114,6 @@ def test_a_metric_does_not_judge_what_was_trained_on_its_network():
     assert len(training_remarks({"protocol.trained on": "LPIPS"}, "fid@1000")) == 1
     assert training_remarks({"protocol.trained on": float("nan")}, "psnr") == ()
     assert trained_on({"protocol.trained against": "a table of an older version"}) == "squared error"
-
-
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
-    """On exact models and fewer samples."""
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```\n(.*?)^```", (Path(__file__).parents[2] / "docs" / "found.md").read_text(), re.M | re.S)
-    lines = [line for block in blocks for line in block.splitlines()]
-    assert len(lines) == 5
-    for line in lines:
-        line = (
-            line.replace("cifar10-tiny-flow", "gmm2d-flow").replace("cifar10-tiny-vp", "gmm2d").replace(" 1000", " 32")
-        )
-        words = shlex.split(line)[1:]
-        assert command(*words, *(FEW if words[0] == "find" else [])).code == 0
 
 
 @pytest.mark.slow

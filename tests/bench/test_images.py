@@ -1,6 +1,5 @@
 """Images out of a sweep, images of another program in the same tables, and real images to noise and back."""
 
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -172,18 +171,6 @@ def test_images_stand_beside_the_samples_of_a_public_model_that_is_not_here(made
     assert code == 0, err
     *_, row = fs.open_store(store).rows()
     assert (row.model, row.solver) == ("edm-cifar10-uncond-vp", "theirs (stated)")
-
-
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch, command):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[2] / "docs/images.md").read_text("utf-8")
-    commands = re.findall(r"^fastsample (.*)$", page, re.M)
-    assert [words.partition(" ")[0] for words in commands] == ["bench", "score", "table", "encode"]
-    for words in commands:  # with fewer images
-        small = words.replace("--samples 64", "--samples 8").replace("--nfe 20,100", "--nfe 8")
-        cells = [place.name for place in tmp_path.glob("results-images/images/*")]
-        code, _, err = command(*small.replace("CELL", "".join(cells)).split())
-        assert code == 0, err
 
 
 def test_points_are_no_images(tmp_path):

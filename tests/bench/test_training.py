@@ -76,7 +76,7 @@ def test_bad_requests_are_named(tmp_path):
         assert told in " ".join(ended.err.split())
 
     refused("did you mean cifar10-tiny-", "flow", "cifar10-tiny")
-    refused("train split of cifar10-jpeg was not found", "flow", "cifar10-tiny-vp")
+    refused("train split of cifar10-jpeg was not found", "flow", "cifar10-tiny-vp", "--data", tmp_path / "none.npz")
     refused("is a recipe for `fastsample train curvature`", "flow", "fast-ode-cifar10")
     refused("is a recipe for `fastsample train reflow`", "curvature", "rfpp-cifar10")
     refused("should be greater than or equal to 1", "flow", "cifar10-tiny-vp", "--images", "0")

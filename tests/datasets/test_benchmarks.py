@@ -88,5 +88,5 @@ def test_lsun_is_read_from_its_database(tmp_path):
 
 def test_without_lmdb_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(DatasetError, match=r"pip install 'fastsample\[lsun\]'"):
+    with pytest.raises(DatasetError, match=r"pip install lmdb"):
         dataset_named("lsun-church256-adm")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,21 @@ def test_the_shipped_split_is_whole(photographs):
     torch.testing.assert_close(mean, torch.tensor([0.49407, 0.48506, 0.45038]).double(), atol=2e-4, rtol=0)
 
 
+def test_both_splits_ship():
+    for split, (_, sha256) in module._JPEG_FILES.items():
+        file = Path(module.__file__).parents[1] / "data" / f"cifar10_jpeg_{split}.npz"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+
+
+@pytest.mark.slow  # decodes 50,000 images
+def test_the_shipped_training_split_is_whole():
+    images = dataset_named("cifar10-jpeg", "train")
+    assert images.images.shape == (50_000, 3, 32, 32)
+    assert torch.equal(images.labels, torch.arange(50_000) % 10)
+    mean = images.images.double().mean(dim=(0, 2, 3)) / 255
+    torch.testing.assert_close(mean, torch.tensor([0.49125, 0.48209, 0.44652]).double(), atol=2e-4, rtol=0)
+
+
 def test_items_are_what_torch_fidelity_asks_for(photographs):
     assert photographs[3].shape == (3, 32, 32)
     assert photographs[3].dtype == torch.uint8
@@ -50,8 +66,8 @@ def test_missing_data_says_where_it_was_looked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
     with pytest.raises(DatasetError, match="cifar-10-batches-py"):
         dataset_named("cifar10")
-    with pytest.raises(DatasetError, match=str(tmp_path / "cifar10_jpeg_train.npz")):
-        dataset_named("cifar10-jpeg", "train")
+    with pytest.raises(DatasetError, match=str(tmp_path / "none.npz")):
+        dataset_named("cifar10-jpeg", "train", tmp_path / "none.npz")
 
 
 def test_damaged_files_of_cifar10_are_named(monkeypatch, tmp_path):

@@ -131,7 +131,7 @@ def test_a_folder_has_no_revision_and_other_words_are_no_repository(kept):
 
 def test_without_the_extra_a_sentence_says_what_to_install(kept, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"this model needs diffusers: pip install 'fastsample\[diffusers\]'"):
+    with pytest.raises(ValueError, match=r"this model needs diffusers: pip install diffusers transformers"):
         open_model(f"diffusers:{kept['ddpm']}")
 
 

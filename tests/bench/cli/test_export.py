@@ -1,9 +1,6 @@
-"""explain, export and import, and every block of docs/export.md."""
+"""explain, export and import."""
 
 import json
-import re
-import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,29 +17,12 @@ from fastsample.solvers.table_file import TableFile, read_table
 
 from ...command import command
 
-PAGE = (Path(__file__).parents[3] / "docs" / "export.md").read_text("utf-8")
-
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_SOLVERS", dict(registry._SOLVERS))
-
-
-def test_every_block_of_the_page_runs(capsys):
-    blocks = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.S)
-    assert len(blocks) >= 7
-    for language, text in blocks:
-        if language == "python":
-            exec(text, {"__name__": "block"})
-        else:
-            for line in text.strip().splitlines():
-                assert command(*shlex.split(line)[1:]).code == 0, line
-    printed = capsys.readouterr().out
-    assert "my-2m" in printed
-    assert "k-euler" in printed
-    sys.modules.pop("sampler")
 
 
 def test_explain_says_what_the_table_is(capsys):
