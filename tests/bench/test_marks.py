@@ -117,10 +117,13 @@ def test_what_lies_here_is_listed_with_its_training(tmp_path, monkeypatch):
     flat_line = np.ones((5, 2))
     facts = {"told": "4 samples of seed 11"}
     add_statistics(Statistics(lam=lam, l=flat_line, s=0 * flat_line, b=0 * flat_line), model, 0.0, facts)
-    text = flat(command("list", "tables").out)
-    assert "bns │ cifar10-tiny-flow │ 0 │ 4 │ squared error │ 520 and 128 pairs of seeds" in text
-    assert "gits │ gmm2d-flow │ 0 │ 5 │ squared error │ by hand, 8 noises of seed 9, 100 evaluations" in text
-    assert "dpm-solver-v3 │ gmm2d-flow │ 0 │ any │ statistics │ 4 samples of seed 11" in text
+    text = flat(command("list", "tables").out.replace("│", " "))
+    for said in (
+        "bns cifar10-tiny-flow 0 4 squared error", "520 and 128 pairs of seeds", "gits gmm2d-flow 0 5 squared error",
+        "by hand, 8 noises of seed 9, 100 evaluations", "dpm-solver-v3 gmm2d-flow 0 any statistics",
+        "4 samples of seed 11",
+    ):  # fmt: skip
+        assert said in text
 
 
 def test_a_table_keeps_what_its_grid_was_found_by(tmp_path, monkeypatch):

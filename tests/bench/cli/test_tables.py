@@ -185,6 +185,7 @@ def test_published_searches():
     code, text = run("published", "--paper", "2308.07896", "--dataset", "cifar10", "--solver", "scire", "--nfe", 12)
     assert code == 0
     assert "2.29" in text
+    code, text = run("published", "--paper", "2308.07896", "--solver", "scire", "--nfe", 12, "--format", "csv")
     assert "README of the authors' code" in text
     code, text = run("published", "--model", "edm-cifar10-uncond-vp", "--metric", "fid", "--format", "csv")
     read = pd.read_csv(io.StringIO(text))
