@@ -219,7 +219,8 @@ def recommend(
     if store and out:
         raise ValueError(f"{store} and --out {out} are two stores, and one is read and written: give one")
     folder, names = store or out or Path("results-store"), split_words(model)
-    there = Store(folder, create=False).rows() if (folder / "rows").is_dir() else []
+    opened = Store(folder, create=False) if (folder / "rows").is_dir() else None
+    there = opened.rows() if opened else []
     anew = bool(names and budget and not store and not any(row.model in names for row in there))
     if search or anew:
         if budget is None or metric != MAIN:
@@ -239,7 +240,7 @@ def recommend(
         names = tuple(race.model for race in found_races)
     elif plan or samples or out:
         raise ValueError("--plan, --samples and --out are of a search: give --search, or a --model that has no rows")
-    opened = Store(folder, create=False)
+    opened = opened or Store(folder, create=False)  # the same, so that what is damaged is told once
     found = recommendations(
         opened, budget=budget, target_psnr=target_psnr, max_seconds=max_seconds, metric=metric, models=names,
         where=split_words(where),

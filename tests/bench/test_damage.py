@@ -72,7 +72,7 @@ def test_a_store_with_a_damaged_row_goes_on(run, tmp_path):
     for words in (["show"], ["table"], ["plot", "-o", "a.png"], ["recommend", "--budget", "4"]):
         code, out, err = run(words[0], "store", *words[1:])
         assert (code, err.count(name)) == (0, 1), err
-        assert "ddim" not in out
+        assert "ddim" not in out.partition("Not tried")[0]  # which solvers were not is said below
     code, out, err = run(*BENCH, "--out", "store")
     assert (code, err.count(name)) == (0, 1)
     after = {row.solver: row for row in Store("store", create=False).rows()}
