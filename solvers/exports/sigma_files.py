@@ -8,7 +8,7 @@ from importlib.metadata import version
 import numpy as np
 
 from fastsample.solvers.exports.sigmas import SigmaTable, sigma_table
-from fastsample.solvers.exports.torch_file import matrix, quoted
+from fastsample.solvers.exports.torch_file import LOOP, matrix, quoted
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table_file import TableFile
 
@@ -31,7 +31,8 @@ import torch
 SIGMAS = {sigmas}
 '''
 
-_PLAY = '''\
+_PLAY = (
+    '''\
 TIMES = {times}
 A = {a}
 B = {b}
@@ -50,18 +51,16 @@ def sample(model, x, sigmas=None, extra_args=None, callback=None, disable=None{n
         if theirs.shape != mine.shape or not torch.allclose(theirs, mine, rtol=1e-3, atol=1e-6):
             raise ValueError("this sampler runs on its own sigmas alone: give it those of this file, all of them")
     f, ones = [], x.new_ones([x.shape[0]]){drawn}
-    for i in range(len(A)):
-        point = A[i] * x
-        for b, value in zip(B[i], f):
-            if b != 0:
-                point = point + b * value
-{add}        if i < len(TIMES):
+'''
+    + LOOP
+    + """\
             f.append(model(point, TIMES[i] * ones, **(extra_args or {{}})))
             if callback is not None:
                 step = i * (len(SIGMAS) - 1) // len(TIMES)
                 callback({{"x": point, "i": step, "sigma": TIMES[i], "sigma_hat": TIMES[i], "denoised": f[-1]}})
     return point
-'''
+"""
+)
 
 _NODE = '''
 

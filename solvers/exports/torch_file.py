@@ -11,7 +11,7 @@ from fastsample.solvers.exports.conventions import from_output, timestep_map
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table_file import TableFile
 
-__all__ = ["PREDICTIONS", "matrix", "quoted", "to_python"]
+__all__ = ["LOOP", "PREDICTIONS", "matrix", "quoted", "to_python"]
 
 PREDICTIONS: dict[Prediction, str] = {
     "x0": "the data prediction E[x_0 | x_t]",
@@ -21,7 +21,18 @@ PREDICTIONS: dict[Prediction, str] = {
 }
 _ROWS = 24  # lines that a matrix takes at most
 
-_FILE = '''\
+# What plays a table in a written file: a row is a point, and all but the last are evaluated.
+LOOP = """\
+    for i in range(len(A)):
+        point = A[i] * x
+        for b, value in zip(B[i], f):
+            if b != 0:
+                point = point + b * value
+{add}        if i < len(TIMES):
+"""
+
+_FILE = (
+    '''\
 """{title} in {nfe} evaluations: `sample(model, x)`, written by fastsample {version}.
 
 Solver {solver}, arXiv or DOI: {paper}; table {sha256}.
@@ -46,15 +57,13 @@ def sample(model, x{noise}):
     Returns the samples [batch, ...].
     """
     f = []{drawn}
-    for i in range(len(A)):
-        point = A[i] * x
-        for b, value in zip(B[i], f):
-            if b != 0:
-                point = point + b * value
-{add}        if i < len(TIMES):
+'''
+    + LOOP
+    + """\
             f.append({f})
     return point
-'''
+"""
+)
 
 
 def to_python(file: TableFile, prediction: Prediction | None = None) -> str:
