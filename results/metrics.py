@@ -24,6 +24,7 @@ __all__ = [
     "MAIN",
     "METRICS",
     "OWN",
+    "REAL",
     "SPATIAL",
     "Asked",
     "Metric",
@@ -43,6 +44,7 @@ CMMD = "clip-cmmd"
 LPIPS = "lpips-vgg16"  # torch-fidelity's name of a distance of pairs, no extractor
 Needs = Literal["images", "solution", "trajectory", "features"]
 
+REAL = "real {}"  # of a row's protocol: the value of a metric, by its full name, for real images of another split
 OWN = "metric[{}]"  # of a row's protocol: the file of a metric of a user's own, its hash and its facts
 
 

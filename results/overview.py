@@ -12,7 +12,7 @@ from fastsample.results.comparable import shortened
 from fastsample.results.forms.ordering import sorted_frame
 from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.forms.sheet import to_rich as draw
-from fastsample.results.metrics import MAIN, metric_of
+from fastsample.results.metrics import MAIN, REAL, metric_of
 from fastsample.results.protocol import Protocol
 from fastsample.results.training import trained_on
 
@@ -177,4 +177,7 @@ def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:
         for title, group in one_each.groupby(titles, sort=False):
             bounds = ", ".join(f"{row[needed[0]]:.1f} dB ({row['model']})" for _, row in group.iterrows())
             said.append(metric.sentence.format(reference=title, bounds=bounds))
+    for name in names:
+        if (field := f"protocol.{REAL.format(name)}") in rows:
+            said += [f"{metric_of(name).called(name)} of real images: {told}." for told in rows[field].dropna()]
     return [text for text in dict.fromkeys(said) if text]

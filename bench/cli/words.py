@@ -160,4 +160,4 @@ def told(stage: str) -> Iterator[Callable[[str], None]]:
             yield lambda line: status.update(Text(line))
     else:
         with Stages(console, stage) as stages:
-            yield lambda line: stages.at(line)
+            yield stages.detail

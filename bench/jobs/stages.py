@@ -90,6 +90,11 @@ class Stages:
         if at_once:
             self._glance()
 
+    def detail(self, text: str) -> None:
+        """What the stage is at by now, which a log tells with its next line and not in one of its own."""
+        with self._lock:
+            self._stage = text
+
     def _watch(self) -> None:
         while not self._over.wait(_GLANCE):
             self._glance()

@@ -7,7 +7,7 @@ weights (torch's hub cache, or a path); with other weights than the published on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,9 @@ from fastsample.bench.metrics.extractors import (
     unpublished,
     weights_sha256,
 )
-from fastsample.bench.metrics.frechet import symmetric_root
-from fastsample.bench.metrics.reference import Known, MetricUnavailable, ReferenceSet, of_data
+from fastsample.bench.metrics.frechet import features_distance, symmetric_root
+from fastsample.bench.metrics.moments import Known, MetricUnavailable, no_images
+from fastsample.bench.metrics.reference import ReferenceSet, of_data
 from fastsample.datasets.image_set import Images
 from fastsample.models.precision import matmul
 
@@ -41,13 +42,12 @@ __all__ = [
 ]
 
 
+_AT_ONCE = 500  # real images
+
+
 def data_of_exact(extractor: str) -> str:
     """The data set that models without data of their own, the exact ones, are compared with."""
     return "cifar10" if INCEPTION in files_of(extractor) else "cifar10-jpeg"
-
-
-def _none() -> Images:
-    raise MetricUnavailable("no reference set")
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Extractor:
         weights: first digits of the sha256 of the file of its weights, where that is not the published one; else "".
         reference: moments of the reference set; None before `against`.
         opened: opens the real images of the reference set.
+        others: opens real images of another split than that of the moments.
         classifies: it returns logits beside the features.
     """
 
@@ -69,9 +70,11 @@ class Extractor:
     device: torch.device
     weights: str = ""
     reference: Known | None = None
-    opened: Callable[[], Images] = _none
+    opened: Callable[[], Images] = no_images
+    others: Callable[[], Images] = no_images
     classifies: bool = True
     _last: tuple[np.ndarray, dict[str, float]] | None = field(default=None, init=False)
+    _real: dict[int, str] = field(default_factory=dict, init=False)
 
     @property
     def identity(self) -> str:
@@ -89,7 +92,7 @@ class Extractor:
         Raises:
             MetricUnavailable: if its moments cannot be had here.
         """
-        return replace(self, reference=reference.moments(self), opened=reference.images)
+        return replace(self, reference=reference.moments(self), opened=reference.images, others=reference.others)
 
     @property
     def arithmetic(self) -> torch.device | None:
@@ -114,7 +117,28 @@ class Extractor:
     @cached_property
     def real_features(self) -> np.ndarray:
         """Features [m, d] of the real images, computed at the first need."""
-        return np.concatenate([self(images)[0] for images in self.real_images.batches(500)])
+        return self._features(self.real_images, len(self.real_images))
+
+    def real_distance(self, count: int) -> str:
+        """The Frechet distance of so many real images of another split, the first of it, and what they are.
+
+        "" where there are fewer, or none on this machine.
+        """
+        if count not in self._real:
+            self._real[count] = ""
+            with suppress(MetricUnavailable):
+                images = self.others()
+                if len(images) >= count:
+                    features = self._features(images, count)
+                    value = features_distance(features, self.moments, self.arithmetic)
+                    self._real[count] = f"{value:.4g} (the first {count} images of {images.name} {images.split})"
+        return self._real[count]
+
+    def _features(self, images: Images, count: int) -> np.ndarray:
+        """Features [count, d] of the first images."""
+        starts = range(0, count, _AT_ONCE)
+        pairs = zip(starts, images.batches(_AT_ONCE), strict=False)
+        return np.concatenate([self(batch[: count - start])[0] for start, batch in pairs])
 
     @torch.inference_mode()
     @matmul("float32")

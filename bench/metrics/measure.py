@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fastsample.bench.cells import Cell
-from fastsample.bench.metrics.reference import MetricUnavailable
+from fastsample.bench.metrics.moments import MetricUnavailable
 from fastsample.bench.metrics.tools import Tools
 from fastsample.bench.metrics.trajectories import outer_states
 from fastsample.bench.tree import Walk

@@ -11,21 +11,25 @@ import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import torch
 from rich.console import Console
 
 from fastsample.bench.metrics.extractor_weights import EDM2, INCEPTION, SPATIAL
-from fastsample.bench.metrics.extractors import moments_of
-from fastsample.datasets.files import warn
-from fastsample.datasets.home import data_home, expanded, keep, sha256_of
+from fastsample.bench.metrics.moments import (
+    Known,
+    MetricUnavailable,
+    Seen,
+    kept_moments,
+    moments_of_data,
+    no_images,
+    real_images,
+)
+from fastsample.datasets.home import data_home, expanded, sha256_of
 from fastsample.datasets.image_set import DatasetError, Images
-from fastsample.datasets.images import dataset_named, dataset_names
-from fastsample.datasets.moments import ReferenceError, ReferenceStats, shipped_reference
+from fastsample.datasets.images import dataset_names
+from fastsample.datasets.moments import ReferenceError, ReferenceStats
 from fastsample.datasets.names import nearest
 from fastsample.datasets.own.code import code_named, is_code
 from fastsample.datasets.packed import PACK, packed_images
@@ -36,36 +40,10 @@ from fastsample.models.public.cards import cards
 from fastsample.models.public.known import DownloadError
 from fastsample.models.public.references import made_by, reference_file
 
-__all__ = ["Known", "MetricUnavailable", "ReferenceSet", "Seen", "data_set", "of_data", "reference_set"]
+__all__ = ["ReferenceSet", "data_set", "of_data", "reference_set"]
 
 
 _WIDTHS = {INCEPTION: 2048, SPATIAL: 2023}
-
-
-class MetricUnavailable(ValueError):  # noqa: N818 - it is a state of this machine, not a fault
-    """Weights, statistics or real images that a metric needs are not on this machine, or there are none."""
-
-
-class Seen(Protocol):
-    """An extractor, as far as statistics depend on it."""
-
-    name: str
-    network: torch.nn.Module
-    device: torch.device
-    weights: str
-
-    @property
-    def sha256(self) -> str:
-        """Hash of its weights."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """Moments of a reference set under one extractor, and how a row calls them."""
-
-    mu: np.ndarray
-    sigma: np.ndarray
-    told: str
 
 
 @dataclass(frozen=True)
@@ -77,12 +55,14 @@ class ReferenceSet:
         moments: those under an extractor; raises MetricUnavailable.
         images: the real images, for KID, precision and recall; raises MetricUnavailable.
         standard: whether a distance to it in Inception's features is a FID.
+        others: real images of another split than that of the moments; raises MetricUnavailable.
     """
 
     id: str
     moments: Callable[[Seen], Known]
     images: Callable[[], Images]
     standard: bool = True
+    others: Callable[[], Images] = no_images
 
 
 def reference_set(asked: str | None, model: Model, console: Console | None = None) -> ReferenceSet:
@@ -146,64 +126,14 @@ def of_data(name: str) -> ReferenceSet:
 
     def images() -> Images:
         try:
-            return _images(name, "test")
+            return real_images(name, "test")
         except MetricUnavailable as error:
             if "split" not in str(error):
                 raise
-            return _images(name, "train")
+            return real_images(name, "train")
 
-    return ReferenceSet(name, lambda seen: _told(_moments_of_data(name, seen)), images, not name.endswith("-jpeg"))
-
-
-def _told(stats: ReferenceStats) -> Known:
-    return Known(stats.mu, stats.sigma, f"{stats.name} n={stats.n}")
-
-
-def _images(name: str, split: str) -> Images:
-    try:
-        return dataset_named(name, split)
-    except DatasetError as error:
-        raise MetricUnavailable(f"{error} Going on with the other metrics.") from None
-
-
-def _moments_of_data(name: str, seen: Seen) -> ReferenceStats:
-    """Shipped moments, else cached ones, else computed and cached; those of others, or damaged (said), do not count."""
-    title, sha256 = f"{name}-train@{seen.name}", seen.sha256
-    cached = data_home() / "reference" / f"{title}-{sha256[:12]}.npz"
-    damaged = ""
-    for read in (lambda: shipped_reference(title), lambda: ReferenceStats.load(cached)):
-        try:
-            stats = read()
-        except ReferenceError as error:
-            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                damaged = str(error)
-            continue
-        if (stats.name, stats.extractor_sha256) == (title, sha256):
-            return stats
-    try:
-        images = _images(name, "train")
-    except MetricUnavailable as error:
-        raise MetricUnavailable(f"{damaged}; to make it anew, {error}" if damaged else str(error)) from None
-    if damaged:
-        warn(f"{damaged}: it is made anew")
-    stats = _computed(images, seen)
-    keep(cached, stats.save)
-    return stats
-
-
-def _computed(images: Images, seen: Seen) -> ReferenceStats:
-    stats = moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
-    return replace(stats, sigma=stats.sigma.astype(np.float32).astype(np.float64))  # as the file has it
-
-
-def _kept(cached: Path, images: Callable[[], Images], seen: Seen) -> ReferenceStats:
-    """What was computed of these images before, or is computed now and kept."""
-    try:
-        return ReferenceStats.load(cached)
-    except ReferenceError:
-        stats = _computed(images(), seen)
-        keep(cached, stats.save)
-        return stats
+    lossy, others = name.endswith("-jpeg"), partial(real_images, name, "test")
+    return ReferenceSet(name, partial(moments_of_data, name), images, not lossy, others)
 
 
 def _of_images(spec: str) -> ReferenceSet:
@@ -211,11 +141,11 @@ def _of_images(spec: str) -> ReferenceSet:
 
     def moments(seen: Seen) -> Known:
         cached = data_home() / "reference" / f"images-{_state(spec)[:16]}@{seen.name}-{seen.sha256[:12]}.npz"
-        known = _told(_kept(cached, lambda: _images(spec, "train"), seen))
+        known = kept_moments(cached, lambda: real_images(spec, "train"), seen)
         digest = hashlib.sha256(known.mu.tobytes() + known.sigma.tobytes()).hexdigest()  # images change, their name not
         return replace(known, told=f"{known.told} moments {digest[:16]}")
 
-    return ReferenceSet(spec, moments, lambda: _images(spec, "train"))
+    return ReferenceSet(spec, moments, lambda: real_images(spec, "train"))
 
 
 def _state(spec: str) -> str:
@@ -258,7 +188,13 @@ def _published(entry: PublishedReference, console: Console | None) -> ReferenceS
     def images() -> Images:
         return _packed(file(), entry.id, entry)
 
-    return ReferenceSet(entry.id, lambda seen: _read(file(), entry.id, entry.extractor, seen, images), images)
+    def others() -> Images:
+        return real_images(_data_of(entry), "test")
+
+    def moments(seen: Seen) -> Known:
+        return _read(file(), entry.id, entry.extractor, seen, images)
+
+    return ReferenceSet(entry.id, moments, images, others=others)
 
 
 def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[], Images]) -> Known:
@@ -274,7 +210,7 @@ def _read(file: Path, title: str, extractor: str, seen: Seen, images: Callable[[
     if seen.name != extractor:
         cached = data_home() / "reference" / f"{file.name}-{sha256_of(file)[:12]}@{seen.name}-{seen.sha256[:12]}.npz"
         try:
-            return _told(_kept(cached, images, seen))
+            return kept_moments(cached, images, seen)
         except MetricUnavailable as error:
             why = f"{title} holds features of {extractor}, from which a distance of those of {seen.name} means nothing"
             raise MetricUnavailable(f"{why}; {error}") from None
@@ -294,7 +230,16 @@ def _packed(file: Path, title: str, entry: PublishedReference | None) -> Images:
     try:
         return packed_images(title, "train", file, "as-is")
     except DatasetError:
-        for name in (entry.preprocessing, entry.data) if entry else ():
-            if name in dataset_names():
-                return _images(name, "train")
-    raise MetricUnavailable(f"{title} has no images ({PACK} of an npz), and those of its data set are not known here")
+        if entry:
+            return real_images(_data_of(entry), "train")
+    raise MetricUnavailable(f"{title} has no images ({PACK} of an npz)")
+
+
+def _data_of(entry: PublishedReference) -> str:
+    """The data set whose images a published set is of, prepared as they were where such a one is known."""
+    for name in (entry.preprocessing, entry.data):
+        if name in dataset_names():
+            return name
+    raise MetricUnavailable(
+        f"{entry.id} has no images ({PACK} of an npz), and those of its data set are not known here"
+    )

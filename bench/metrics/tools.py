@@ -15,7 +15,8 @@ from fastsample.bench.jobs.ledger import Ledger
 from fastsample.bench.metrics.error import finite
 from fastsample.bench.metrics.extractor_weights import given_file
 from fastsample.bench.metrics.features import Extractor, data_of_exact, open_network
-from fastsample.bench.metrics.reference import MetricUnavailable, ReferenceSet, of_data, reference_set
+from fastsample.bench.metrics.moments import MetricUnavailable
+from fastsample.bench.metrics.reference import ReferenceSet, of_data, reference_set
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for, solution_at
 from fastsample.bench.sampling import Sampler
 from fastsample.models.denoiser import Denoiser

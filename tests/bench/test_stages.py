@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from fastsample.bench.cli import words as cli_words
+from fastsample.bench.jobs import stages
+
 from .working import Sweep
 
 FEW = ("--model", "gmm2d", "--solver", "euler,heun", "--nfe", "4", "--samples", "16", "--batch-size", "8")
@@ -107,6 +110,18 @@ def on_a_terminal(words, cwd, seconds=60):
         pass
     os.close(ours)
     return process.wait(seconds), shown.decode()
+
+
+def test_a_log_has_no_line_for_each_detail(capfd, monkeypatch):
+    """A training tells of each of its steps, and a log now and then of the last one."""
+    monkeypatch.setattr(stages, "_SILENCE", 0.5)
+    with cli_words.told("training") as tell:
+        for step in range(40):
+            tell(f"step {step}")
+            time.sleep(0.05)
+    lines = capfd.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 4
+    assert all(line.startswith("step ") for line in lines)
 
 
 def test_a_terminal_has_a_bar_in_evaluations(tmp_path):

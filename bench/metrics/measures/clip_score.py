@@ -16,7 +16,7 @@ from torch import Tensor
 from fastsample.bench.cells import Cell
 from fastsample.bench.metrics.extractors import weights_sha256
 from fastsample.bench.metrics.measure import Batch, Measure, measures
-from fastsample.bench.metrics.reference import MetricUnavailable
+from fastsample.bench.metrics.moments import MetricUnavailable
 from fastsample.datasets.levels import to_uint8
 from fastsample.models.checkpoints import CheckpointError
 from fastsample.models.foreign.diffusers_files import import_extra, snapshot

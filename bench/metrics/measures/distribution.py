@@ -16,8 +16,8 @@ from fastsample.bench.metrics.features import Extractor
 from fastsample.bench.metrics.frechet import extrapolate, features_distance, influence, too_few
 from fastsample.bench.metrics.kernel import mmd
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
-from fastsample.bench.metrics.reference import MetricUnavailable
-from fastsample.results.metrics import Asked
+from fastsample.bench.metrics.moments import MetricUnavailable
+from fastsample.results.metrics import REAL, Asked
 from fastsample.results.statistics import Estimate
 
 
@@ -123,6 +123,11 @@ class Distance(_OfFeatures):
     def of(self, judge: Extractor, features: np.ndarray, logits: np.ndarray) -> Estimate:
         given = features, judge.moments, judge.arithmetic
         return Estimate(features_distance(*given), (influence(*given),))
+
+    def judge(self, cell: Cell) -> Summary:
+        """The same distance of as many real images that are not of the reference set, as a scale."""
+        real = self.seen(cell).real_distance(cell.samples)
+        return Summary(facts={REAL.format(self.asked.name(cell.samples)): real} if real else {})
 
 
 @measures("fd-inf", "fid-inf")

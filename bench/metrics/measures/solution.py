@@ -13,7 +13,7 @@ from fastsample.bench.metrics.error import psnr_values, snr_values, square_error
 from fastsample.bench.metrics.extractor_weights import LEAST_SIDE, LPIPS
 from fastsample.bench.metrics.extractors import EMBEDDED, refusal
 from fastsample.bench.metrics.measure import Batch, Measure, Summary, Tools, measures
-from fastsample.bench.metrics.reference import MetricUnavailable
+from fastsample.bench.metrics.moments import MetricUnavailable
 from fastsample.bench.metrics.solution import PROBES
 from fastsample.bench.metrics.trajectories import distances, outer_times
 from fastsample.models.denoiser import Denoiser

@@ -1,16 +1,20 @@
 """The embedded models and the embedded extractor, as a user runs them."""
 
 import math
+import re
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from torchvision.io import write_png
 
 from fastsample.bench.metrics.features import EMBEDDED, MetricUnavailable, open_extractor
 from fastsample.datasets.images import dataset_named
 from fastsample.datasets.moments import shipped_reference
 from fastsample.models.catalogue import open_model
 from fastsample.models.noise import normal, step_noise
+from fastsample.results.store import Store
 from fastsample.solvers.solver import get, solvers
 from fastsample.solvers.table import play, trace
 
@@ -71,6 +75,50 @@ def test_the_extractor_and_its_reference():
     assert value_of("fd", extractor, *extractor(noise)) > 10 * real > 0
 
 
+def test_the_distance_has_a_scale(command, tmp_path):
+    """That of as many images of the test split stands below the table, and in the row, where no metric is made of it."""
+    name = f"fd[{EMBEDDED}]@12"
+    words = (
+        "bench",
+        "--solver",
+        "ddim,heun",
+        "--nfe",
+        2,
+        "--samples",
+        12,
+        "--metrics",
+        "fd",
+        "--out",
+        tmp_path / "store",
+    )
+    code, out, _ = command(*words)
+    assert code == 0
+    extractor = open_extractor(EMBEDDED, torch.device("cpu"))
+    features = extractor(dataset_named("cifar10-jpeg", "test").images[:12])[0].astype(np.float64)
+    root = scipy.linalg.sqrtm(np.cov(features, rowvar=False) @ extractor.reference.sigma)
+    distance = np.square(features.mean(0) - extractor.reference.mu).sum() - 2 * np.trace(root).real
+    distance += np.trace(np.cov(features, rowvar=False)) + np.trace(extractor.reference.sigma)
+    (said,) = (line for line in out.splitlines() if line.startswith(f"{name} of real images: "))
+    told = re.fullmatch(r"([\d.]+) \(the first 12 images of cifar10-jpeg test\)\.", said.partition(": ")[2])
+    assert float(told[1]) == pytest.approx(distance, rel=1e-3)
+    for row in Store(tmp_path / "store", create=False).rows():
+        assert [*row.metrics] == [name]
+        assert row.protocol[f"real {name}"] == said.partition(": ")[2][:-1]
+    assert said in command("table", tmp_path / "store")[1]
+
+
+def test_a_reference_set_without_another_split_has_no_scale(command, tmp_path):
+    images = dataset_named("cifar10-jpeg", "test").images[:12]
+    (tmp_path / "real").mkdir()
+    for number, image in enumerate(images):
+        write_png(image, str(tmp_path / "real" / f"{number}.png"))
+    words = ("--reference", f"folder:{tmp_path / 'real'}", "--out", tmp_path / "store")
+    code, out, _ = command("bench", "--solver", "ddim", "--nfe", 2, "--samples", 4, "--metrics", "fd", *words)
+    assert code == 0
+    assert "fd[" in out
+    assert "of real images" not in out
+
+
 def test_fid_is_absent_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(MetricUnavailable, match=r"weights are not at .*--inception-weights"):
@@ -83,7 +131,7 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     """torch-fidelity's Inception-v3 with fixed random weights against a small CIFAR-10 of noise."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from fastsample.bench.metrics import reference
+    from fastsample.bench.metrics import moments
     from fastsample.datasets.image_set import ImageDataset
 
     with monkeypatch.context() as patch:
@@ -100,7 +148,7 @@ def test_fid_is_computed_where_weights_and_images_are(tmp_path, monkeypatch):
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=generator)
     monkeypatch.setattr(
-        reference,
+        moments,
         "dataset_named",
         lambda name, split: ImageDataset(name, split, images, torch.zeros(6, dtype=torch.int64)),
     )

@@ -9,7 +9,8 @@ import torch
 
 from fastsample.bench.metrics import clip_and_dinov2
 from fastsample.bench.metrics.extractors import extractor_named, unpublished
-from fastsample.bench.metrics.reference import MetricUnavailable, reference_set
+from fastsample.bench.metrics.moments import MetricUnavailable
+from fastsample.bench.metrics.reference import reference_set
 
 CPU = torch.device("cpu")
 
