@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torchvision.io import write_png
+from torchvision.transforms.functional import to_pil_image
 
 from fastsample.bench.metrics.features import EMBEDDED, MetricUnavailable, open_extractor
 from fastsample.datasets.images import dataset_named
@@ -76,7 +76,7 @@ def test_the_extractor_and_its_reference():
 
 
 def test_the_distance_has_a_scale(command, tmp_path):
-    """That of as many images of the test split stands below the table, and in the row, where no metric is made of it."""
+    """That of as many images of the test split stands below the table, and in the row, where it is no metric."""
     name = f"fd[{EMBEDDED}]@12"
     words = (
         "bench",
@@ -111,7 +111,7 @@ def test_a_reference_set_without_another_split_has_no_scale(command, tmp_path):
     images = dataset_named("cifar10-jpeg", "test").images[:12]
     (tmp_path / "real").mkdir()
     for number, image in enumerate(images):
-        write_png(image, str(tmp_path / "real" / f"{number}.png"))
+        to_pil_image(image).save(tmp_path / "real" / f"{number}.png")
     words = ("--reference", f"folder:{tmp_path / 'real'}", "--out", tmp_path / "store")
     code, out, _ = command("bench", "--solver", "ddim", "--nfe", 2, "--samples", 4, "--metrics", "fd", *words)
     assert code == 0
