@@ -84,24 +84,36 @@ def leaders() -> str:
     return write(plain(pd.DataFrame(lines).sort_values(["model", "metric", "NFE"], kind="stable")), "markdown")
 
 
-def learned() -> str:
-    """Every trained sampler beside the best training-free one of its model and NFE, by PSNR, with its training."""
-    comparison, lines = Comparison(store("frontier.toml")), []
+def equal_cost() -> tuple[Comparison, pd.DataFrame]:
+    """The PSNR of the run at equal cost, of samplers that make no more evaluations than asked."""
+    comparison = Comparison(store("frontier-learned.toml"))
     found = comparison.evidence(comparison.rows(), ["psnr"])
-    for (model, nfe), group in found[found["made"] <= found["nfe"]].groupby(["model", "nfe"]):
+    return comparison, found[found["made"] <= found["nfe"]]
+
+
+def learned(model: str) -> str:
+    """Each trained sampler beside the best training-free one of its NFE, whichever its grid, chosen on the same noises."""
+    comparison, found = equal_cost()
+    lines = []
+    for nfe, group in found[found["model"] == MODELS[model]].groupby("nfe"):
         free, trained = (group[(group["trained_on"] == "nothing") == said] for said in (True, False))
-        if free.empty or trained.empty:
-            continue
         best = free.loc[free["value"].idxmax()]
-        for _, one in trained.sort_values("value", ascending=False).iterrows():
+        line = {"NFE": str(nfe), "best training-free": f"{best['title']}, {best['grid']}", "PSNR": float(best["value"])}
+        for title, one in trained.set_index("title").iterrows():
             gain = comparison.difference(one["cells"], best["cells"], "psnr")
             told = f"{gain.value:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})" if gain else "-"
-            lines.append({
-                "model": model, "NFE": nfe, "trained": f"{one['title']}, {one['grid']}", "PSNR": float(one["value"]),
-                "training": "; ".join(one["training"]), "best training-free": f"{best['title']}, {best['grid']}",
-                "its PSNR": float(best["value"]), "gain": told,
-            })  # fmt: skip
+            line[str(title)] = f"{one['value']:.2f}, {told}"
+        lines.append(line)
     return write(plain(pd.DataFrame(lines)), "markdown")
+
+
+def cost() -> str:
+    """The evaluations that each training took."""
+    _, found = equal_cost()
+    trained = found[found["trained_on"] != "nothing"]
+    spent = trained["training"].map(lambda told: re.search(r"([\d,]+) evaluations", "; ".join(told))[1])
+    matrix = trained.assign(spent=spent).pivot(index=["model", "nfe"], columns="title", values="spent")
+    return write(plain(matrix.reset_index().rename(columns={"nfe": "NFE"})), "markdown")
 
 
 def transfer(against: str) -> str:
@@ -141,11 +153,12 @@ def errors() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "leaders": leaders,
-    "learned": learned,
+    "cost": cost,
     "transfer": partial(transfer, "nfe"),
     "transfer_gain": partial(transfer, "best"),
     "identities": classes,
     "stability": errors,
+    **{f"learned_{model}": partial(learned, model) for model in MODELS},
     **{f"{model}_{metric}": partial(ranking, model, metric) for model in MODELS for metric in METRICS},
 }
 
