@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from fastsample.bench import cells, sampling
-from fastsample.bench.metrics import reference
+from fastsample.bench.metrics import moments
 from fastsample.bench.metrics.features import EMBEDDED, Extractor
 from fastsample.bench.metrics.reference import data_set
 from fastsample.bench.request import Request, RequestError
@@ -35,7 +35,7 @@ def _few_images(monkeypatch):
     """Real images for KID and precision/recall."""
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     few = ImageDataset("cifar10-jpeg", "test", images, torch.zeros(40, dtype=torch.int64))
-    monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(moments, "dataset_named", lambda *_: few)
 
 
 def absent(*_):
@@ -96,7 +96,7 @@ def test_metrics_that_need_more_samples_or_images_are_left_out(checkpoint, tmp_p
     assert "without is for 3 samples: it needs at least 10" in text
     assert "without fd-inf: an extrapolation in 192 features needs at least 3840 samples, not 3" in text
 
-    monkeypatch.setattr(reference, "dataset_named", absent)
+    monkeypatch.setattr(moments, "dataset_named", absent)
     sampled = []
     monkeypatch.setattr(Sampler, "sample", lambda *_: sampled.append(1))
     with pytest.raises(RequestError, match="no metric is left: the test split was not found"):
@@ -107,7 +107,7 @@ def test_metrics_that_need_more_samples_or_images_are_left_out(checkpoint, tmp_p
 def test_a_metric_that_is_to_be_had_another_day_makes_another_row(checkpoint, tmp_path, coarse, monkeypatch):
     model = checkpoint("own", "cifar10-jpeg train", size=32)
     with monkeypatch.context() as patch:
-        patch.setattr(reference, "dataset_named", absent)
+        patch.setattr(moments, "dataset_named", absent)
         _, rows, _ = sweep(tmp_path / "s", model=model, metrics=("fd", "kid"))
     assert set(rows["own"].metrics) == {f"fd[{EMBEDDED}]@12"}
     sweep(tmp_path / "s", model=model, metrics=("fd", "kid"))

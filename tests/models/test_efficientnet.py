@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastsample.bench.metrics import extractor_weights, reference
+from fastsample.bench.metrics import extractor_weights, moments
 from fastsample.bench.metrics.extractors import efficientnet_weights, extractor_named
 from fastsample.bench.metrics.features import MetricUnavailable, open_extractor
 from fastsample.datasets.image_set import DatasetError, ImageDataset
@@ -87,10 +87,10 @@ def test_it_recognises_photographs():
 def test_its_moments_are_computed_once_and_kept(monkeypatch):
     data = dataset_named("cifar10-jpeg", "test")
     few = ImageDataset("cifar10-jpeg", "train", data.images[:8], data.labels[:8])
-    monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(moments, "dataset_named", lambda *_: few)
     found = open_extractor("efficientnet-lite0", torch.device("cpu"))
     assert found.reference.told == "cifar10-jpeg-train@efficientnet-lite0 n=8"
-    monkeypatch.delattr(reference, "dataset_named")
+    monkeypatch.delattr(moments, "dataset_named")
     again = open_extractor("efficientnet-lite0", torch.device("cpu"))
     assert again.sha256 == found.sha256
     scale = float(found.reference.sigma.trace())
@@ -102,7 +102,7 @@ def test_without_the_training_images_it_says_so(monkeypatch):
     def absent(*_):
         raise DatasetError("the train split of cifar10-jpeg was not found at X;")
 
-    monkeypatch.setattr(reference, "dataset_named", absent)
+    monkeypatch.setattr(moments, "dataset_named", absent)
     with pytest.raises(MetricUnavailable, match="train split of cifar10-jpeg was not found"):
         open_extractor("efficientnet-lite0", torch.device("cpu"))
 

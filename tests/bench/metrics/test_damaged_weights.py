@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastsample.bench.metrics import extractor_weights, reference
+from fastsample.bench.metrics import extractor_weights, moments
 from fastsample.datasets.image_set import DatasetError
 from fastsample.datasets.moments import ReferenceStats, shipped_reference
 from fastsample.results.store import Store
@@ -105,12 +105,10 @@ def test_damaged_moments_are_made_anew_and_said(damage, bench, monkeypatch, tmp_
     file = tmp_path / "moments.npz"
     right.save(file)
     file.write_bytes(file.read_bytes()[:-99] if damage == "cut" else WRONG["page"][0])
-    monkeypatch.setattr(reference, "shipped_reference", lambda _: ReferenceStats.load(file))
+    monkeypatch.setattr(moments, "shipped_reference", lambda _: ReferenceStats.load(file))
     made = []
-    monkeypatch.setattr(
-        reference, "moments_of", lambda images, *_, **__: made.append(images) or replace(right, n=49_999)
-    )
-    monkeypatch.setattr(reference, "dataset_named", lambda name, split: (name, split))
+    monkeypatch.setattr(moments, "moments_of", lambda images, *_, **__: made.append(images) or replace(right, n=49_999))
+    monkeypatch.setattr(moments, "dataset_named", lambda name, split: (name, split))
     ended = bench("--out", "store", "--metrics", "fd", data="cifar10-jpeg", size=32)
     assert ended.code == 0, ended
     (line,) = (line for line in ended.err.splitlines() if str(file) in line)
@@ -122,7 +120,7 @@ def test_damaged_moments_are_made_anew_and_said(damage, bench, monkeypatch, tmp_
 
     (cached,) = (tmp_path / "home" / "reference").glob("*.npz")
     cached.write_bytes(b"")
-    monkeypatch.setattr(reference, "dataset_named", absent)
+    monkeypatch.setattr(moments, "dataset_named", absent)
     ended = bench("--out", "other", "--metrics", "psnr,fd", data="cifar10-jpeg", size=32)
     assert ended.code == 0, ended
     assert f"without fd: {cached} is not a file of reference statistics" in ended.out

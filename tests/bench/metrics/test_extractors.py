@@ -8,7 +8,7 @@ import torch
 from torch_fidelity import calculate_metrics
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from fastsample.bench.metrics import reference
+from fastsample.bench.metrics import moments
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named, refusal, weights_sha256
 from fastsample.bench.metrics.features import open_extractor
 from fastsample.datasets.image_set import ImageDataset
@@ -63,8 +63,8 @@ def test_metrics_of_bench_are_those_of_torch_fidelity(name, count, photographs, 
         raise ReferenceError(title)
 
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
-    monkeypatch.setattr(reference, "dataset_named", lambda *_: real)
-    monkeypatch.setattr(reference, "shipped_reference", absent)
+    monkeypatch.setattr(moments, "dataset_named", lambda *_: real)
+    monkeypatch.setattr(moments, "shipped_reference", absent)
     extractor = open_extractor(name, torch.device("cpu"), weights)
     found = [extractor(batch) for batch in made.batches(50)]
     arrays = [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -88,8 +88,8 @@ def test_metrics_of_bench_are_those_of_torch_fidelity(name, count, photographs, 
 
 def test_cached_moments_that_are_damaged_or_of_others_are_made_anew(photographs, monkeypatch, tmp_path):
     few = ImageDataset("cifar10-jpeg", "train", photographs.images[:8], photographs.labels[:8])
-    monkeypatch.setattr(reference, "dataset_named", lambda *_: few)
-    monkeypatch.setattr(reference, "shipped_reference", lambda title: ReferenceStats.load(tmp_path / title))
+    monkeypatch.setattr(moments, "dataset_named", lambda *_: few)
+    monkeypatch.setattr(moments, "shipped_reference", lambda title: ReferenceStats.load(tmp_path / title))
     right = open_extractor("cifar10-resnet", torch.device("cpu")).reference
     (file,) = (tmp_path / "home" / "reference").glob("*.npz")
     made = ReferenceStats.load(file)

@@ -5,7 +5,6 @@ import pickle
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from fastsample.bench.metrics import extractor_weights, features, reference
 from fastsample.bench.metrics.extractor_weights import INCEPTION, published
 from fastsample.bench.metrics.extractors import compute_reference, extractor_named
 from fastsample.bench.metrics.features import open_extractor
+from fastsample.bench.metrics.moments import Known
 from fastsample.datasets.home import sha256_of
 from fastsample.datasets.image_set import ImageDataset
 from fastsample.results.metrics import parse_metric
@@ -118,7 +118,7 @@ def test_weights_that_do_not_fit_are_told_in_one_line(bench, tmp_path):
 
 def test_other_weights_have_another_name(inception_weights, bench, monkeypatch, tmp_path):
     # The moments of real images would take eigenvalues of 2048 x 2048, and are not needed.
-    monkeypatch.setattr(reference, "_moments_of_data", lambda *_: SimpleNamespace(name="cifar10", n=6, mu=(), sigma=()))
+    monkeypatch.setattr(reference, "moments_of_data", lambda *_: Known((), (), "cifar10 n=6"))
     monkeypatch.setattr(features.Extractor, "moments", None)
     found = torch.rand(12, 2048), torch.rand(12, 1008)  # names are asked for here, not numbers
     monkeypatch.setattr(FeatureExtractorInceptionV3, "forward", lambda *_: found)
