@@ -155,7 +155,7 @@ def matrix_of(found: pd.DataFrame, replay: Replay, images: int) -> Figure:
         for cell in cells:
             x = replay.run(cell, indices).images
             psnr = psnr_values(x, exact).mean()
-            places[str(name), f"NFE {cell.plan.nfe}"] = figures.Place(_pixels(x), f"{psnr:.1f} dB")
+            places[str(name), f"NFE {cell.plan.nfe}"] = figures.Place(_pixels(x), f"{psnr:.1f} dB, these {images}")
         places[str(name), "reference"] = figures.Place(_pixels(exact))
     return figures.image_matrix(places, model)
 

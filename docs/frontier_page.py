@@ -92,7 +92,7 @@ def equal_cost() -> tuple[Comparison, pd.DataFrame]:
 
 
 def learned(model: str) -> str:
-    """Each trained sampler beside the best training-free one of its NFE, whichever its grid, chosen on the same noises."""
+    """Each trained sampler beside the best training-free one of its NFE, on its best grid by the same noises."""
     comparison, found = equal_cost()
     lines = []
     for nfe, group in found[found["model"] == MODELS[model]].groupby("nfe"):

@@ -279,14 +279,14 @@ def _explanations(found: pd.DataFrame, intervals: bool) -> Iterator[str]:
     ranks, sure = set(found["rank"]), found["low"].notna()
     if "best" in ranks and sure.any():
         yield (
-            "Bold: the best, whose paired 95 % interval from every other excludes zero; underlined: the second, or all "
+            "{best}: the best, whose paired 95 % interval from every other excludes zero; {second}: the second, or all "
             "that are level with it."
         )
     if "tied" in ranks:
-        yield "=: level with the best: the paired 95 % interval of their difference holds zero."
+        yield "=: the best, and all that are level with it: the paired 95 % interval of their difference holds zero."
     if not sure.all():
         bare = ", ".join(found.loc[~sure, "metric"].unique())
-        yield f"{bare}: no intervals, for want of per-sample data; bold and underlined by value alone."
+        yield f"{bare}: no intervals, for want of per-sample data, and ranked by value alone."
     if intervals and sure.any():
         yield "±: half-width of the 95 % interval."
 

@@ -90,7 +90,6 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
         table[head] = rows[f"metrics.{name}"]
     sampling = (rows["seconds.network"] + rows["seconds.solver"]).replace(0, math.nan)  # of images from elsewhere
     table["images/s"] = rows["samples"] / sampling
-    table["ms/image"] = 1e3 * sampling / rows["samples"]
     share = (rows["seconds.solver"] + rows["seconds.metrics"]) / rows["seconds.network"].where(
         rows["seconds.network"] > 0
     )
@@ -111,7 +110,7 @@ def overview_sheet(rows: pd.DataFrame, sort: str = "", notes: Sequence[tuple[str
         ValueError: for a column that there is not.
     """
     frame = overview(rows)
-    measured = {*_metrics(rows).values(), "images/s", "ms/image", "overhead", "solver"}
+    measured = {*_metrics(rows).values(), "images/s", "overhead", "solver"}
     frame = sorted_frame(frame, sort, _better(rows)) if sort else frame
     return plain(frame, notes=tuple(notes), settings=[str(name) for name in frame if name not in measured])
 

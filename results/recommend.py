@@ -176,7 +176,9 @@ def recommend(
         conditions.append(f"at most {max_seconds:g} s per image")
         fits = fits[fits["seconds"] <= max_seconds]
     if target is not None:
-        conditions.append(f"{metric} of {unit} {target:g}")
+        one = metric_of(metric)
+        wanted = f"{one.called(metric)} of {unit} {target:g}" + (f" {one.unit}" if one.unit else "")
+        conditions.append(f"{wanted} in the whole of its 95 % interval")
         worst = (fits["low"] if sign > 0 else fits["high"]).fillna(fits["value"])
         fits = fits[sign * worst >= sign * target]
     condition = ", ".join(conditions)

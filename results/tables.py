@@ -70,5 +70,7 @@ def notes_of(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     notes = sentences(rows, list(found["metric"].unique()))
     if "protocol.weights" in rows:
         facts = rows[["model", "protocol.weights", "checkpoint_sha256"]].dropna().drop_duplicates()
-        notes += [f"Weights of {model}: {told} (sha256 {sha256[:16]})." for model, told, sha256 in facts.to_numpy()]
+        notes += [
+            f"Weights of {model}: {told}; they have sha256 {sha256[:16]}." for model, told, sha256 in facts.to_numpy()
+        ]
     return notes

@@ -115,7 +115,7 @@ def untried(store: Store, rows: Sequence[Row], budget: int | None, *, raced: boo
         tried = {name for name, nfe in here if nfe == budget}
         solvers = dict.fromkeys(solver for _, solver in pairs)
         new = [one for one in solvers if not any(of == one and name in tried for name, of in pairs)]
-        some = f" ({len(new)} of {len(solvers)} solvers on no grid, such as {', '.join(new[:_NAMED])})" if new else ""
+        some = f" ({len(new)} of {len(solvers)} solvers not at all, such as {', '.join(new[:_NAMED])})" if new else ""
         if count := sum(name not in tried for name, _ in pairs):
             said.append(f"{count} of {len(pairs)} pairs of a training-free solver and a grid at NFE {budget}{some}")
     if not said:

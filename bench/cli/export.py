@@ -122,22 +122,28 @@ def explain(
         "errors": str(told.stability),
         "linear model": f"y' = z y on the linear path: {told.stability.stiffness}",
         "trained on": f"{told.trained_on}{': ' if told.trained_with else ''}{told.trained_with}",
-        "free numbers": f"{told.parameters}: {told.convention}",
+        "free numbers": f"{told.parameters}, {told.convention.removeprefix('free numbers: ')}",
         "paper": told.paper,
     }
     if told.stability.noise:
         lines["noise"] = f"standard deviation {told.stability.noise:.3g} in the result, with the predictions held"
     for key, value in (told.training or {}).items():
-        steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value) if key == "history" else ""
-        lines[f"training: {key}"] = f"validation dB after step {steps}" if steps else _brief(str(value))
+        if key == "history":
+            steps = ", ".join(f"{line[0]}: {line[-1]:.2f}" for line in value)
+            lines["training: history"] = f"validation dB after step {steps}"
+        elif key not in ("free_parameters", "convention"):  # they stand above
+            lines[f"training: {key.replace('_', ' ')}"] = _brief(value)
     facts = Table.grid(padding=(0, 2))
     for key, text in lines.items():
         facts.add_row(key, escape(text))
     console.print(facts, highlight=False)
 
 
-def _brief(text: str) -> str:
-    """Hashes to as many digits as fit a line; --json has them whole."""
+def _brief(value: object) -> str:
+    """Numbers with two decimals, and hashes to as many digits as fit a line; --json has them whole."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_brief(one)}" for name, one in value.items())
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
     return re.sub(r"\b[0-9a-f]{64}\b", lambda match: match[0][:16], text)
 
 

@@ -49,11 +49,11 @@ def print_sheets(sheets: Sequence[Sheet], form: str | None, out: Path | None) ->
     if form != "rich":
         text = "\n".join(write(sheet, form) for sheet in sheets)
     elif out is None:
-        console.print(*map(to_rich, sheets))
+        console.print(*(to_rich(sheet, console.is_terminal) for sheet in sheets))
         return
     else:
         with (screen := Screen(width=200)).capture() as captured:
-            screen.print(*map(to_rich, sheets))
+            screen.print(*(to_rich(sheet, styled=False) for sheet in sheets))
         text = captured.get()
     if out is None:
         print(text, end="")

@@ -45,7 +45,8 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     """Metrics against evaluations or seconds: a column of panels for each model, a row for each metric.
 
     Bars are 95 % intervals. Rings mark what is worth its cost: the points of a panel's Pareto front (no other is as
-    good at as low a cost) that gain more over the ring before them than their interval leaves open. Against seconds the
+    good at as low a cost) that gain more over the ring before them than their interval leaves open, but none that is
+    alone at its cost for having made fewer evaluations than were asked. Against seconds the
     points of a solver are joined, and ringed, where more evaluations took longer; else timing was too coarse.
 
     Args:
@@ -110,7 +111,10 @@ def _wanted(here: pd.DataFrame, cost: str, higher: bool) -> list[int]:
     values = here["value"].to_numpy() * (1 if higher else -1)
     slack = ((here["high"] - here["low"]) / 2).fillna(0.0).to_numpy()
     found: list[int] = []
+    alone = (here["made"] < here["nfe"]) & (values < here.assign(value=values).groupby("nfe")["value"].transform("max"))
     for place in front(here[cost].to_numpy(), here["value"].to_numpy(), higher):
+        if alone.iloc[place]:
+            continue
         if not found or values[place] > values[found[-1]] + slack[place]:
             found.append(int(place))
     return found
@@ -132,7 +136,7 @@ def image_matrix(places: Mapping[tuple[str, str], Place | None], title: str = ""
     factor = -(-max(240, 1080 // len(columns)) // width)
     size = factor * width / _DOTS  # inches of one place
     tall = 0.7 + (size * height / width + 0.17) * len(rows)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=(1.8 + size * len(columns), tall), layout=layout)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for i, row in enumerate(rows):

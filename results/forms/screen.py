@@ -25,7 +25,7 @@ __all__ = ["FittedTable"]
 _COMFORT = 20  # characters that a column of words has before it is set beside others
 _NAMES = 0.65  # of a screen that the columns which name the rows may have
 # What is not folded: words, a number with the letters of its footnotes, its interval with them.
-_ATOMS = re.compile(r"± \S+(?: [=a-z](?:,[a-z]+)*$)?|\S+(?: [=a-z](?:,[a-z]+)*$)?", re.M)
+_ATOMS = re.compile(r"± \S+(?: [=*_a-z](?:,[a-z]+)*$)?|\S+(?: [=*_a-z](?:,[a-z]+)*$)?", re.M)
 _PIECES = re.compile(r"[^/,;:@=]+[/,;:@=]*|[/,;:@=]+")  # of a word that is longer than its line
 
 
@@ -65,20 +65,20 @@ class FittedTable(Table):
             _Column(text(column.header), [text(cell) for cell in column.cells], column.justify == "right")
             for column in self.columns
         ]
-        title, room = self.title, options.max_width
+        title, room = str(self.title or ""), options.max_width
         comfort = sum(column.widths[1] for column in columns)
         if comfort + 3 * len(columns) + 1 <= room:
-            yield self._part(columns, title, room, framed=True)
+            yield from _titled(title, self._part(columns, room, framed=True))
         elif comfort + 2 * (len(columns) - 1) <= room:
-            yield self._part(columns, title, room)
+            yield from _titled(title, self._part(columns, room))
         else:
             for number, (above, part) in enumerate(_parts([column.under() for column in columns], room)):
                 yield from [Text("")] * bool(number)
-                told = "\n".join(filter(None, (str(title or "") * (not number), escape(above))))
-                yield self._part(part, told or None, room)
+                told = "\n".join(filter(None, (title * (not number), escape(above))))
+                yield from _titled(told, self._part(part, room))
 
-    def _part(self, columns: Sequence[_Column], title: object, room: int, framed: bool = False) -> Table:
-        table = Table(title=title, title_justify="left", header_style="bold")  # type: ignore[arg-type]
+    def _part(self, columns: Sequence[_Column], room: int, framed: bool = False) -> Table:
+        table = Table(header_style="bold")
         if not framed:
             table.box, table.show_edge, table.pad_edge, table.padding = box.SIMPLE_HEAD, False, False, (0, 1, 0, 0)
         widths = _widths(columns, room - (3 * len(columns) + 1 if framed else 2 * (len(columns) - 1)))
@@ -86,14 +86,25 @@ class FittedTable(Table):
         for column, width in zip(columns, widths, strict=True):
             side: Literal["left", "right"] = "right" if column.right else "left"
             table.add_column(_broken(column.head, width), justify=side, width=width, overflow="fold")
-            lines.append([_broken(cell, width) for cell in column.cells])
+            below = any(" ± " in cell.plain and cell_len(cell.plain) > width for cell in column.cells)
+            lines.append([_broken(cell, width, below) for cell in column.cells])
         for row, texts in zip(self.rows, zip(*lines, strict=True), strict=True):
             table.add_row(*texts, end_section=row.end_section)
         return table
 
 
+def _titled(title: str, table: Table) -> Iterator[Text | Table]:
+    """A table with what stands above it, which may be wider than it."""
+    if title:
+        yield Text.from_markup(title, style="table.title")
+    yield table
+
+
 def _parts(columns: Sequence[_Column], room: int) -> list[tuple[str, list[_Column]]]:
-    """What stands above each part, and its columns: those that name the rows, and as many of the others as fit."""
+    """What stands above each part, and its columns: those that name the rows, and as many of the others as fit.
+
+    Where few columns name no row a number does.
+    """
 
     def wide(part: Sequence[_Column]) -> int:
         return sum(column.widths[1] + 2 for column in part) - 2
@@ -102,7 +113,9 @@ def _parts(columns: Sequence[_Column], room: int) -> list[tuple[str, list[_Colum
     while seen < rows and names < len(columns) - 1 and wide(columns[: names + 1]) <= _NAMES * room:
         names += 1
         seen = len({tuple(cell.plain for cell in row) for row in zip(*(c.cells for c in columns[:names]), strict=True)})
-    first, found = list(columns[:names]), []
+    first, found = list(columns[:names]), list[tuple[str, list[_Column]]]()
+    if seen < rows:  # else nobody knows which line of a part goes with which of another
+        first.insert(0, _Column(Text("#"), [Text(str(number)) for number in range(1, rows + 1)], right=True))
     for above, group in groupby(columns[names:], key=lambda column: column.above):
         part: list[_Column] = []
         for column in group:
@@ -125,9 +138,9 @@ def _widths(columns: Sequence[_Column], space: int) -> list[int]:
     return [max(1, width) for width in widths]
 
 
-def _broken(text: Text, width: int) -> Text:
-    """The text with an interval below its number, and a word longer than the width on several lines."""
-    places = [match.start() for match in re.finditer(r" ± ", text.plain)] if cell_len(text.plain) > width else []
+def _broken(text: Text, width: int, below: bool = False) -> Text:
+    """The text with a word longer than the width on several lines, and with its interval below its number or not."""
+    places = [match.start() for match in re.finditer(r" ± ", text.plain)] if below else []
     for word in re.finditer(r"\S+", text.plain):
         begin = word.start()
         for piece in _PIECES.finditer(text.plain, word.start(), word.end()) if cell_len(word[0]) > width else ():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from string import ascii_lowercase
 from typing import Literal
@@ -149,6 +149,7 @@ class _Style:
     second: str
     spread: str
     mark: str
+    signs: Mapping[str, str] = field(default_factory=lambda: {"tied": "="})  # of ranks that it does not set off
 
     def entry(self, entry: Entry) -> str:
         text = self.escape(entry.text)
@@ -156,7 +157,7 @@ class _Style:
             text = (self.best if entry.rank == "best" else self.second).format(text)
         if entry.spread:
             text += self.spread.format(self.escape(entry.spread))
-        marks = [*(["="] if entry.rank == "tied" else []), *entry.marks]
+        marks = [*([self.signs[entry.rank]] if entry.rank in self.signs else []), *entry.marks]
         return text + (self.mark.format(",".join(marks)) if marks else "")
 
     def flat(self, sheet: Sheet) -> list[str]:
@@ -165,7 +166,9 @@ class _Style:
         return [*map(self.escape, sheet.stub), *(", ".join(map(self.entry, column)) for column in columns)]
 
     def notes(self, sheet: Sheet) -> list[str]:
-        return [(f"{self.mark.format(mark)} " if mark else "") + self.escape(text) for mark, text in sheet.notes]
+        best, second = (self.signs.get(rank, word) for rank, word in (("best", "Bold"), ("second", "underlined")))
+        told = [(mark, text.replace("{best}", best).replace("{second}", second)) for mark, text in sheet.notes]
+        return [(f"{self.mark.format(mark)} " if mark else "") + self.escape(text) for mark, text in told]
 
 
 def _spans(line: list[Entry]) -> list[tuple[Entry, int]]:
@@ -182,20 +185,21 @@ def _left(sheet: Sheet) -> list[bool]:
 
 
 _RICH = _Style(lambda text: escape(visible(text)), "[bold]{}[/]", "[underline]{}[/]", " ± {}", " [dim]{}[/]")
+_TEXT = replace(_RICH, best="{}", second="{}", signs={"tied": "=", "best": "*", "second": "_"})
 
 
-def to_rich(sheet: Sheet) -> Group:
-    """A sheet for a rich console."""
-    sheet = _settled(sheet)
-    table = FittedTable(title=_RICH.escape(sheet.caption) or None)
-    for name, left in zip(_RICH.flat(sheet), [True] * len(sheet.stub) + _left(sheet), strict=True):
+def to_rich(sheet: Sheet, styled: bool = True) -> Group:
+    """A sheet for a rich console; for one without styles, as a file is, the best and the second have signs."""
+    sheet, style = _settled(sheet), _RICH if styled else _TEXT
+    table = FittedTable(title=style.escape(sheet.caption) or None)
+    for name, left in zip(style.flat(sheet), [True] * len(sheet.stub) + _left(sheet), strict=True):
         table.add_column(name.replace(", ", "\n"), justify="left" if left else "right")
     for _, group in groupby(sheet.lines, key=lambda line: line[0][:-1]):
         table.add_section()
         for number, (key, row) in enumerate(group):
-            names = [*("" if number else _RICH.entry(entry) for entry in key[:-1]), *map(_RICH.entry, key[-1:])]
-            table.add_row(*names, *map(_RICH.entry, row))
-    return Group(table, *_RICH.notes(sheet))
+            names = [*("" if number else style.entry(entry) for entry in key[:-1]), *map(style.entry, key[-1:])]
+            table.add_row(*names, *map(style.entry, row))
+    return Group(table, *style.notes(sheet))
 
 
 _MARKDOWN = _Style(markdown, "**{}**", "<ins>{}</ins>", " ± {}", "<sup>{}</sup>")

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fastsample.bench.request import read_request
@@ -42,20 +43,23 @@ def test_each_table_of_the_page_is_made_and_each_that_is_made_is_there(program):
 
 def test_tables_are_filled_from_stores(program, tmp_path, monkeypatch, capsys):
     model = "cifar10-tiny-vp"
-    made = Store(tmp_path / "results-frontier")
-    for place, (solver, said) in enumerate((("heun", ""), ("euler", ""), ("bns", "squared error"))):
-        facts = {"trained on": said, "found with": "5 pairs of seed 7, 99 evaluations"} if said else {}
-        row = row_of(solver, model=model, solver=solver, title=solver.title(), metrics={"psnr": 20.0 + place},
-                     protocol={"noise": "philox", **facts})  # fmt: skip
-        made.finish(row, {})
+    for folder in ("results-frontier", "results-frontier-learned"):
+        made, noise = Store(tmp_path / folder), np.random.default_rng(0).normal(size=64)
+        for place, (solver, said) in enumerate((("heun", ""), ("euler", ""), ("bns", "squared error"))):
+            facts = {"trained on": said, "found with": "5 pairs of seed 7, 9,999 evaluations"} if said else {}
+            row = row_of(solver, model=model, solver=solver, title=solver.title(), metrics={"psnr": 20.0 + place},
+                         samples=64, protocol={"noise": "philox", **facts})  # fmt: skip
+            made.finish(row, {"psnr": 20.0 + place + noise})
     (tmp_path / "frontier.toml").write_text('out = "results-frontier"\n')
+    (tmp_path / "frontier-learned.toml").write_text('out = "results-frontier-learned"\n')
     (tmp_path / "frontier-transfer.toml").write_text('out = "nowhere"\n')
     monkeypatch.setattr(program, "DOCS", tmp_path)
     page = program.filled(
-        "a\n<!-- vp_psnr -->\n<!-- end -->\n<!-- learned -->\n<!-- end -->\n<!-- transfer -->\nold\n<!-- end -->\n"
+        "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("vp_psnr", "learned_vp", "cost"))
     )
-    assert "| Heun | 20.00 |" in page
-    assert "trained on squared error: 5 pairs of seed 7, 99 evaluations" in page
-    assert "| Euler, nsr | 21.00 |" in page
-    assert "<!-- transfer -->\nold\n<!-- end -->" in page
+    assert "| Heun | 20.0" in page
+    assert "| NFE | best training-free | PSNR | Bns |" in page
+    assert "| Euler, nsr | 21.00 | 22.00, +1.00 (+1.00 to +1.00) |" in page
+    assert "| cifar10-tiny-vp | 10 | 9,999 |" in page
+    assert program.filled("<!-- transfer -->\nold\n<!-- end -->\n") == "<!-- transfer -->\nold\n<!-- end -->\n"
     assert "nowhere is not there" in capsys.readouterr().out

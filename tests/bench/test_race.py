@@ -59,7 +59,7 @@ def test_a_store_says_what_it_has_not_tried_and_the_search_goes_on_with_its_samp
     assert command("bench", *asked, "--grid", "uniform", "--out", folder).code == 0
     told = command("recommend", folder, "--budget", 4).out
     assert (
-        "Not tried: 11 of 12 pairs of a training-free solver and a grid at NFE 4 (2 of 3 solvers on no grid, " in told
+        "Not tried: 11 of 12 pairs of a training-free solver and a grid at NFE 4 (2 of 3 solvers not at all, " in told
     )
     line = re.search(r"`fastsample (recommend .* --search)` tries them\.", told)[1]
     ended = command(*line.split())

@@ -92,7 +92,7 @@ def test_given_weights_are_another_model_and_never_replace_the_known_ones(bench,
     assert bench(card) == []
     assert bench(f"{card}@{sha256(OTHER)[:8]}") == []  # by the name that the row has
     _, told = said("table", tmp_path / "store")
-    assert f"Weights of mine: first seen here; no hash is published (sha256 {sha256(GOOD)[:16]})." in told
+    assert f"Weights of mine: first seen here; no hash is published; they have sha256 {sha256(GOOD)[:16]}." in told
     assert f"Weights of {other}: not the known file" in told
     _, told = said("models", "info", card)
     assert f"{sha256(GOOD)} (first seen here; no hash is published)" in " ".join(told.split())

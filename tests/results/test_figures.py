@@ -200,3 +200,10 @@ def test_a_dark_matrix_leaves_the_light_one_as_it_was():
     with Image.open(io.BytesIO(dark)) as picture:
         assert picture.convert("RGB").getpixel((0, 0)) == (0x14, 0x17, 0x1B)
         assert (0xE6, 0xE9, 0xED) in {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+
+
+def test_no_ring_is_on_who_is_alone_at_fewer_evaluations_than_asked():
+    found = evidence(solvers=2, budgets=(5, 10))
+    found.loc[(found["title"] == "S0") & (found["nfe"] == 5), ["made", "value", "low", "high"]] = [4, 10.0, 9.0, 11.0]
+    (axis,) = figures.quality(found).axes
+    assert [4, 10] not in axis.collections[-1].get_offsets().tolist()

@@ -77,7 +77,7 @@ def test_lower_is_better_for_distances():
     assert 0 < found.lead.low < 1 < found.lead.high
     reached = Samples("fd[net]@400").add("a", 5, 3.0).add("a", 10, 2.0).recommend(target=2.5)
     assert reached.choice.nfe == 10
-    assert reached.condition == "fd[net]@400 of at most 2.5"
+    assert reached.condition == "fd[net]@400 of at most 2.5 in the whole of its 95 % interval"
 
 
 def test_a_target_takes_the_fewest_evaluations_that_surely_reach_it():
@@ -125,7 +125,7 @@ def test_what_no_row_meets_is_refused_with_what_there_is():
     samples = Samples().add("a", 5, 30.0, seconds=0.1).add("a", 10, 35.0, seconds=0.2)
     with pytest.raises(ValueError, match=r"no row of m has at most 3 evaluations; there are NFE 5 to 10, psnr to 35"):
         samples.recommend(budget=3)
-    with pytest.raises(ValueError, match=r"psnr of at least 40; .*psnr to 35"):
+    with pytest.raises(ValueError, match=r"PSNR of at least 40 dB in the whole of its 95 % interval; .*psnr to 35"):
         samples.recommend(target=40)
     with pytest.raises(ValueError, match=r"at most 0.01 s per image; .*0.1 s per image and more"):
         samples.recommend(max_seconds=0.01)

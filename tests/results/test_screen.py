@@ -54,7 +54,21 @@ def test_no_word_is_folded_and_no_line_is_wider_than_the_screen(width):
         table = table_of(rng, 4, columns)
         lines = lines_of(table, width)
         assert max(map(len, lines)) <= width
-        assert words_of(lines_of(table, 2000)) == words_of(lines)
+        numbers = set("#1234") if any(line.strip().startswith("#") for line in lines) else set()  # of the rows
+        assert words_of(lines_of(table, 2000)) == words_of(lines) - numbers
+
+
+def test_a_title_is_as_wide_as_the_screen_and_intervals_of_a_column_are_in_one_place():
+    table = FittedTable(title="clipped, cifar10-tiny-flow, 8 samples, seed 0")
+    table.add_column("solver")
+    for name in ("5", "6", "7", "8"):
+        table.add_column(name, justify="right")
+    table.add_row("ab", *["27.16 ± 1.03 ="] * 4)
+    table.add_row("cd", *["2.1 ± 0.3"] * 4)
+    lines = lines_of(table, 60)
+    assert lines[0] == "clipped, cifar10-tiny-flow, 8 samples, seed 0"
+    assert not [line for line in lines if re.search(r"\d ± ", line)]
+    assert sum("± 0.3" in line for line in lines) == 1
 
 
 def test_a_frame_is_drawn_where_it_fits_and_parts_are_below_one_another_where_nothing_else_does():
@@ -171,3 +185,13 @@ def test_heads_of_latex_are_short_and_told_in_full_below(store):
     assert short_heads(["fd[a]@4 ↓", "fd[b]@4 ↓", "fd[b]@8 ↓", "fid@4 ↓", "PSNR [dB] ↑"]) == {
         "fd[a]@4 ↓": "fd[a] ↓", "fid@4 ↓": "fid ↓",
     }  # fmt: skip
+
+
+def test_parts_whose_first_columns_name_no_row_have_its_number():
+    table = FittedTable()
+    for name in ("model", "a long word of a column", "command"):
+        table.add_column(name)
+    for number in range(3):
+        table.add_row("one-model-of-all", "x" * 50, f"command-{number}")
+    lines = lines_of(table, 60)
+    assert [line.split()[0] for line in lines if re.match(r" *[\d#]", line)] == ["#", "1", "2", "3"] * 2

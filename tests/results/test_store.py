@@ -250,7 +250,7 @@ def test_overview_shows_what_was_made(tmp_path):
     assert table["NFE"].tolist() == ["8/10", "10"]
     assert table["solver"].tolist() == ["rk4", "scire:order=3"]
     assert table["overhead"].tolist() == ["4.0 %", "4.0 %"]
-    assert table["ms/image"].iloc[0] == pytest.approx(512.5)
+    assert table["images/s"].iloc[0] == pytest.approx(1000 / 512.5)
     screen = Console(width=160, file=io.StringIO())
     screen.print(to_rich(table))
     assert "fd[net]@4" in screen.file.getvalue()  # a bracket is no markup

@@ -67,7 +67,7 @@ def test_ties_are_marked_and_nobody_wins():
     assert "**" not in markdown
     assert "<ins>" not in markdown
     assert markdown.count("<sup>=</sup>") == 2
-    assert "=: level with the best" in markdown
+    assert "=: the best, and all that are level with it" in markdown
 
 
 def test_all_that_are_level_with_the_second_are_second():
@@ -276,6 +276,20 @@ def test_rich_shows_brackets_and_names_groups_once():
 def test_an_unknown_format_is_named():
     with pytest.raises(ValueError, match="unknown format 'word'; known: rich, markdown, latex, html, csv"):
         write(awkward(), "word")
+
+
+def test_without_styles_the_best_and_the_second_have_signs():
+    rows, psnr = sampled([("a", 31.0, 0.5), ("b", 35.0, 0.5), ("c", 20.0, 0.5)])
+    sheet = sheet_of(found(rows, psnr))
+    screen = Console(width=100, file=io.StringIO(), color_system=None)
+    screen.print(to_rich(sheet, styled=False))
+    told = screen.file.getvalue()
+    assert re.search(r"35\.\d\d ± \S+ \*", told)
+    assert re.search(r"31\.\d\d ± \S+ _", told)
+    assert "*: the best, whose paired" in told
+    assert "; _: the second, or all" in told
+    assert "Bold" not in told
+    assert "Bold: the best, whose paired" in write(sheet, "markdown")
 
 
 def test_a_plain_frame():
