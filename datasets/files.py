@@ -3,7 +3,7 @@
 Every file of the project is written by `write_atomically`: under a temporary name that no other process can have, on
 any host, flushed to disk and renamed. Until then its writer holds a lock on it, which the kernel releases when the
 process dies, so whoever writes to that folder next removes what a killed process left, and not what a living one
-writes. On a file system without locks nothing is removed, and `locked` lets everybody in: only a summary may lag behind.
+writes. On a file system without locks nothing is removed, and `locked` lets everybody in: only a summary may lag.
 
 Two forms carry a checksum: JSON objects have a field `checksum`, all other files end with a line of their sha256, which
 zip readers (npz, pt) and mapped arrays (npy) do not mind. Files without one, of older versions, are read as before.
