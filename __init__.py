@@ -207,10 +207,12 @@ def verify(solver: str | Sequence[str] | None = None) -> pd.DataFrame:
         ValueError: for an unknown solver.
     """
     import pandas as pd
+    from rich.text import Text
 
     from fastsample.bench.cli.verify import proofs_of
 
-    proofs = proofs_of([solver] if isinstance(solver, str) else solver, _screen())
+    with _screen().status("orders") as status:
+        proofs = proofs_of([solver] if isinstance(solver, str) else solver, lambda line: status.update(Text(line)))
     return pd.DataFrame([
         {"solver": str(proof.claim), "claimed": proof.claim.order}
         | {f"order.{name}": order for name, order in proof.orders.items()}

@@ -122,7 +122,9 @@ class Finding:
             if official:
                 settings = next(iter(tried))
             else:
-                psnr = {told: score(one) for told, one in tried.items()}
+                for told, one in tried.items():
+                    self.progress(f"NFE {nfe}: grid {len(psnr) + 1} of {len(tried)} by PSNR")
+                    psnr[told] = score(one)
                 settings = max(psnr, key=lambda told: psnr[told])
                 times, psnr[f"{settings}, improved"] = self._improved(own, tried[settings], psnr[settings], score)
                 settings += ", improved"
@@ -220,13 +222,14 @@ class Finding:
         self, own: Path, times: tuple[float, ...], reached: float, score: Callable[[tuple[float, ...]], float]
     ) -> tuple[tuple[float, ...], float]:
         """Each inner time moved, in lambda, while the PSNR rises."""
-        for move in _MOVES:
+        for number, move in enumerate(_MOVES, 1):
             for i, direction in product(range(1, len(times) - 1), (-1, 1)):
                 while True:
                     moved = list(times)
                     moved[i] += move * abs(times[i + direction] - times[i]) * np.sign(times[i + direction] - times[i])
                     value = score(tuple(moved))
-                    self.progress(f"time {i}: {max(value, reached):.2f} dB")
+                    place = f"round {number} of {len(_MOVES)}, time {i} of {len(times) - 2}"
+                    self.progress(f"{place}: {max(value, reached):.2f} dB")
                     if value <= reached:
                         break
                     times, reached = tuple(moved), value

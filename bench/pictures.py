@@ -97,8 +97,10 @@ def picture(
     return figures.curvature(curvature_of(found, replay, count))
 
 
-def sampled(found: pd.DataFrame, replay: Replay, images: int) -> list[Picture]:
-    """Samples, errors along the way and curvature of each model."""
+def sampled(
+    found: pd.DataFrame, replay: Replay, images: int, tell: Callable[[str], None] = lambda _: None
+) -> list[Picture]:
+    """Samples, errors along the way and curvature of each model; `tell` hears what is begun."""
     pictures = []
     for model, mine in replay.measured(found).groupby("model", sort=False):
         budgets = sorted(mine["nfe"].unique())
@@ -109,21 +111,21 @@ def sampled(found: pd.DataFrame, replay: Replay, images: int) -> list[Picture]:
                 f"Samples of {model}",
                 "The same noise everywhere; last the reference solution. Under each: PSNR of these images against it.",
                 f"Images of the same noise; rows: {solvers}; columns: NFE {', '.join(map(str, budgets))}, reference.",
-                matrix_of, mine, replay, images, wide=True,
+                matrix_of, mine, replay, images, wide=True, tell=tell,
             ),
             attempt(
                 f"Errors along the way on {model}",
                 "Where each solver evaluates the model: root mean square distance per dimension to the fine reference, "
                 "on the linear path.",
                 f"Line chart of the distance to the reference trajectory for {solvers}.",
-                lambda *of: figures.errors(errors_of(*of)), here, replay, IMAGES["error"],
+                lambda *of: figures.errors(errors_of(*of)), here, replay, IMAGES["error"], tell=tell,
             ),
             attempt(
                 f"Curvature of {model}",
                 "Deviation of the slope from the chord along the reference trajectory, on the linear path; its mean is "
                 "the curvature of arXiv 2301.12003. Zero: one Euler step is exact.",
                 "Line chart of the curvature against time.",
-                lambda *of: figures.curvature(curvature_of(*of)), mine, replay, IMAGES["error"],
+                lambda *of: figures.curvature(curvature_of(*of)), mine, replay, IMAGES["error"], tell=tell,
             ),
         ]  # fmt: skip
     return pictures

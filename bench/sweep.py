@@ -187,7 +187,9 @@ def _foretold(ready: Prepared, runner: Runner, console: Console) -> None:
     missing = {cell.sampling: runner.missing(cell) for cell in ready.cells if not runner.finished(cell)}
     cells = {cell.sampling: cell for cell in ready.cells}
     if jobs := jobs_of(missing, ready.cells):
-        console.print(outlook(jobs, cells, ready.worker))
+        table, sum_told = outlook(jobs, cells, ready.worker)
+        console.print(table)
+        console.print(sum_told, highlight=False, soft_wrap=True)
     console.print(f"{len(ready.cells) - len(missing)} of {len(ready.cells)} cells are finished", highlight=False)
     for line in aliases(ready.cells):
         console.print(line, highlight=False, soft_wrap=True)

@@ -1,10 +1,9 @@
 """Files that are there whole or not at all, and that say so when they are damaged.
 
-Every file of the project is written by `write_atomically`: under a temporary name of its own that no other process
-can have, on any host, flushed to disk and renamed. While it is being written its writer holds a lock on it, which the
-kernel releases when the process dies, so whoever writes to that folder next can tell what a killed process left from
-what a living one writes, and removes it. On a file system without locks nothing is ever removed, and `locked` lets
-everybody in: what is written is still whole, and only a summary may lag behind.
+Every file of the project is written by `write_atomically`: under a temporary name that no other process can have, on
+any host, flushed to disk and renamed. Until then its writer holds a lock on it, which the kernel releases when the
+process dies, so whoever writes to that folder next removes what a killed process left, and not what a living one
+writes. On a file system without locks nothing is removed, and `locked` lets everybody in: only a summary may lag.
 
 Two forms carry a checksum: JSON objects have a field `checksum`, all other files end with a line of their sha256, which
 zip readers (npz, pt) and mapped arrays (npy) do not mind. Files without one, of older versions, are read as before.
@@ -68,7 +67,7 @@ warn_once = cache(warn)
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], Any], check: Callable[[Path], Any] | None = None) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file so that it is there whole or not at all; its folder is made, in one that is there.
 
     Behind a symlink the file that it points to is replaced; what is no file (a pipe, a device) is written to.
 
@@ -82,6 +81,7 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], Any], check: Callab
     target = Path(os.path.realpath(file))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    target.parent.mkdir(exist_ok=True)
     _sweep_once(target.parent)
     temporary, stream = _claimed(target.parent)
     try:

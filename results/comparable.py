@@ -17,8 +17,8 @@ from fastsample.results.metrics import extractor_of, metric_of
 from fastsample.results.protocol import Protocol
 
 __all__ = [
-    "CELL", "FINGERPRINT", "STATED", "alike", "cell_text", "incomparable", "judged", "moved", "shortened",
-    "stated", "what_decides",
+    "CELL", "FINGERPRINT", "STATED", "alike", "cell_text", "field_told", "incomparable", "judged", "moved",
+    "shortened", "stated", "what_decides",
 ]  # fmt: skip
 
 CELL = ("model", "solver", "options", "grid", "nfe_asked")  # rows that agree in these repeat one another
@@ -119,7 +119,7 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
         for _, values in facts[name].groupby(of):
             kinds = [shortened(value) for value in values.dropna().unique()]
             if len(kinds) > 1:
-                field = str(name).removeprefix("protocol.")
+                field = field_told(str(name), rows.loc[values.index[-1]])
                 return f"{metric}: {field} is {kinds[0]} in one row and {kinds[1]} in another"
     rows = rows[~elsewhere]
     seeds = rows.groupby(list(CELL))["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))
@@ -131,6 +131,18 @@ def incomparable(rows: pd.DataFrame, metric: str) -> str:
         if " and " in several:
             return f"{metric}: {cell_text(cell)} was computed by fastsample {several}"
     return ""
+
+
+def field_told(field: str, row: Mapping[Any, Any]) -> str:
+    """What a message calls a field of a row. A model that is code of one's own has no card: its file is named.
+
+    Args:
+        row: of `results.row.frame_of`.
+    """
+    code = re.match(r"returned by (.*):", _text(row.get("protocol.weights")))
+    if field == "protocol.model card" and code:
+        return f"{code[1]}, the code of the model, has changed: its hash"
+    return field.removeprefix("protocol.")
 
 
 def shortened(value: str) -> str:

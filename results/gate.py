@@ -19,7 +19,16 @@ from typing import Any, Literal
 import pandas as pd
 
 from fastsample.results.baseline import Baseline, Entry
-from fastsample.results.comparable import CELL, FINGERPRINT, cell_text, judged, moved, shortened, what_decides
+from fastsample.results.comparable import (
+    CELL,
+    FINGERPRINT,
+    cell_text,
+    field_told,
+    judged,
+    moved,
+    shortened,
+    what_decides,
+)
 from fastsample.results.evidence import Comparison
 from fastsample.results.metrics import metric_of
 from fastsample.results.statistics import Estimate, Interval, difference, holm, pool
@@ -34,6 +43,7 @@ MARGIN = 0.1  # of the baseline's standard error
 Verdict = Literal["pass", "regression", "change", "improvement", "reference moved", "not comparable"]
 FAILING: set[Verdict] = {"regression", "change"}
 _NOT_COMPARABLE: Verdict = "not comparable"
+_LACKS = "the store has no "  # begins why a number is not comparable that is not there
 UNJUDGED: set[Verdict] = {"reference moved", _NOT_COMPARABLE}
 
 
@@ -51,6 +61,7 @@ class Finding:
         p: of "worse by no more than the margin".
         training: what the sampler was trained on, and whether that has the metric's judge.
         seconds: that the rows compared took, shared among the metrics of the cell; 0 where there are none.
+        key: the values of `CELL`.
     """
 
     cell: str
@@ -64,6 +75,12 @@ class Finding:
     p: float | None = None
     training: tuple[str, ...] = ()
     seconds: float = 0.0
+    key: tuple[Any, ...] = ()
+
+    @property
+    def missing(self) -> bool:
+        """Whether the store has nothing that it could be compared with, or replaced by."""
+        return self.why.startswith(_LACKS)
 
 
 def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Finding]:
@@ -92,8 +109,8 @@ def check(store: Store, baseline: Baseline, *, strict: bool = False) -> list[Fin
     }
     trained = [training_remarks(rows[key][-1], metric) if key in rows else () for key, metric in asked]
     return [
-        replace(test.finding(verdicts.get(id(test), test.verdict), level / max(len(made), 1)), training=said)
-        for test, said in zip(tests, trained, strict=True)
+        replace(test.finding(verdicts.get(id(test), test.verdict), level / max(len(made), 1)), training=said, key=key)
+        for test, said, (key, _) in zip(tests, trained, asked, strict=True)
     ]
 
 
@@ -143,7 +160,7 @@ def _test(
 ) -> _Test:  # fmt: skip
     """The newest comparable rows of the baseline's seeds, or of all seeds where one of these is not there."""
     before = {seed: entry.metrics[metric].estimate(entry.samples) for seed, entry in entries.items()}
-    why, usable, verdict = "the store has no such cell", {}, _NOT_COMPARABLE
+    why, usable, verdict = f"{_LACKS}such cell", {}, _NOT_COMPARABLE
     for row in rows:
         why, verdict = _obstacle(row, metric, next(iter(entries.values())), comparison), _NOT_COMPARABLE
         if not why and (why := _moved(row, metric, entries)):
@@ -171,10 +188,11 @@ def _obstacle(row: Mapping[Any, Any], metric: str, entry: Entry, comparison: Com
         now |= {"nfe": str(row["nfe"])}
     differing = {field.removeprefix("protocol."): field for field, text in now.items() if then.get(field, "") != text}
     if "samples" not in differing and pd.isna(row.get(f"metrics.{metric}")):
-        return f"the store has no {metric} of this cell"
-    for name, field in differing.items():
+        return f"{_LACKS}{metric} of this cell"
+    for field in differing.values():
+        name = field_told(field, row)
         return f"{name} is {shortened(then.get(field, ''))} in the baseline and {shortened(now[field])} in the store"
-    return "" if comparison.by_seed(row["cell"], metric) else "the store has no data for each sample of it"
+    return "" if comparison.by_seed(row["cell"], metric) else f"{_LACKS}data for each sample of it"
 
 
 def _moved(row: Mapping[Any, Any], metric: str, entries: Mapping[int, Entry]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Group
 
-from fastsample.results.comparable import shortened
+from fastsample.results.comparable import CELL, cell_text, shortened
 from fastsample.results.forms.ordering import sorted_frame
 from fastsample.results.forms.sheet import Sheet, plain
 from fastsample.results.forms.sheet import to_rich as draw
@@ -19,6 +19,8 @@ from fastsample.results.training import trained_on
 __all__ = ["differences", "overview", "overview_sheet", "select", "sentences", "to_rich"]
 
 _FIELDS = {"samples", *Protocol.model_fields} - {"preset", "reference"}  # reference: the row's own fact tells which
+
+_MOST_LISTED = 24  # cells of an error
 
 
 def select(
@@ -60,7 +62,7 @@ def _fitting(rows: pd.DataFrame, word: str, *columns: pd.Series) -> pd.DataFrame
     return found
 
 
-def overview(rows: pd.DataFrame) -> pd.DataFrame:
+def overview(rows: pd.DataFrame, cells: bool = False) -> pd.DataFrame:
     """One line per row of a store, with the columns that a reader compares first.
 
     Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the training where
@@ -86,6 +88,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
             )
             if (told.groupby(rows["model"]).nunique() > 1).any():
                 table[column.removeprefix("protocol.")] = told
+    if cells:
+        table["cell"] = rows["cell"]
     for name, head in _metrics(rows).items():
         table[head] = rows[f"metrics.{name}"]
     sampling = (rows["seconds.network"] + rows["seconds.solver"]).replace(0, math.nan)  # of images from elsewhere
@@ -100,16 +104,18 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["model", "NFE"], key=_order, kind="stable").reset_index(drop=True)
 
 
-def overview_sheet(rows: pd.DataFrame, sort: str = "", notes: Sequence[tuple[str, str]] = ()) -> Sheet:
+def overview_sheet(
+    rows: pd.DataFrame, sort: str = "", notes: Sequence[tuple[str, str]] = (), cells: bool = False
+) -> Sheet:
     """The overview to print: what is the same in all rows stands in the caption, above solvers with their numbers.
 
     Args:
-        sort: a column, whose best come first; notes: of the sheet.
+        sort: a column, whose best come first; notes: of the sheet; cells: with their ids.
 
     Raises:
         ValueError: for a column that there is not.
     """
-    frame = overview(rows)
+    frame = overview(rows, cells)
     measured = {*_metrics(rows).values(), "images/s", "overhead", "solver"}
     frame = sorted_frame(frame, sort, _better(rows)) if sort else frame
     return plain(frame, notes=tuple(notes), settings=[str(name) for name in frame if name not in measured])
@@ -149,11 +155,18 @@ def differences(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     for beginning in (first, second):
         found = rows[rows["cell"].str.startswith(beginning)]
         if len(found) != 1:
-            raise ValueError(f"{len(found)} cells begin with {beginning!r}; cells: {', '.join(rows['cell'])}")
+            raise ValueError(f"{len(found)} cells begin with {beginning!r}; {_listed(rows if found.empty else found)}")
         chosen.append(found.iloc[0])
     one, two = chosen
     lines = [(name, str(one[name]), str(two[name])) for name in rows.columns if str(one[name]) != str(two[name])]
     return pd.DataFrame(lines, columns=["field", *(str(row["cell"]) for row in chosen)])
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """The cells of rows, each with what it is of; of many the first."""
+    told = [f"{row['cell']} is {cell_text([row[name] for name in CELL])}" for _, row in rows[:_MOST_LISTED].iterrows()]
+    more = [f"and {len(rows) - len(told)} more, which `fastsample show --cells` lists"] if len(rows) > len(told) else []
+    return "; ".join([*told, *more])
 
 
 def sentences(rows: pd.DataFrame, names: list[str]) -> list[str]:

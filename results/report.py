@@ -129,6 +129,7 @@ def report_of(
     solvers: Sequence[str] | None = None,
     where: Sequence[str] | None = None,
     again: Callable[[pd.DataFrame], list[Picture]] = lambda _: [],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> str:
     """The report as one HTML page.
 
@@ -137,6 +138,7 @@ def report_of(
     Args:
         models, solvers, where: for `results.overview.select`.
         again: draws pictures of evidence by sampling again; it gets that on the first metric that can be compared.
+        tell: called with the part of the page that is begun.
 
     Raises:
         ValueError: where nothing is left to report.
@@ -149,6 +151,7 @@ def report_of(
     first: pd.DataFrame | None = None
     for metric in _main_metrics(rows):
         title = metric_of(metric).called(metric)
+        tell(f"table of {title}")
         try:
             found = comparison.evidence(rows, [metric])
         except ValueError as error:
@@ -160,11 +163,12 @@ def report_of(
             ours = mine[~mine["stated"]]
             budgets = sorted(set(ours["nfe"][ours["nfe"] >= ours["made"].min()]))
             verdicts += [recommend(ours, comparison.difference, budget=budget) for budget in budgets]
-        pictures += _of_quality(found, rows, title)
+        pictures += _of_quality(found, rows, title, tell)
         first = found if first is None else first
     if first is not None:
         pictures += again(first)
     kept = [store.row(cell) for cell in rows["cell"]]
+    tell("the page")
     return page(store.folder.resolve().name, kept, verdicts, tables, pictures)
 
 
@@ -174,7 +178,7 @@ def _main_metrics(rows: pd.DataFrame) -> list[str]:
     return metrics_named(rows, [name for name in names if name not in metric_of(name).summaries])
 
 
-def _of_quality(found: pd.DataFrame, rows: pd.DataFrame, title: str) -> list[Picture]:
+def _of_quality(found: pd.DataFrame, rows: pd.DataFrame, title: str, tell: Callable[[str], None]) -> list[Picture]:
     """The quality of each model's solvers against evaluations and seconds."""
     pictures = []
     for model, mine in found.groupby("model", sort=False):
@@ -185,7 +189,7 @@ def _of_quality(found: pd.DataFrame, rows: pd.DataFrame, title: str) -> list[Pic
                 "" if against == "nfe" else f" Network and solver of one image, on {rows['device'].iloc[0]}."
             )
             alt = f"Line chart of {title} against {cost} for {solvers}; the tables hold the numbers."
-            pictures.append(attempt(heading, text, alt, _quality, mine, rows, against))
+            pictures.append(attempt(heading, text, alt, _quality, mine, rows, against, tell=tell))
     return pictures
 
 
@@ -194,9 +198,11 @@ def _quality(found: pd.DataFrame, rows: pd.DataFrame, against: str) -> Figure:
 
 
 def attempt(
-    title: str, text: str, alt: str, draw: Callable[..., Figure], *arguments: Any, wide: bool = False
-) -> Picture:
-    """The picture, or the reason why it cannot be drawn here."""
+    title: str, text: str, alt: str, draw: Callable[..., Figure], *arguments: Any, wide: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Picture:  # fmt: skip
+    """The picture, or the reason why it cannot be drawn here; `tell` hears its title before."""
+    tell(title)
     try:
         return Picture(title, text, alt, draw(*arguments), wide)
     except Exception as error:  # of a row from elsewhere anything may be wrong

@@ -47,6 +47,7 @@ class Training(BaseModel):
         loss: what it was trained on; of another than PSNR's, `tried` and `history` are -10 log10 of the mean loss.
         soft: radius of the ball of noises around each teacher's in which the student could start, in units of it.
         versions: of fastsample and torch.
+        asked: a hash of all that was asked for, by which the same command finds the table; older files have none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,6 +74,7 @@ class Training(BaseModel):
     found: str = Field(default="", exclude_if=lambda said: not said)
     loss: TrainedOn = Field(default="squared error", exclude_if=lambda said: said == "squared error")
     soft: float = Field(default=0.0, exclude_if=lambda said: not said)
+    asked: str = Field(default="", exclude_if=lambda said: not said)
 
 
 class Imported(BaseModel):

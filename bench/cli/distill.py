@@ -37,7 +37,7 @@ app = typer.Typer()
     epilog="""
 [bold]Examples[/]
 
-fastsample distill bns --model cifar10-tiny-flow --nfe 4,6,8,12,16
+fastsample distill bns --model cifar10-tiny-flow --nfe 4
 
 fastsample distill times --model cifar10-tiny-vp --nfe 8 --initial dpmpp-2m
 
@@ -91,11 +91,12 @@ def distill(
         int, typer.Option(min=0, help="Network evaluations (per sample) at most, for each NFE; 0 for no end.")
     ] = 0,
     extractor_weights: Annotated[Words, typer.Option(help=EXTRACTOR_WEIGHTS)] = None,
+    again: Annotated[bool, typer.Option("--again", help="Learn also what is learned already.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Learn a solver for a model at each NFE; `bench --solver KIND` finds it by name.
 
-    An interrupted run goes on from its last step.
+    An interrupted run goes on from its last step, and a finished one is not learned again.
     """
     from fastsample.bench.learning.distillation import distill as learn
     from fastsample.bench.learning.losses import loss_named
@@ -104,7 +105,7 @@ def distill(
     from fastsample.bench.sampling import Sampler, choose_device
     from fastsample.results.forms.screen import FittedTable
     from fastsample.solvers.learned.kinds import kind_named
-    from fastsample.solvers.learned.shelf import add_table
+    from fastsample.solvers.learned.shelf import add_table, place_of
 
     learned = kind_named(kind)
     wanted = budgets(nfe, TABLE_NFE) or (8,)
@@ -119,27 +120,32 @@ def distill(
     columns = ("NFE", "from", "before [dB]", "train [dB]", "validation [dB]", "steps", "evaluations", "time", "file")
     table = FittedTable(*map(escape, columns), title=f"{learned.title} for {found.id}")
     convention = ""
-    again = "finished tables are kept, the same command goes on from the last step"
-    with kept(again), told(f"{found.id} {kind}") as tell:
+    stopped = "finished tables are kept, the same command goes on from the last step"
+    with kept(stopped), told(f"{found.id} {kind}") as tell:
         files = learn(
             kind, found, wanted, Sampler(where), guidance=guidance, train=train,
             validation=validation, batch=batch_size, initial=initial, sigma0=sigma0, steps=steps, minutes=minutes,
             seed=seed, loss=wished, soft=soft, evaluations=evaluations,
+            again=again or bool(extractor_weights),  # files of one name may be others
             progress=lambda line: tell(f"{found.id} {line}"),
         )  # fmt: skip
-        for file in files:
-            target, record = add_table(file), file.training
+        for file, new in files:
+            target, record = add_table(file) if new else place_of(file), file.training
             assert record is not None
+            convention = record.convention
             table.add_row(
                 str(file.nfe), record.initial, f"{record.initial_psnr:.2f}", f"{record.train_psnr:.2f}",
                 f"{record.validation_psnr:.2f}", str(record.iterations), f"{record.evaluations:,}",
                 f"{record.seconds:.0f} s", target.name,
             )  # fmt: skip
+            if not new:
+                line = f"{kind} at NFE {file.nfe} is learned already: {target}; --again learns it anew"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                continue
             console.print(
                 f"NFE {file.nfe}: {record.initial_psnr:.2f} -> {record.validation_psnr:.2f} dB, "
                 f"{record.free_parameters} free numbers; {target}",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
-            convention = record.convention
     console.print(table)
     console.print(f"PSNR: mean over pairs, not clamped. {convention}.", style="dim", highlight=False)

@@ -113,9 +113,10 @@ def check(
     from fastsample.results.store import Store
 
     found = gate.check(Store(store, create=False), Baseline.read(baseline), strict=strict)
-    sheet = findings.sheet_of(found, folded=not everything)
+    sheet, code = findings.sheet_of(found, folded=not everything), gate.exit_code(found)
+    bare = [f"{sheet.caption} --all shows them." if code == 0 else sheet.caption, *(note for _, note in sheet.notes)]
     if sheet.frame.empty:
-        console.print(f"{sheet.caption} --all shows them.", highlight=False)
+        console.print("\n".join(bare), highlight=False, markup=False, soft_wrap=True)
     else:
         console.print(to_rich(sheet))
     if os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github:
@@ -123,7 +124,7 @@ def check(
         for line in findings.github_lines(found, Path(os.path.relpath(baseline, root)).as_posix()):
             typer.echo(line)
     if summary:
-        table = sheet.caption if sheet.frame.empty else write(sheet, "markdown")
+        table = "\n\n".join([sheet.caption, *bare[1:]]) if sheet.frame.empty else write(sheet, "markdown")
         text = f"### fastsample check\n\n{table}\n"
         if not everything and any(one.verdict == "pass" for one in found):
             passed = [one for one in found if one.verdict == "pass"]
@@ -132,7 +133,13 @@ def check(
         write_atomically(summary, lambda stream: stream.write(text.encode()))
     if junit:
         write_atomically(junit, lambda stream: stream.write(findings.to_junit(found)))
-    if code := gate.exit_code(found):
-        words = shlex.join(["fastsample", "baseline", str(store), "-o", str(baseline), "--accept"])
-        console.print(f"If this is intended: {words}", highlight=False, markup=False, soft_wrap=True)
+    words = shlex.join(["fastsample", "baseline", str(store), "-o", str(baseline)])
+    advice = []
+    if any(one.verdict in gate.FAILING | gate.UNJUDGED and not one.missing for one in found):
+        advice.append(f"If this is intended: {words} --accept")
+    if any(one.missing for one in found):
+        measure = shlex.join(["bench", "--out", str(store)])
+        advice.append(f"What is missing: measure it with {measure}, or, for a baseline without it: {words}")
+    for line in advice:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)

@@ -150,10 +150,12 @@ def report(
     held = Store(store, create=False)
     replay = Replay(held, device, split_words(checkpoint))
 
-    with told(f"writing the report of {store}"):
+    stage = f"writing the report of {store}"
+    with told(stage) as tell:
+        part = lambda title: tell(f"{stage}: {title}")  # noqa: E731
         page = report_of(
             held, models=split_words(model), solvers=solver_words(solver), where=split_words(where),
-            again=lambda found: sampled(found, replay, images) if images else [],
+            again=lambda found: sampled(found, replay, images, part) if images else [], tell=part,
         )  # fmt: skip
     write_atomically(out, lambda stream: stream.write(page.encode()))
     console.print(f"report of {store} in {out}", highlight=False, markup=False, soft_wrap=True)

@@ -124,11 +124,14 @@ def table(
 fastsample show results-store
 
 fastsample show results-store --sort fd
+
+fastsample show results-store --cells
 """
 )
 def show(
     store: Annotated[Path, _STORE] = Path("results-store"),
     sort: Annotated[str, SORT] = "",
+    cells: Annotated[bool, typer.Option("--cells", help="The id of each row's cell, which diff takes.")] = False,
     form: Annotated[str | None, FORMAT] = None,
     out: Annotated[Path | None, OUT] = None,
 ) -> None:
@@ -143,11 +146,15 @@ def show(
         return
     names = [str(name)[8:] for name in rows if str(name).startswith("metrics.")]
     notes = tuple(("", note) for note in training_notes(rows, names))
-    print_sheet(overview_sheet(rows, sort, notes), form, out)
+    print_sheet(overview_sheet(rows, sort, notes, cells=cells), form, out)
 
 
 @app.command(epilog="Example: fastsample diff results-store 3f2a 91bc")
-def diff(store: Annotated[Path, _STORE], first: str, second: str) -> None:
+def diff(
+    store: Annotated[Path, _STORE],
+    first: Annotated[str, typer.Argument(help="The start of a row's cell, as show --cells has it.")],
+    second: Annotated[str, typer.Argument(help="The start of another's.")],
+) -> None:
     """Name the fields in which two rows of a store differ: what decides two unequal numbers."""
     from fastsample.results.overview import differences
     from fastsample.results.overview import to_rich as draw

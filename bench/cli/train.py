@@ -156,6 +156,7 @@ def _run(
         run = train_recipe(
             recipe, folder, dataset=dataset, data=data, pairs=pairs, max_minutes=max_minutes,
             device=str(choose_device(device)), compile_network=compile_network, console=console,
+            tell=stages.detail,
         )  # fmt: skip
     if not first:
         return

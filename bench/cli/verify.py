@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import track
 
+from fastsample.bench.cli.words import told
 from fastsample.datasets.files import write_atomically
 from fastsample.results.forms.looks import STYLE, colours
 from fastsample.results.forms.screen import FittedTable
@@ -34,14 +34,20 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def proofs_of(names: Sequence[str] | None, console: Console) -> list[Proof]:
-    """Prove the claims of the solvers named, of all where None, with progress on the console.
+def proofs_of(names: Sequence[str] | None, tell: Callable[[str], None] = lambda _: None) -> list[Proof]:
+    """Prove the claims of the solvers named, of all where None.
+
+    Args:
+        tell: called with a line of what is proven.
 
     Raises:
         ValueError: for an unknown solver.
     """
-    chosen = claims([solver_named(name) for name in names] if names else None)
-    return [prove(claim) for claim in track(list(chosen), "orders", console=console, transient=True)]
+    chosen, proofs = list(claims([solver_named(name) for name in names] if names else None)), []
+    for number, claim in enumerate(chosen, 1):
+        tell(f"orders: {number} of {len(chosen)}, {claim}")
+        proofs.append(prove(claim))
+    return proofs
 
 
 @_one_thread()
@@ -51,7 +57,8 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
     """
-    proofs = proofs_of(names, console)
+    with told("orders") as tell:
+        proofs = proofs_of(names, tell)
     table = FittedTable(
         "solver",
         "claimed",
@@ -69,21 +76,23 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
     console.print(table)
     draw_orders(proofs, picture)
     console.print(f"error against NFE: {picture}", style="dim", highlight=False)
-    return all(proof.holds for proof in proofs) & _parity(golden, console)
+    return all(proof.holds for proof in proofs) & _parity(golden, names, console)
 
 
-def _parity(folder: Path | None, console: Console) -> bool:
+def _parity(folder: Path | None, names: tuple[str, ...] | None, console: Console) -> bool:
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is no folder of golden files")
     folder = folder or SHIPPED
     if not folder.is_dir():
         console.print("no golden files: parity is verified in a clone, or with --golden FOLDER", style="yellow")
         return True
-    table = FittedTable("golden file", "cases", "failed", "max difference", title="parity with official code")
-    summary = golden_summary(folder)
+    with told("parity") as tell:
+        summary = golden_summary(folder, [solver_named(name).name for name in names or ()], tell)
     if not summary:
-        console.print(f"no golden cases in {folder}", style="yellow")
+        why = f"no golden file is of {', '.join(names)}" if names else "no golden cases"
+        console.print(f"{why}: {folder}", style="yellow", highlight=False, soft_wrap=True)
         return True
+    table = FittedTable("golden file", "cases", "failed", "max difference", title="parity with official code")
     for name, (count, failed, worst) in summary.items():
         table.add_row(name, str(count), f"[bold red]{failed}[/]" if failed else "0", f"{worst:.1e}")
     console.print(table)

@@ -17,11 +17,15 @@ from fastsample.results.forms.screen import FittedTable
 __all__ = ["aliases", "outlook", "seconds_of", "timings"]
 
 _PROBES = 3  # network calls that are timed, after one that warms it up
+_MEANING = (
+    "Network calls for one sample each: needed by the cells one by one, made of them as what cells share is made once, "
+    "of reference solutions. Store: what stays; meanwhile: held until a cell is finished. Seconds: of the network here."
+)
 _LINE, _ROW = 16, 6000  # bytes of a sample and metric, and of a row
 
 
-def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> FittedTable:
-    """A line for each model: its cells that are to be computed, calls, references, bytes and seconds.
+def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> tuple[FittedTable, str]:
+    """A line for each model: its cells that are to be computed, calls, references, bytes and seconds; and their sum.
 
     Its counts are those of the ledger when the sweep has run; adaptive solvers, whose evaluations nobody knows before,
     are left out of them, and guidance on an interval counts as guidance all the way. The seconds are those of the
@@ -31,6 +35,7 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> F
     table = FittedTable(*map(escape, columns), title="What is to be computed")
     for column in table.columns[1:]:
         column.justify = "right"
+    calls, bytes_kept, whole = 0, 0, 0.0
     for model in dict.fromkeys(cells[key].model.id for job in jobs for key in job.cells):
         own = [job for job in jobs if cells[job.cells[0]].model.id == model]
         wanted = {key: cells[key] for job in own for key in job.cells}
@@ -40,11 +45,20 @@ def outlook(jobs: Sequence[Job], cells: Mapping[str, Cell], worker: Worker) -> F
         kept = sum(_ROW + _LINE * cell.samples * len(cell.metrics) for cell in wanted.values())
         meanwhile = sum(cell.samples * worker.width(cell) for cell in wanted.values())
         total = (cost.made + cost.references) * forwards
+        calls, bytes_kept, whole = calls + total, bytes_kept + kept, whole + total * seconds
         table.add_row(
             model, f"{len(wanted)}", *(f"{n * forwards:,}" for n in (cost.needed, cost.made, cost.references)),
             f"{kept / 1e6:,.1f}", f"{meanwhile / 1e6:,.1f}", f"{total * seconds:,.0f}",
         )  # fmt: skip
-    return table
+    return table, f"{_MEANING}\nIn all {_lasting(whole)}, {calls:,} network calls, {bytes_kept / 1e6:,.1f} MB."
+
+
+def _lasting(seconds: float) -> str:
+    """Seconds in the unit in which one plans."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:,.0f} {unit}"
+    return f"about {seconds:,.0f} seconds"
 
 
 def timings(cells: Sequence[Cell], worker: Worker, tell: Callable[[str], object]) -> FittedTable:

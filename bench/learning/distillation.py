@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from fastsample.bench.cells import Cell
+from fastsample.bench.jobs.ledger import Ledger
 from fastsample.bench.learning.kept import Cost, Kept, finite
 from fastsample.bench.metrics.solution import BATCH, Reference, reference_for
 from fastsample.bench.sampling import Sampler
@@ -32,6 +33,7 @@ from fastsample.solvers.learned.fit import Fit, fit
 from fastsample.solvers.learned.kinds import kind_named
 from fastsample.solvers.learned.pairs import PSNR, Loss, Pairs, mean_psnr, radius
 from fastsample.solvers.learned.parameters import Parameters
+from fastsample.solvers.learned.shelf import learned_tables
 from fastsample.solvers.learned.starts import Start, parameters_of, starts
 from fastsample.solvers.numerics import NUMERICS
 from fastsample.solvers.solver import get
@@ -89,13 +91,16 @@ class Distillation:
             return self._sets[seed]
         count = self.train if seed == TRAIN_SEED else self.validation
         cell, reference, begin = self._cell(seed), self._reference(seed), time.perf_counter()
+        stage = f"solutions of {count} {'training' if seed == TRAIN_SEED else 'validation'} pairs"
+        ledger, total = Ledger(), f"{reference.missing(count) * (reference.steps + 1):,} evaluations"
+        ledger.tick = lambda *_: self.progress(f"{stage}: {ledger.evaluations['references']:,} of {total}")
 
         def solved(samples: Sequence[int]) -> tuple[Denoiser, torch.Tensor]:
-            return self.sampler.denoiser(cell, list(samples)), self.sampler.start(cell, list(samples))
+            denoiser = ledger.counting(self.sampler.denoiser(cell, list(samples)), "references")
+            return denoiser, self.sampler.start(cell, list(samples))
 
         noises, solutions = [], []
         for low in range(0, count, BATCH):
-            self.progress(f"pairs {low}/{count}")
             noises.append(self.sampler.start(cell, list(range(low, low + BATCH))))
             solutions.append(reference.batch(low // BATCH, solved)["x"].to(noises[-1]))
         self.pairs_seconds += time.perf_counter() - begin
@@ -146,6 +151,7 @@ class Distillation:
         if self.model.classifier:
             raise ValueError(f"a table is learned without a classifier, and {self.model.classifier} guides the model")
         train, validation, path = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED), self.model.path
+        asked = self.asked(kind, nfe, initial, sigma0, steps, minutes, seed, loss, soft, evaluations)
         altered = [*([loss.name] if loss != PSNR else []), *(["soft"] if soft else [])]
         key = self._key(kind, nfe, initial, sigma0, seed, *altered)
         kept = Kept(data_home() / "distill" / f"{key}.json")
@@ -191,7 +197,7 @@ class Distillation:
             seconds=round(cost.seconds, 1), pairs_seconds=round(self.pairs_seconds, 1),
             history=finite(state.history),
             versions={name: version(name) for name in ("fastsample", "torch")}, loss=loss.trained_on,
-            soft=radius(train, nfe) if soft else 0.0,
+            soft=radius(train, nfe) if soft else 0.0, asked=asked,
         )  # fmt: skip
         options: dict[str, Any] = {"initial": _told(initial), "sigma0": sigma0, "steps": steps, "seed": seed}
         options |= {"evaluations": evaluations} if evaluations else {}
@@ -215,6 +221,9 @@ class Distillation:
         """
         train, validation = self.pairs(TRAIN_SEED), self.pairs(VALIDATION_SEED)
         state, spent = kept.read(name)
+        count = f" ({kept.starts.index(name) + 1} of {len(kept.starts)} starts)" if kept.starts[1:] else ""
+        place = f"NFE {parameters.table(parameters.start).nfe}, from {name}{count}"
+        self.progress(f"{place}: step {state.iteration + 1 if state else 1} of {choices['iterations']}")
         begin, going = time.perf_counter(), fit(parameters, train, validation, batch=self.batch, state=state, **choices)
         while state is None or not 0 < limit < others.evaluations + spent.evaluations * (1 + 1 / state.iteration):
             if (reached := next(going, None)) is None:
@@ -222,12 +231,24 @@ class Distillation:
             now = time.perf_counter()
             begin, state, spent = now, reached, spent + Cost(now - begin, self._count())
             kept.write(name, state, spent)
-            self.progress(f"from {name}: step {state.iteration}, validation {state.validation:.2f} dB")
+            done = f"step {state.iteration} of {choices['iterations']}, {spent.evaluations:,} evaluations"
+            self.progress(f"{place}: {done}, validation {state.validation:.2f} dB")
             if (others + spent).seconds > 60 * minutes:
                 break
         if state is None:
             raise ValueError(f"a fit takes at least one step, not {choices['iterations']}")
         return state, spent
+
+    def asked(
+        self, kind: str, nfe: int, initial: str, sigma0: float, steps: int, minutes: float, seed: int, loss: Loss,
+        soft: bool, evaluations: int,
+    ) -> str:  # fmt: skip
+        """A hash of all that decides a table, also of what the starting point is here by now; see `run`."""
+        start: list[Any] = [_told(initial)]
+        if initial != "auto":
+            plan = Start.parse(initial).plan(self.model.path, nfe, sigma0, self.model, self.guidance)
+            start += [plan.times, plan.statistics, plan.solver.code]
+        return self._key(kind, nfe, start, sigma0, steps, minutes, seed, loss.name, soft, evaluations, self.batch)
 
     def _key(self, *choices: Any) -> str:
         facts = [
@@ -251,9 +272,12 @@ class Distillation:
 
 
 def distill(
-    kind: str, model: Model, budgets: Sequence[int], sampler: Sampler, *, guidance: float, **choices: Any
-) -> Iterator[TableFile]:
-    """Learn a table for every budget; see `Distillation` and its `run` for the choices.
+    kind: str, model: Model, budgets: Sequence[int], sampler: Sampler, *, guidance: float, again: bool, **choices: Any
+) -> Iterator[tuple[TableFile, bool]]:
+    """A table for every budget, and whether it is new; see `Distillation` and its `run` for the choices.
+
+    Args:
+        again: learn also what was learned here with all the same choices.
 
     Raises:
         ValueError: where tables cannot be kept, before anything is computed.
@@ -264,8 +288,11 @@ def distill(
         )
     fields = {f.name for f in dataclasses.fields(Distillation)}
     job = Distillation(model, sampler, guidance, **{k: v for k, v in choices.items() if k in fields})
+    rest = {k: v for k, v in choices.items() if k not in fields}
     for nfe in budgets:
-        yield job.run(kind, nfe, **{k: v for k, v in choices.items() if k not in fields})
+        asked = "" if again else job.asked(kind, nfe, **rest)
+        known = next((one for one in learned_tables() if asked and one.training and one.training.asked == asked), None)
+        yield known or job.run(kind, nfe, **rest), known is None
 
 
 def _told(initial: str) -> str:

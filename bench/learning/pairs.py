@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.progress import TaskID
 from torch.distributed import barrier
 
 from fastsample.datasets.files import read_arrays, warn, write_arrays, write_sealed
@@ -34,7 +35,7 @@ __all__ = ["generate", "invert", "make_pairs"]
 
 def make_pairs(
     recipe: Recipe, folder: Path, dataset: str | None = None, data: Path | None = None, device: str = "cpu",
-    process: tuple[int, int] = (0, 1), console: Console | None = None,
+    process: tuple[int, int] = (0, 1), console: Console | None = None, tell: Callable[[str], None] = lambda _: None,
 ) -> PairStore:  # fmt: skip
     """The pairs of a reflow recipe in that folder; those that are not there yet are made by the teacher.
 
@@ -42,6 +43,7 @@ def make_pairs(
         dataset, data: of the real images, if the recipe wants some inverted; by default the recipe's.
         process: (rank, number of processes); each makes a part of them.
         console: where the progress of a download is shown.
+        tell: called with the pairs that are made, where no bar shows them.
     """
     coupling = recipe.coupling
     assert isinstance(coupling, Pairs)
@@ -50,17 +52,23 @@ def make_pairs(
     rank, world = process
     with progress_bar(rank == 0) as progress:
         told = f"{coupling.solver} NFE {plan.nfe}"
+
+        def advance(task: TaskID, n: int) -> None:
+            progress.advance(task, n)
+            now = progress.tasks[task]
+            tell(f"{now.description}: {now.completed:,.0f} of {now.total:,.0f}")
+
         task = progress.add_task(f"pairs of {model.id}", total=coupling.count / world, told=told)
         generate(
             model, plan, folder, coupling.count, coupling.seed, solver=coupling.solver, device=device,
-            process=process, progress=lambda n: progress.advance(task, n),
+            process=process, progress=lambda n: advance(task, n),
         )  # fmt: skip
         if coupling.real_count:
             images = dataset_named(dataset or recipe.dataset, "train", data).loaded()
             task = progress.add_task("real images to noise", total=coupling.real_count / world, told="heun")
             invert(
                 model, plan.nfe // 2 + 1, images, folder, coupling.real_count, device=device, process=process,
-                progress=lambda n: progress.advance(task, n),
+                progress=lambda n: advance(task, n),
             )  # fmt: skip
         if world > 1:
             barrier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -32,6 +33,7 @@ def train_recipe(
     device: str = "cpu",
     compile_network: bool = False,
     console: Console | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> TrainingRun:
     """Train a recipe, or go on with the run in `out`; makes the pairs of a reflow first, where they are not there.
 
@@ -39,6 +41,7 @@ def train_recipe(
         dataset, data: another data set than the recipe's, and where it is.
         pairs: folder of the pairs; `out`/pairs by default.
         console: where the progress of a download is shown.
+        tell: called with a line of how far it is.
 
     Raises:
         ValueError: for data, a teacher or a run that is not there or does not fit.
@@ -50,12 +53,19 @@ def train_recipe(
     source: TrainingData
     with process_group(device) as process:
         if isinstance(recipe.coupling, Pairs):
-            source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process, console)
+            source = make_pairs(recipe, pairs or out / "pairs", name, data, device, process, console, tell)
         else:
             source = training_data(name, data)
         start = starting_weights(recipe, console) if recipe.start and not read_state(out) else None
         return train(
-            recipe, source, out, device=device, start=start, max_minutes=max_minutes, compile_network=compile_network
+            recipe,
+            source,
+            out,
+            device=device,
+            start=start,
+            max_minutes=max_minutes,
+            compile_network=compile_network,
+            tell=tell,
         )
 
 

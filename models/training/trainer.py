@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -60,6 +60,7 @@ def train(
     max_minutes: float | None = None,
     save_minutes: float = 5.0,
     compile_network: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> TrainingRun:
     """Train, or go on with the run found in `out`.
 
@@ -73,6 +74,7 @@ def train(
         data: what to train on; a `PairStore` for the coupling pairs.
         start: weights of the network to begin with, such as the teacher's; None for random ones.
         compile_network: fuse the network with torch.compile; rounds differently, so a run must be resumed alike.
+        tell: called with the images seen and the loss at each look at it, where no bar shows them.
 
     Raises:
         CheckpointError: when `out` holds the state of another run, or `start` does not fit the network.
@@ -146,6 +148,7 @@ def train(
                     log.writerow([step, seen, repr(value), repr(penalty_value), rate, f"{size:.4g}", seconds])
                 speed = f"loss {value:.4f}  {recipe.batch * len(pending) / max(now - clock, 1e-9):.0f} images/s"
                 progress.update(task, completed=run.seen, told=speed)
+                tell(f"training {recipe.id}: {run.seen:,} of {recipe.images:,} images, {speed}")
                 clock = now
                 pending.clear()
                 measured.clear()

@@ -19,26 +19,47 @@ __all__ = ["github_lines", "outcome", "sheet_of", "to_junit"]
 def sheet_of(findings: Sequence[Finding], *, folded: bool = False) -> Sheet:
     """The findings as a table, those that matter first, with the outcome as its caption.
 
-    If `folded`, those that pass are counted there and nowhere else.
+    Of those for which the store has nothing a note says what they have in common. If `folded`, those that pass are
+    counted in the caption and nowhere else.
     """
     order = list(_COUNTED)
+    told = [found for found in findings if not (found.missing or (folded and found.verdict == "pass"))]
     lines = [
         {
             "verdict": found.verdict, "cell": found.cell, "metric": found.metric, "baseline": _digits(found.before),
             "now": _digits(found.now), "change (95 %)": _change(found.change), "allowed": _digits(found.allowed),
             "p": "-" if found.p is None else f"{found.p:.2g}",
         }
-        for found in sorted(findings, key=lambda found: order.index(found.verdict))
-        if not (folded and found.verdict == "pass")
+        for found in sorted(told, key=lambda found: order.index(found.verdict))
     ]  # fmt: skip
-    reasons = tuple(("", f"{found.cell}, {found.metric}: {found.why}.") for found in findings
-                    if found.why and not (folded and found.verdict == "pass"))  # fmt: skip
+    reasons = tuple(("", f"{found.cell}, {found.metric}: {found.why}.") for found in told if found.why)
     trained = tuple(
-        ("", f"{found.cell}, {found.metric}: {'; '.join(found.training)}.")
-        for found in findings
-        if found.training and not (folded and found.verdict == "pass")
+        ("", f"{found.cell}, {found.metric}: {'; '.join(found.training)}.") for found in told if found.training
     )
-    return plain(pd.DataFrame(lines), outcome(findings), (*reasons, *trained))
+    lacking = tuple(("", line) for line in _lacking([found for found in findings if found.missing]))
+    return plain(pd.DataFrame(lines), outcome(findings), (*reasons, *lacking, *trained))
+
+
+def _lacking(findings: Sequence[Finding]) -> list[str]:
+    """A sentence for each reason why numbers are missing, with what their cells have in common."""
+    sentences = []
+    for why in dict.fromkeys(found.why for found in findings):
+        several = [found for found in findings if found.why == why]
+        keys = list(dict.fromkeys(found.key for found in several))
+        if len(keys) == 1:
+            cells, what = several[0].cell, ""
+        else:
+            columns = [list(dict.fromkeys(filter(None, map(str, values)))) for values in zip(*keys, strict=True)]
+            heads = ("model", "solver", "option", "grid", "NFE")
+            fields = [_values(head, values) for head, values in zip(heads, columns, strict=True) if values]
+            cells, what = f"{len(keys)} cells", f": {'; '.join(fields)}"
+        metrics = ", ".join(dict.fromkeys(found.metric for found in several))
+        sentences.append(f"{cells}, {metrics}: {why}{what}.")
+    return sentences
+
+
+def _values(head: str, values: Sequence[str]) -> str:
+    return f"{head} {', '.join(values)}" if len(values) <= _MOST_NAMED else f"{len(values)} {head}s"
 
 
 def outcome(findings: Sequence[Finding]) -> str:
@@ -50,6 +71,7 @@ def outcome(findings: Sequence[Finding]) -> str:
     return f"{_OUTCOMES[exit_code(findings)]}: {told}."
 
 
+_MOST_NAMED = 8  # values of a field in a sentence
 _OUTCOMES = ("Passed", "Failed", "Not comparable")
 _COUNTED: dict[Verdict, str] = {
     "regression": "worse", "change": "better against the rule",

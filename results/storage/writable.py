@@ -11,16 +11,20 @@ __all__ = ["check_file", "check_folder"]
 
 
 def check_file(file: Path) -> None:
-    """Raise ValueError where a file cannot be written; it is not touched."""
+    """Raise ValueError where a file cannot be written; it is not touched.
+
+    Its folder may be missing, as `write_atomically` makes it; not that one's own, which looks like a slip of the pen.
+    """
     target = Path(os.path.realpath(file))
+    there = target.parent if target.parent.exists() else target.parent.parent
     try:
         mode = target.stat().st_mode if target.exists() else stat.S_IFREG
         if stat.S_ISDIR(mode):
             raise ValueError(f"cannot write {file}: it is a folder, and a file is to be written")
         if stat.S_ISREG(mode):
-            _try(target.parent)
+            _try(there)
     except OSError as error:
-        raise ValueError(f"cannot write {file}: {_told(error, target.parent)}") from None
+        raise ValueError(f"cannot write {file}: {_told(error, there)}") from None
 
 
 def check_folder(folder: Path) -> None:

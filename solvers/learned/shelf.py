@@ -29,7 +29,7 @@ from fastsample.solvers.solver import Facts, Plan, Solver, solvers
 from fastsample.solvers.table import play
 from fastsample.solvers.table_file import TableFile, TableFileError, read_table
 
-__all__ = ["Answers", "add_table", "find_table", "fits", "learned_tables", "table_plan", "table_solvers"]
+__all__ = ["Answers", "add_table", "find_table", "fits", "learned_tables", "place_of", "table_plan", "table_solvers"]
 
 
 class Answers(Protocol):
@@ -146,8 +146,14 @@ def add_table(file: TableFile) -> Path:
     """
     if file.solver in solvers():
         raise ValueError(f"{file.solver} is a solver of its own here: give the table another name with --name")
-    folder = data_home() / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
+    target = place_of(file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)
+    return target
+
+
+def place_of(file: TableFile) -> Path:
+    """Where a table lies among the own ones."""
     weight = f"w{number(file.guidance)}" if file.guidance else ""
     if file.guide or file.guided_within != (None, None):
         weight += f"-by-{hashlib.sha256(file.guidance_words.encode()).hexdigest()[:8]}"
@@ -155,6 +161,4 @@ def add_table(file: TableFile) -> Path:
         file.model_conditions[:8] if file.model_given or ":" in file.model else ""
     )  # files of one name may hold several models
     name = "-".join(filter(None, (file.solver, file.model, other, weight, str(file.nfe))))
-    target = folder / f"{re.sub('[/:]', '_', name)}.json"
-    write_atomically(target, lambda stream: stream.write(file.to_json().encode()), read_table)
-    return target
+    return data_home() / "tables" / f"{re.sub('[/:]', '_', name)}.json"

@@ -7,7 +7,7 @@ on `gmm2d` (VP-linear) and `gmm2d-flow` (CondOT), against RK4 with 8,000 evaluat
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path as FilePath
@@ -21,7 +21,7 @@ from fastsample.models.denoiser import Denoiser
 from fastsample.models.noise import normal
 from fastsample.models.path import LinearFlow, Path, VPLinear
 from fastsample.models.recorder import Recorder
-from fastsample.solvers.proofs.golden import NotASolver, cases, compare
+from fastsample.solvers.proofs.golden import NotASolver, cases, compare, solver_of
 from fastsample.solvers.solver import Plan, Solver, get, solvers
 from fastsample.solvers.spec import Spec
 from fastsample.solvers.table import play, trace
@@ -175,11 +175,20 @@ def prove(claim: Claim, budget: int = 12) -> Proof:
     return Proof(claim, measured, {name: slope(points) for name, points in measured.items()}, worst, budget, made)
 
 
-def golden_summary(folder: FilePath) -> dict[str, tuple[int, int, float]]:
-    """Per golden file: (cases, cases that fail, largest difference of a result)."""
+def golden_summary(
+    folder: FilePath, names: Collection[str] | None = None, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, tuple[int, int, float]]:
+    """Per golden file: (cases, cases that fail, largest difference of a result).
+
+    Args:
+        names: of the solvers whose cases count; all where None.
+        progress: called with a line of what is compared.
+    """
     summary: dict[str, tuple[int, int, float]] = {}
-    for name, case in cases(folder):
-        file = name.partition("|")[0]
+    chosen = [(name.partition("|")[0], case) for name, case in cases(folder) if not names or solver_of(case) in names]
+    files = list(dict.fromkeys(file for file, _ in chosen))
+    for file, case in chosen:
+        progress(f"parity: golden file {files.index(file) + 1} of {len(files)}, {file}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # official grids that exceed their budget say so

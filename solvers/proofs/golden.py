@@ -30,7 +30,7 @@ from fastsample.solvers.proofs import training_free as _training_free  # noqa: F
 from fastsample.solvers.proofs.readers import READERS, Case, Run
 from fastsample.solvers.solver import Plan, get
 
-__all__ = ["NotASolver", "Parity", "cases", "compare", "rebuild"]
+__all__ = ["NotASolver", "Parity", "cases", "compare", "rebuild", "solver_of"]
 
 SHIPPED = FilePath(__file__).resolve().parents[2] / "tests" / "data" / "golden"  # in a clone
 TIME_TOLERANCE = 1e-9  # relative, call times
@@ -144,14 +144,7 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
         NotASolver: for a reference solution.
         ValueError: for a solver that no reader knows.
     """
-    key = re.split(r"[ (:]", case["solver"])[0]
-    if key.startswith(("reference", "scipy")):
-        raise NotASolver(f"{case['solver']} is a reference solution, not a solver of ours")
-    if case.get("options", {}).get("derivative_order") == 3:
-        raise NotASolver("STORK's third derivative is a defect of its code: no solver of ours has it")
-    if key not in READERS:
-        raise ValueError(f"no reader for golden solver {case['solver']!r}; known: {', '.join(READERS)}")
-    denoiser, recipe = problem(case), READERS[key](case)
+    denoiser, recipe = problem(case), _read(case)
     given = case.get("options", {})
     if given.get("dynamic_thresholding"):
         denoiser = Thresholded(denoiser)
@@ -162,6 +155,27 @@ def rebuild(case: Case) -> tuple[Denoiser, Plan | Run]:
     common: dict[str, Any] = {"denoise": denoise, "afs": bool(given.get("afs"))}
     plan = get(name).plan(denoiser.path, nfe + denoise, _grid(case), **common | options)
     return denoiser, replace(plan, noise_start=True)
+
+
+def _read(case: Case) -> tuple[str, int, dict[str, Any]] | Run:
+    """What a case means here, as its reader says."""
+    key = re.split(r"[ (:]", case["solver"])[0]
+    if key.startswith(("reference", "scipy")):
+        raise NotASolver(f"{case['solver']} is a reference solution, not a solver of ours")
+    if case.get("options", {}).get("derivative_order") == 3:
+        raise NotASolver("STORK's third derivative is a defect of its code: no solver of ours has it")
+    if key not in READERS:
+        raise ValueError(f"no reader for golden solver {case['solver']!r}; known: {', '.join(READERS)}")
+    return READERS[key](case)
+
+
+def solver_of(case: Case) -> str:
+    """The solver that a case is of; "" for a table that no registered one stands for, and for reference solutions."""
+    try:
+        recipe = _read(case)
+    except NotASolver:
+        return ""
+    return "" if callable(recipe) else recipe[0]
 
 
 def _noises(case: Case) -> Callable[[int], torch.Tensor] | None:

@@ -60,9 +60,40 @@ def test_from_the_command_line_to_a_row(tmp_path):
     assert row.metrics["psnr"] > rows["midpoint", 4].metrics["psnr"] + 10
 
 
+def test_each_long_stage_tells_evaluations_or_steps_of_how_many():
+    lines, model = [], open_model("gmm2d-flow")
+    job = Distillation(model, Sampler(choose_device("cpu")), train=64, validation=64, progress=lines.append)
+    job.run("bns", 4, steps=2, initial="euler@uniform")
+    total = f"{64 * 641:,}"
+    for kind in ("training", "validation"):
+        told = [line for line in lines if line.startswith(f"solutions of 64 {kind} pairs: ")]
+        assert len(told) == 641
+        assert told[-1].endswith(f": {total} of {total} evaluations")
+    steps = [line for line in lines if line.startswith("NFE 4, from euler@uniform: step ")]
+    assert [line.split(": step ")[1].split(",")[0] for line in steps] == ["1 of 2", "1 of 2", "2 of 2"]
+
+
 def test_the_same_arguments_give_the_same_table():
     assert learn().sha256 == learn().sha256
     assert learn().sha256 != learn(seed=1, initial="unipc").sha256
+
+
+def test_what_is_learned_with_the_same_options_is_not_learned_again(tmp_path):
+    words = ["distill", "bns", "--model", "gmm2d-flow", "--nfe", "2", "--train", "32", "--validation", "32"]
+    words += ["--steps", "1", "--initial", "euler@uniform"]
+    file = tmp_path / "home" / "tables" / "bns-gmm2d-flow-2.json"
+    assert "is learned already" not in command(*words).out
+    before = file.read_bytes()
+    ended = command(*words)
+    assert f"bns at NFE 2 is learned already: {file}; --again learns it anew" in ended.out
+    assert file.read_bytes() == before
+    for more in (
+        ["--again"], ["--seed", 1], ["--steps", 2], ["--evaluations", 9000], ["--train", 40], ["--validation", 40],
+        ["--initial", "euler@quadratic"], ["--sigma0", 2], ["--loss", "mse"], ["--soft"], ["--minutes", 5],
+    ):  # fmt: skip
+        ended = command(*words, *more)
+        assert (ended.code, "is learned already" in ended.out) == (0, False), more
+    assert "is learned already" not in command(*words).out  # another's file lay there
 
 
 def test_every_kind_is_learned_and_played():

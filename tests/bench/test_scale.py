@@ -1,6 +1,7 @@
 """What a run of paper size costs, counted: 50,000 samples of a network, with the metrics of every run."""
 
 import io
+import re
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ def test_a_cell_of_paper_size_is_foretold_to_cost_little(tmp_path):
     assert needed == made == 500_000
     assert references == 1024 * 101 + 16 * 150
     assert made + references <= MOST
+    *_, total, _ = screen.file.getvalue().splitlines()
+    assert re.fullmatch(rf"In all about [\d,]+ (hours|minutes), {made + references:,} network calls, 1.6 MB\.", total)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import signal
 import zipfile
 
@@ -59,7 +60,9 @@ def test_a_run_in_pieces_is_the_unbroken_run(toy, unet, learned, images, tmp_pat
 
 
 def test_a_time_limit_stops_a_run_that_goes_on_later(toy, images, tmp_path):
-    assert train(toy(), images, tmp_path, max_minutes=0).images_seen == 8
+    lines = []
+    assert train(toy(), images, tmp_path, max_minutes=0, tell=lines.append).images_seen == 8
+    assert re.fullmatch(r"training toy: 8 of [\d,]+ images, loss \S+  \d+ images/s", lines[0])
     assert train(toy(images=16), images, tmp_path).finished
     network, metadata, _ = load_model(tmp_path / "toy.safetensors")
     assert (metadata.images_seen, metadata.data) == (16, "toy train")

@@ -47,6 +47,17 @@ def test_the_commands_of_a_row_repeat_it_from_the_file(mine, command):
             assert command(*shlex.split(line)[1:])[0] == 0
 
 
+def test_the_gate_names_the_file_of_a_model_that_has_changed(mine, command):
+    bench = ("bench", "--model", "mine.py:tiny", "--solver", "euler", *QUICK, "--metrics", "psnr", "--out")
+    assert command(*bench, "store")[0] == 0
+    assert command("baseline", "store", "-o", "base.json")[0] == 0
+    mine.write_text(mine.read_text("utf-8") + "# a comment\n", "utf-8")
+    assert command(*bench, "store-2")[0] == 0
+    code, out, _ = command("check", "store-2", "--baseline", "base.json")
+    assert (code, "mine.py, the code of the model, has changed: its hash is '" in " ".join(out.split())) == (2, True)
+    assert "model card" not in out
+
+
 def test_a_learned_table_is_found_again_for_its_model_and_for_no_other(mine, command):
     words = ("distill", "bns", "--nfe", 2, "--train", 32, "--validation", 32, "--steps", 1, "--initial", "euler")
     assert command(*words, "--model", "mine.py:tiny")[0] == 0

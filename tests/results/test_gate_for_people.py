@@ -70,6 +70,22 @@ def test_what_passes_is_a_count_and_all_shows_it(store):
     assert summary.index("| regression") < summary.index("<details>") < summary.index("| pass")
 
 
+def test_what_is_missing_is_told_once_and_not_to_be_accepted(store):
+    changed(store, "few", unipc=None, heun=None)
+    ended = command("check", "few", "--baseline", "base.json", "--summary", "s.md")
+    shared = "model gmm2d; solver heun, unipc; grid nsr, logsnr; NFE 8."
+    line = f"2 cells, psnr, snr: the store has no such cell: {shared}"
+    assert ended.code == 2
+    assert ended.out.splitlines()[:2] == ["Not comparable: 0 worse, 4 not comparable, 2 unchanged.", line]
+    assert line in Path("s.md").read_text()
+    assert "--accept" not in ended.out
+    assert "What is missing: measure it with bench --out few, or, for a baseline without it: " in ended.out
+    changed(store, "one", unipc=None, heun=-1.0)
+    ended = command("check", "one", "--baseline", "base.json")
+    assert re.search(r"gmm2d unipc \S+ NFE 8, psnr, snr: the store has no such cell\.", " ".join(ended.out.split()))
+    assert "If this is intended: fastsample baseline one -o base.json --accept" in ended.out
+
+
 def test_annotations_are_for_github(store, monkeypatch):
     changed(store, "worse", dpmpp_2m=-1.0, unipc=1.0, heun=None)
     ended = command("check", "worse", "--baseline", "base.json")

@@ -17,9 +17,10 @@ from fastsample.results.forms import figures
 from fastsample.results.forms.sheet import plain
 from fastsample.results.layout import evidence, sheet_of
 from fastsample.results.recommend import Candidate, Recommendation
-from fastsample.results.report import Picture, Table, page, summary
+from fastsample.results.report import Picture, Table, page, report_of, summary
 from fastsample.results.row import frame_of
 from fastsample.results.statistics import Interval
+from fastsample.results.store import Store
 
 from ..rows import row_of
 
@@ -160,6 +161,15 @@ def test_the_pictures_are_whole(report):
     assert chart.rstrip().endswith(b"</svg>")
     assert matrix.startswith(b"\x89PNG")
     assert matrix.endswith(b"IEND\xaeB`\x82")
+
+
+def test_each_part_is_told_before_it_is_made(tmp_path):
+    store, told = Store(tmp_path), []
+    for solver in SOLVERS[:2]:
+        one = row(solver, 8, "vp", samples=8, options={})
+        store.finish(one.model_copy(update={"cell": solver[:4], "metrics": {"psnr": 3.5}}), {"psnr": np.arange(8.0)})
+    report_of(store, tell=told.append)
+    assert told == ["table of PSNR", "PSNR against evaluations on vp", "PSNR against time on vp", "the page"]
 
 
 def test_the_summary_joins_budgets_with_the_same_leader():

@@ -254,6 +254,7 @@ def test_overview_shows_what_was_made(tmp_path):
     screen = Console(width=160, file=io.StringIO())
     screen.print(to_rich(table))
     assert "fd[net]@4" in screen.file.getvalue()  # a bracket is no markup
+    assert overview(store.frame(), cells=True)["cell"].tolist() == ["def", "abc"]
     assert overview(pd.DataFrame()).empty
 
 
@@ -263,5 +264,5 @@ def test_differences_names_the_fields(tmp_path):
     store.finish(row("xyz", seed=7, protocol={"noise": "other"}), {})
     found = differences(store.frame(), "a", "x")
     assert set(found["field"]) == {"cell", "seed", "protocol.noise"}
-    with pytest.raises(ValueError, match="0 cells begin"):
+    with pytest.raises(ValueError, match=r"0 cells begin with 'q'; abc is \S+ scire:order=3 \S+ NFE 10; xyz is "):
         differences(store.frame(), "q", "x")

@@ -194,11 +194,21 @@ WRITES = {
 @pytest.mark.parametrize("words", WRITES.values(), ids=WRITES)
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(command, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)  # there is neither a store nor a folder of images here: nothing was looked at
-    ended, out, err = command(*words, "nowhere/file.png")
+    ended, out, err = command(*words, "no/where/file.png")
     assert (ended, out) == (2, "")
-    assert err == f"error: cannot write nowhere/file.png: there is no folder {tmp_path / 'nowhere'}\n"
+    assert err == f"error: cannot write no/where/file.png: there is no folder {tmp_path / 'no'}\n"
+    (tmp_path / "file").touch()
+    assert "cannot write file/file.png" in command(*words, "file/file.png")[2]
     (tmp_path / "folder").mkdir()
     assert "it is a folder" in command(*words, "folder")[2]
+
+
+def test_a_folder_that_alone_is_missing_is_made_with_the_file(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("published", "--dataset", "cifar10", "--nfe", 10, "-o", "new/table.md")[0] == 0
+    assert (tmp_path / "new" / "table.md").is_file()
+    assert "there is no folder" not in command("verify", "--solver", "none-such", "--picture", "other/file.png")[2]
+    assert not (tmp_path / "other").exists()  # of a command that wrote nothing
 
 
 @pytest.mark.parametrize(

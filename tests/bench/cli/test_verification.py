@@ -12,7 +12,8 @@ from rich.console import Console
 from fastsample.bench import sweep
 from fastsample.bench.cli.verify import draw_orders, run_verification
 from fastsample.solvers.own import solver_named
-from fastsample.solvers.proofs.claims import BUDGETS, PROBLEMS, Proof, claims
+from fastsample.solvers.proofs.claims import BUDGETS, PROBLEMS, Proof, claims, golden_summary
+from fastsample.solvers.proofs.golden import SHIPPED
 
 
 def test_verification_keeps_threads_and_the_backend_of_pictures(tmp_path):
@@ -28,7 +29,7 @@ def test_verification_keeps_threads_and_the_backend_of_pictures(tmp_path):
     finally:
         torch.set_num_threads(threads)
         matplotlib.use(backend)
-    assert "no golden cases" in told.getvalue()
+    assert "no golden file is of ddim" in told.getvalue()
     assert (tmp_path / "orders.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -47,6 +48,15 @@ def test_the_picture_of_orders_has_a_panel_for_each_family(tmp_path, monkeypatch
         assert len(axis.lines) == len(PROBLEMS) * len(whole)
         assert len({line.get_color() for line in whole}) == len(whole)
         assert [text.get_text() for text in axis.get_legend().get_texts()] == [line.get_label() for line in whole]
+
+
+def test_parity_is_of_the_solvers_named_and_told_file_by_file():
+    lines = []
+    summary = golden_summary(SHIPPED, ("rx-euler", "ab3"), lines.append)
+    assert list(summary) == ["rx_euler"]
+    assert summary["rx_euler"][:2] == (len(lines), 0)
+    assert set(lines) == {"parity: golden file 1 of 1, rx_euler"}
+    assert golden_summary(SHIPPED, ("ab3",)) == {}
 
 
 def test_an_import_changes_no_log_level():
