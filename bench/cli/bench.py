@@ -209,9 +209,12 @@ def bench(
 
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path, callback=writable)] = Path(
-        "samples.png"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="PNG to write, or .npy: the samples as an array.", parser=path, callback=writable
+        ),
+    ] = Path("samples.png"),
     model: Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)] = "cifar10-tiny-vp",
     solver: Annotated[
         str, typer.Option(help=r"NAME \[:OPTION=VALUE,...] \[@GRID] in one word", autocompletion=completion.solvers)
@@ -246,7 +249,7 @@ def sample(
         int, typer.Option(min=0, max=64, help=r"Dots of a pixel's side. \[default: to 400 dots of width]")
     ] = 0,
 ) -> None:
-    """Draw samples and write them as one image grid."""
+    """Draw samples and write them as one image grid, or as an array."""
     from fastsample.bench.drawing import draw
     from fastsample.bench.request import read_request
 
