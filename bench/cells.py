@@ -24,7 +24,7 @@ from fastsample.datasets.home import data_home
 from fastsample.models.catalogue import Model, check_name, open_model
 from fastsample.models.noise import label_list
 from fastsample.models.precision import whole_dtype
-from fastsample.results.commands import GIVEN
+from fastsample.results.commands import GIVEN, SHAPE
 from fastsample.results.protocol import Protocol
 from fastsample.results.training import TrainedOn
 from fastsample.solvers.grids import BudgetError, Grid, SettingError
@@ -121,8 +121,10 @@ class Cell:
 
     @property
     def spelled(self) -> dict[str, str]:
-        """What commands call its model, where the id is not enough; it decides no number."""
-        return {GIVEN: self.model.given} if self.model.given else {}
+        """What commands have to know of its model: its name where the id is not enough; it decides no number."""
+        shape = self.model.image_shape
+        given = {GIVEN: self.model.given} if self.model.given else {}
+        return given | ({} if len(shape) == 3 else {SHAPE: "x".join(map(str, shape))})
 
     def identity(self, protocol: dict[str, str]) -> str:
         """Hash of all that determines the numbers, with the facts of `Runner.facts`; equal cells have equal numbers."""

@@ -1,4 +1,4 @@
-"""Image grids."""
+"""Image grids, and samples as an array."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from torchvision.utils import save_image
@@ -54,7 +55,9 @@ def _images(cell: Cell, request: Request, ledger: Ledger | None = None) -> Itera
 
 @torch.inference_mode()
 def draw(request: Request, out: Path, console: Console | None = None, scale: int = 0) -> str:
-    """Sample the one cell of a request and write its images as a grid; returns a line that says what was done.
+    """Sample the one cell of a request and write its images as a grid, or any samples as an array in an .npy.
+
+    Returns a line that says what was done. An array is float32 [n, *shape], decoded and not clipped.
 
     The progress of a download is shown on the console. Pixels are squares of `scale` dots, by default of as many as
     make the picture at least 400 dots wide.
@@ -63,8 +66,8 @@ def draw(request: Request, out: Path, console: Console | None = None, scale: int
         ValueError: if the model's samples are no images, too many for a picture, or the file cannot be written.
         FloatingPointError: if a sample or an image is not finite; there is no file then.
     """
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"pictures of samples are written as .png, not {out.name!r}")
+    if out.suffix.lower() not in (".png", ".npy"):
+        raise ValueError(f"pictures of samples are written as .png, and arrays of them as .npy, not {out.name!r}")
     with Stages(console or Console(quiet=True), "opening the model") as stages:
         return _drawn(request, out, console, stages, scale)
 
@@ -73,16 +76,26 @@ def _drawn(request: Request, out: Path, console: Console | None, stages: Stages,
     (cell, *others), _ = plan_cells(request, (), console)
     if others:
         raise ValueError(f"a picture is of one model, solver, grid and NFE; {1 + len(others)} are asked for")
-    if len(cell.model.shape) != 3:
-        raise ValueError(f"samples of {cell.model.id} are no images: their shape is {cell.model.shape}")
+    array = out.suffix.lower() == ".npy"
+    if len(cell.model.image_shape) != 3 and not array:
+        shape = cell.model.image_shape
+        raise ValueError(
+            f"samples of {cell.model.id} are no images: their shape is {shape}; -o {out.stem}.npy keeps them"
+        )
     most = _LARGEST // (math.prod(cell.model.image_shape) * max(1, scale) ** 2)
     if request.samples > most:
-        raise ValueError(f"a picture has at most {most} images of {cell.model.id}, not {request.samples}")
+        raise ValueError(f"a file has at most {most} samples of {cell.model.id}, not {request.samples}")
     ledger = Ledger(tick=lambda purpose, evaluations: stages.at(STAGES[purpose], evaluations))
     with stages.counting(request.samples * cell.plan.nfe):
-        images = torch.cat([to_uint8(part).cpu() for part in _images(cell, request, ledger)]) / 255
+        keep = torch.Tensor.float if array else to_uint8
+        images = torch.cat([keep(part).cpu() for part in _images(cell, request, ledger)])
+    told = f"{request.samples} samples of {cell} in {out}"
+    if array:
+        write_atomically(out, lambda stream: np.save(stream, images.numpy()))
+        return told
+    images = images / 255
     rows = math.ceil(math.sqrt(request.samples))
     factor = scale or math.ceil(_READABLE / (rows * images.shape[3]))
     images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     write_atomically(out, lambda stream: save_image(images, stream, nrow=rows, padding=factor, format="png"))
-    return f"{request.samples} samples of {cell} in {out}"
+    return told

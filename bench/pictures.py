@@ -17,6 +17,7 @@ from fastsample.bench.metrics.error import psnr_values
 from fastsample.bench.metrics.trajectories import curvature, distances, states
 from fastsample.bench.replay import Replay
 from fastsample.datasets.levels import to_uint8
+from fastsample.results.commands import SHAPE
 from fastsample.results.evidence import Comparison
 from fastsample.results.forms import figures
 from fastsample.results.recommend import with_seconds
@@ -85,6 +86,9 @@ def picture(
         return figures.quality(with_seconds(found, rows) if against == "seconds" else found, against=against)
     found = found[found["metric"] == found["metric"].iloc[0]]
     replay, count = Replay(store, device, checkpoints), images or IMAGES[kind]
+    for model, cells in zip(found["model"], found["cells"], strict=True) if kind == "samples" else ():
+        if shape := store.row(cells[0]).protocol.get(SHAPE):  # known before a model is asked for
+            raise ValueError(f"samples of {model} are no images: their shape is {shape}")
     found, missing = replay.split(found)
     if found.empty:
         raise ValueError("; ".join(missing) or "these rows are of images from elsewhere, which are not drawn again")

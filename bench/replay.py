@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,9 +15,11 @@ from fastsample.bench.metrics.solution import solution_at
 from fastsample.bench.protocol import under
 from fastsample.bench.sampling import Sampler, check_precision, choose_device
 from fastsample.datasets.home import data_home
+from fastsample.datasets.own.code import is_code
 from fastsample.models.catalogue import Model, open_model, shipped_path
 from fastsample.models.public.cards import Card, cards
 from fastsample.models.public.manifest import existing
+from fastsample.results.commands import GIVEN
 from fastsample.results.comparable import STATED
 from fastsample.results.row import Row
 from fastsample.results.store import Store
@@ -110,7 +113,7 @@ class Replay:
         return self.sampler.images(cell, solution_at(cell.plan.end, path, x, denoised))
 
     def _model(self, row: Row) -> Model:
-        own = self._opened(row.model, row.classifier_scale)
+        own = self._opened(row.model, row.classifier_scale, row.protocol.get(GIVEN, row.model))
         key = row.model, row.classifier_scale, row.prompts, *row.altered.items()
         if key not in self._under:
             self._under[key] = under(own, row, self._opened(row.guide) if row.guide else None)
@@ -123,9 +126,13 @@ class Replay:
             raise ValueError(f"the {row.guide} that is here is not the guide of row {row.cell}")
         return model
 
-    def _opened(self, model: str, scale: float = 0.0) -> Model:
+    def _opened(self, model: str, scale: float = 0.0, given: str = "") -> Model:
         if (model, scale) not in self._models:
             if shipped_path(model) is None:
+                given = given or model
+                if ":" in given and is_code(given):
+                    hint = f"add --checkpoint {shlex.quote(given)}"
+                    raise ValueError(f"{model} is code of yours, which is not run unasked: {hint}")
                 raise ValueError(f"{model} is no model of the package; --checkpoint FILE names it for this command")
             name, _, digits = model.partition("@")
             for card in _needed(name, scale):

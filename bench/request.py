@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fastsample.bench.limits import MOST_BATCH, MOST_NFE, SEEDS
-from fastsample.bench.lists import sentences, words
+from fastsample.bench.lists import budgets, sentences, words
 from fastsample.datasets.home import expanded
 from fastsample.datasets.names import nearest
 from fastsample.datasets.text import text_of
@@ -68,14 +69,6 @@ class Request(Protocol):
     save_samples: Literal["", "png", "npz"] = ""
     out: Path = Path("results-store")
 
-    @field_validator("nfe")
-    @classmethod
-    def _possible(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        for value in values:
-            if not 1 <= value <= MOST_NFE:
-                raise ValueError(f"NFE must be at least 1 and at most {MOST_NFE}, not {value}")
-        return values
-
     @model_validator(mode="after")
     def _below_those_of_distillation(self) -> Request:
         if self.seed + self.seeds > SEEDS:
@@ -85,11 +78,15 @@ class Request(Protocol):
     @model_validator(mode="before")
     @classmethod
     def _as_papers_write(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX; `guidance_interval` is LO,HI.
+        """`cfg` S is guidance of weight S - 1; `threshold` may be QUANTILE,MAX; `guidance_interval` is LO,HI; `nfe` one
+        number or several.
 
         `protocol` is the name of a preset.
         """
         values = dict(values)
+        if (nfe := values.get("nfe")) is not None:
+            many = words([nfe]) if isinstance(nfe, str) else nfe if isinstance(nfe, Iterable) else [nfe]
+            values["nfe"] = budgets(many, MOST_NFE)
         if (name := values.pop("protocol", None)) is not None:
             values["preset"] = name
         if (name := values.get("preset")) and name not in presets():
@@ -109,17 +106,16 @@ class Request(Protocol):
             )
         return values
 
-    @field_validator("model", "solver", "nfe", "grid", "metrics", mode="before")
+    @field_validator("model", "solver", "grid", "metrics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any, field: ValidationInfo) -> Any:
         if isinstance(value, str):
             return (sentences if field.field_name in ("solver", "grid") else words)([value])
-        many = (value,) if isinstance(value, int) else value
-        if not isinstance(many, list | tuple):
-            return many
-        return tuple(one.strip() if isinstance(one, str) else one for one in many)
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(one.strip() if isinstance(one, str) else one for one in value)
 
-    @field_validator("model", "solver", "nfe", "grid", "metrics")
+    @field_validator("model", "solver", "grid", "metrics")
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(value))

@@ -9,8 +9,14 @@ __all__ = ["guidance_words", "nearest", "number"]
 
 
 def nearest(name: str, known: Collection[str], kind: str, otherwise: str = "") -> str:
-    """An error message for an unknown name that offers the nearest ones; where none is near `otherwise`, or all."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    """An error message for an unknown name that offers the nearest ones; where none is near `otherwise`, or all.
+
+    Case does not count. Names that begin with the unknown one come first, the shortest first.
+    """
+    folded, word = {one.casefold(): one for one in known}, name.casefold()
+    begun = sorted((one for one in folded if word and one.startswith(word)), key=len)
+    near = difflib.get_close_matches(word, folded, n=3, cutoff=0.4)
+    close = [folded[one] for one in dict.fromkeys([*begun, *near])][:3]
     hint = f"did you mean {' or '.join(close)}?" if close else otherwise or f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}; {hint}"
 

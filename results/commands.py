@@ -10,9 +10,10 @@ from fastsample.results.comparable import STATED
 from fastsample.results.metrics import metric_of
 from fastsample.results.row import Row
 
-__all__ = ["GIVEN", "bench_command", "export_command", "sample_command"]
+__all__ = ["GIVEN", "SHAPE", "bench_command", "export_command", "sample_command"]
 
 GIVEN = "model given as"  # of a row's protocol: what `--model` takes, where the id of the model is not enough
+SHAPE = "shape of samples"  # of a row's protocol: where they are no images
 
 
 def bench_command(row: Row) -> str:
@@ -35,8 +36,8 @@ def bench_command(row: Row) -> str:
 
 
 def sample_command(row: Row) -> str:
-    """The command that draws images with the row's sampler."""
-    return f"{_command('sample', row)} -o samples.png"
+    """The command that draws images with the row's sampler, or writes an array of samples that are none."""
+    return f"{_command('sample', row)} -o samples.{'npy' if SHAPE in row.protocol else 'png'}"
 
 
 def export_command(row: Row) -> str:

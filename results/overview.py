@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.console import Group
 
+from fastsample.datasets.names import nearest
 from fastsample.results.comparable import CELL, cell_text, shortened
 from fastsample.results.forms.ordering import sorted_frame
 from fastsample.results.forms.sheet import Sheet, plain
@@ -47,7 +48,7 @@ def select(
     for condition in where or ():
         field, _, value = condition.partition("=")
         if field not in rows:
-            raise ValueError(f"rows have no field {field!r}; fields: {', '.join(rows.columns)}")
+            raise ValueError(nearest(field, list(rows.columns), "field of rows"))
         rows = _fitting(
             rows, value, rows[field].map(lambda held: f"{held:g}" if isinstance(held, float) else str(held))
         )
@@ -57,9 +58,17 @@ def select(
 def _fitting(rows: pd.DataFrame, word: str, *columns: pd.Series) -> pd.DataFrame:
     found = rows[pd.concat([column.loc[rows.index] == word for column in columns], axis=1).any(axis=1)]
     if found.empty:
-        known = sorted(set(columns[-1].loc[rows.index]))
+        known = sorted(set(columns[-1].loc[rows.index]), key=_in_order)
         raise ValueError(f"no row fits {word!r}; there are {', '.join(known)}")
     return found
+
+
+def _in_order(text: str) -> tuple[float, str]:
+    """What sorts numbers by what they are, before words."""
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 def overview(rows: pd.DataFrame, cells: bool = False) -> pd.DataFrame:

@@ -183,7 +183,7 @@ def recommend(
         fits = fits[sign * worst >= sign * target]
     condition = ", ".join(conditions)
     if not conditions:
-        raise ValueError("give a condition: a budget of evaluations, a target or a time per image")
+        raise ValueError("give a condition: --budget of evaluations, --target-psnr in dB, or --max-seconds of an image")
     if fits.empty:
         raise ValueError(f"no row of {model} has {condition}; {_reach(found, metric, sign)}")
     keys = [*(["made"] if target is not None else []), "worse"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
 from fastsample.bench.cli import (
@@ -35,10 +37,19 @@ from fastsample.datasets.errors import told
 __all__ = ["app", "main"]
 
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
+
+
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            if isinstance(error, typer.BadParameter) and error.param and not error.message:  # it is missing
+                error.message = Text.from_markup(getattr(error.param, "help", None) or "").plain
+            elif re.search(r"unexpected extra argument.*\([\d., -]+\)$", error.message):
+                error.message += "; several numbers are separated by commas: --nfe 5,10"
+            raise
         except EOFError as error:  # of a file that is cut short: typer takes it for a user who gives up
             raise RuntimeError(told(error)) from error
 
@@ -49,6 +60,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    # bench takes --metrics and a table --metric; each knows the other's spelling. Click hands it on to every command.
+    context_settings={"token_normalize_func": lambda word: "metric" if word == "metrics" else word},
     help="The reference benchmark for fast sampling of diffusion and flow models.",
 )
 for commands in (

@@ -21,6 +21,8 @@ from fastsample.bench.cli.words import (
     PROMPTS,
     SIZE,
     Words,
+    budget_option,
+    budgets,
     console,
     errors,
     kept,
@@ -61,7 +63,7 @@ fastsample bench --model cifar10-tiny-flow --solver flow-solver:order=3,heun,eul
 
 fastsample bench --config sweep.toml --device cuda --out results-paper
 
-fastsample bench --config docs/search.toml --plan
+fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --plan
 
 fastsample bench --solver scire,unipc --nfe 5,10,20 --samples 50000 --workers 4
 
@@ -78,7 +80,8 @@ def bench(
     solver: Annotated[
         Words,
         typer.Option(
-            help=r"Solvers, each NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]", autocompletion=completion.solvers
+            help=r"Solvers, each NAME \[:OPTION=VALUE,...] \[@GRID] in one word. \[default: scire]",
+            autocompletion=completion.solvers,
         ),
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
@@ -185,8 +188,8 @@ def bench(
     from fastsample.bench.sweep import run_sweep
 
     request = read_request(
-        config, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), grid=solver_words(grid),
-        protocol=protocol, samples=samples,
+        config, model=split_words(model), solver=solver_words(solver), nfe=budgets(nfe) or None,
+        grid=solver_words(grid), protocol=protocol, samples=samples,
         batch_size=batch_size, seed=seed, seeds=seeds, device=device, precision=precision, guidance=guidance,
         classifier_scale=classifier_scale, guide=guide, guidance_interval=guidance_interval,
         labels=labels, checkpoint=checkpoint, reference_steps=reference_steps, transfer=transfer, cfg=cfg,
@@ -206,14 +209,17 @@ def bench(
 
 @app.command(epilog="Example: fastsample sample --solver scire:order=3 --nfe 12 -o grid.png")
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.", parser=path, callback=writable)] = Path(
-        "samples.png"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="PNG to write, or .npy: the samples as an array.", parser=path, callback=writable
+        ),
+    ] = Path("samples.png"),
     model: Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)] = "cifar10-tiny-vp",
     solver: Annotated[
-        str, typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]", autocompletion=completion.solvers)
+        str, typer.Option(help=r"NAME \[:OPTION=VALUE,...] \[@GRID] in one word", autocompletion=completion.solvers)
     ] = "scire",
-    nfe: Annotated[int, typer.Option(help="Function evaluations to spend.")] = 10,
+    nfe: Annotated[int, budget_option("Function evaluations to spend.")] = 10,
     grid: Annotated[
         str | None, typer.Option(help=r"Time grid. \[default: the solver's own]", autocompletion=completion.grids)
     ] = None,
@@ -243,7 +249,7 @@ def sample(
         int, typer.Option(min=0, max=64, help=r"Dots of a pixel's side. \[default: to 400 dots of width]")
     ] = 0,
 ) -> None:
-    """Draw samples and write them as one image grid."""
+    """Draw samples and write them as one image grid, or as an array."""
     from fastsample.bench.drawing import draw
     from fastsample.bench.request import read_request
 
@@ -266,9 +272,9 @@ def verify(
     golden: Annotated[
         Path | None, typer.Option(help=r"Folder of golden files. \[default: tests/data/golden of a clone]", parser=path)
     ] = None,
-    picture: Annotated[Path, typer.Option(help="PNG of error against NFE.", parser=path, callback=writable)] = Path(
-        "verify.png"
-    ),
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of error against NFE to write.", parser=path, callback=writable)
+    ] = None,
 ) -> None:
     """Prove every solver on exact mixtures: order of convergence, evaluations made, table, parity."""
     from fastsample.bench.cli.verify import run_verification

@@ -59,7 +59,7 @@ def distill(
         Words, typer.Option(help=r"Function evaluations; one solver is learned for each. \[default: 8]")
     ] = None,
     initial: Annotated[
-        str, typer.Option(help=r"SOLVER\[:OPTION=VALUE,...]\[@GRID] to start from; auto tries several.")
+        str, typer.Option(help=r"SOLVER \[:OPTION=VALUE,...] \[@GRID] in one word to start from; auto tries several.")
     ] = "auto",
     sigma0: Annotated[
         float,

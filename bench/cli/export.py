@@ -20,6 +20,7 @@ from fastsample.bench.cli.words import (
     INTERVAL,
     MODEL,
     NEGATIVE,
+    budget_option,
     console,
     finite,
     path,
@@ -35,7 +36,7 @@ __all__ = ["app"]
 app = typer.Typer()
 
 _DEFAULT = "cifar10-tiny-vp"
-_SOLVER = r"NAME\[:OPTION=VALUE,...]\[@GRID]; a learned or imported solver by its name."
+_SOLVER = r"NAME \[:OPTION=VALUE,...] \[@GRID] in one word; a learned or imported solver by its name."
 _MODEL = typer.Option(help=f"{MODEL} \\[default: {_DEFAULT}]", autocompletion=completion.models)
 _BETAS = typer.Option(
     help="A noise schedule in the place of a model: scaled-linear:0.00085,0.012,1000 (Stable Diffusion's), "
@@ -43,7 +44,7 @@ _BETAS = typer.Option(
 )
 _GRID = typer.Option(help=r"Time grid. \[default: the solver's own]", autocompletion=completion.grids)
 _TO = typer.Option(help="sigmas, k-diffusion, comfyui, a1111, diffusers, diffusers-config, json or python.")
-_NFE = typer.Option(min=1, max=TABLE_NFE, help="Function evaluations to spend.")
+_NFE = budget_option("Function evaluations to spend.", TABLE_NFE)
 _GUIDANCE = typer.Option(callback=finite, help=f"{GUIDANCE} A learned table is for one.")
 _GUIDE = typer.Option(help=GUIDE)
 _INTERVAL = typer.Option(help=INTERVAL)

@@ -38,7 +38,7 @@ def find(
     solver: Annotated[
         str,
         typer.Option(
-            help=r"SOLVER\[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]",
+            help=r"SOLVER \[:OPTION=VALUE,...] that the grid is for. \[default: ipndm]",
             autocompletion=completion.solvers,
         ),
     ] = "",
@@ -79,7 +79,8 @@ def find(
     asked = read_request(None, guidance=guidance, guide=guide, guidance_interval=guidance_interval)
     found = open_under(model, asked, console)
     check_guidance(found, asked)
-    again = "what was found is kept, the same command begins the search of the next again"
+    again = "what was found is kept; the search that was interrupted begins anew with the same command"
+    again += "" if what == "ems" else ", which takes --nfe of what is left"
     with kept(again), told(f"{found.id} {what}") as tell:
         job = Finding(
             found, Sampler(choose_device(device)), guidance, samples, batch_size,

@@ -11,6 +11,8 @@ from fastsample.bench.cli.about import completion
 from fastsample.bench.cli.words import (
     EXTRACTOR_WEIGHTS,
     Words,
+    budget_option,
+    budgets,
     console,
     path,
     solver_words,
@@ -36,7 +38,7 @@ def score(
         Path, typer.Argument(help="Folder or zip file of images, or npz of arr_0 uint8 [n, h, w, 3].", parser=path)
     ],
     name: Annotated[str, typer.Option(help="What made them; tables mark it as stated.")],
-    nfe: Annotated[int, typer.Option(help="Evaluations that it spent, as stated.", min=1, max=10_000)],
+    nfe: Annotated[int, budget_option("Evaluations that it spent, as stated.")],
     model: Annotated[
         str,
         typer.Option(
@@ -90,7 +92,9 @@ def encode(
     ] = "cifar10-tiny-rfpp",
     solver: Annotated[
         Words,
-        typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: heun]", autocompletion=completion.solvers),
+        typer.Option(
+            help=r"NAME \[:OPTION=VALUE,...] \[@GRID] in one word. \[default: heun]", autocompletion=completion.solvers
+        ),
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Evaluations, half of them there and half back. \[default: 100]")] = None,
     samples: Annotated[int, typer.Option(help="Images, the first of the set.", min=2)] = 64,
@@ -113,7 +117,7 @@ def encode(
     from fastsample.results.overview import to_rich
 
     request = read_request(
-        None, model=(model,), solver=solver_words(solver) or ("heun",), nfe=split_words(nfe) or (100,),
+        None, model=(model,), solver=solver_words(solver) or ("heun",), nfe=budgets(nfe) or (100,),
         samples=samples, batch_size=batch_size, device=device,
     )  # fmt: skip
     with Stages(console, f"to noise and back by {request.solver[0]}"):

@@ -35,7 +35,8 @@ _MODEL = typer.Option("--model", help="Only these models.")
 _SOLVER = typer.Option("--solver", help="Only these solvers: NAME or NAME:OPTION=VALUE,...")
 _WHERE = typer.Option("--where", help="Only rows with FIELD=VALUE, such as samples=1000.")
 _CHECKPOINT = typer.Option(
-    "--checkpoint", help="Files of models that rows were made of and that have no name: .safetensors or .toml."
+    "--checkpoint",
+    help="Models that rows were made of and that have no name: files .safetensors or .toml, or FILE.py:NAME.",
 )
 _DEVICE = typer.Option("--device", help="auto, cpu, cuda, ...")
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastsample.bench.cli.words import Screen, Words, console, errors, path, solver_words, split_words, told, writable
+from fastsample.bench.cli.words import (
+    Screen,
+    Words,
+    budget_option,
+    console,
+    errors,
+    path,
+    solver_words,
+    split_words,
+    told,
+    writable,
+)
 
 if TYPE_CHECKING:
     from fastsample.results.forms.sheet import Sheet
@@ -27,12 +39,12 @@ FORMAT = typer.Option(
 OUT = typer.Option(
     "--out",
     "-o",
-    help=r"File to write: .md, .tex, .html or .csv. \[default: the screen]",
+    help=r"File to write: .md, .tex, .html, .csv or .txt. \[default: the screen]",
     parser=path,
     callback=writable,
 )
 SORT = typer.Option("--sort", help="A column, such as psnr, fd or NFE: the best first.")
-_ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv"}
+_ENDINGS = {".md": "markdown", ".tex": "latex", ".html": "html", ".csv": "csv", ".txt": "rich"}
 
 
 def print_sheet(sheet: Sheet, form: str | None, out: Path | None) -> None:
@@ -45,16 +57,18 @@ def print_sheets(sheets: Sequence[Sheet], form: str | None, out: Path | None) ->
     from fastsample.datasets.files import write_atomically
     from fastsample.results.forms.sheet import to_rich, write
 
-    form = form or (_ENDINGS.get(out.suffix, "rich") if out else "rich")
+    if out and not form and out.suffix not in _ENDINGS:
+        known = ", ".join(_ENDINGS)
+        raise ValueError(f"tables are written as {known}, not {out.name!r}; --format says another file's format")
+    form = form or (_ENDINGS[out.suffix] if out else "rich")
     if form != "rich":
         text = "\n".join(write(sheet, form) for sheet in sheets)
     elif out is None:
         console.print(*(to_rich(sheet, console.is_terminal) for sheet in sheets))
         return
     else:
-        with (screen := Screen(width=200)).capture() as captured:
-            screen.print(*(to_rich(sheet, styled=False) for sheet in sheets))
-        text = captured.get()
+        Screen(width=200, file=(stream := StringIO())).print(*(to_rich(sheet, styled=False) for sheet in sheets))
+        text = stream.getvalue()
     if out is None:
         print(text, end="")
     else:
@@ -236,7 +250,7 @@ def published(
     dataset: Annotated[str | None, typer.Option(help="Such as cifar10.")] = None,
     model: Annotated[str | None, typer.Option(help="Our id of the checkpoint, or a part of its printed name.")] = None,
     solver: Annotated[str | None, typer.Option(help="Our name of the solver, or a part of its printed name.")] = None,
-    nfe: Annotated[int | None, typer.Option(help="Function evaluations, as printed.")] = None,
+    nfe: Annotated[int | None, budget_option("Function evaluations, as printed.", 100_000)] = None,
     metric: Annotated[str | None, typer.Option(help="fid, is, recall, psnr, ...")] = None,
     method: Annotated[
         str | None, typer.Option(help="Its one name for all orders, grids and spellings: ipndm, ipndm+gits, gas, ...")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fastsample.bench.cli.about import completion
-from fastsample.bench.cli.words import GUIDANCE, Words, console, solver_words, split_words, told
+from fastsample.bench.cli.words import GUIDANCE, Words, budgets, console, solver_words, split_words, told
 
 __all__ = ["app"]
 
@@ -21,7 +21,9 @@ def time_(
     ] = None,
     solver: Annotated[
         Words,
-        typer.Option(help=r"NAME\[:OPTION=VALUE,...]\[@GRID]. \[default: scire]", autocompletion=completion.solvers),
+        typer.Option(
+            help=r"NAME \[:OPTION=VALUE,...] \[@GRID] in one word. \[default: scire]", autocompletion=completion.solvers
+        ),
     ] = None,
     nfe: Annotated[Words, typer.Option(help=r"Function evaluations to spend. \[default: 10]")] = None,
     batch_size: Annotated[
@@ -37,7 +39,7 @@ def time_(
     from fastsample.bench.sweep import timed
 
     request = read_request(
-        None, model=split_words(model), solver=solver_words(solver), nfe=split_words(nfe), batch_size=batch_size,
+        None, model=split_words(model), solver=solver_words(solver), nfe=budgets(nfe) or None, batch_size=batch_size,
         device=device, precision=precision, guidance=guidance,
     )  # fmt: skip
     with told("opening models") as tell:

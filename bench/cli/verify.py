@@ -51,8 +51,13 @@ def proofs_of(names: Sequence[str] | None, tell: Callable[[str], None] = lambda 
 
 
 @_one_thread()
-def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture: Path, console: Console) -> bool:
-    """Prove the claims of the solvers named (all where None), print a table, write a picture; True if all hold.
+def run_verification(
+    names: tuple[str, ...] | None, golden: Path | None, picture: Path | None, console: Console
+) -> bool:
+    """Prove the claims of the solvers named (all where None) and print a table; True if all hold.
+
+    Args:
+        picture: a file to draw the errors in, if one is wanted.
 
     Raises:
         ValueError: for an unknown solver, or a golden folder that is not there.
@@ -74,8 +79,9 @@ def run_verification(names: tuple[str, ...] | None, golden: Path | None, picture
             "yes" if proof.holds else "[bold red]NO[/]",
         )  # fmt: skip
     console.print(table)
-    draw_orders(proofs, picture)
-    console.print(f"error against NFE: {picture}", style="dim", highlight=False)
+    if picture:
+        draw_orders(proofs, picture)
+        console.print(f"error against NFE: {picture}", style="dim", highlight=False)
     return all(proof.holds for proof in proofs) & _parity(golden, names, console)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -15,6 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fastsample.bench.limits import MOST_NFE
+from fastsample.bench.lists import budgets as read_budgets
 from fastsample.bench.lists import sentences, words
 from fastsample.datasets.home import expanded
 from fastsample.results.forms.escaping import visible
@@ -32,6 +34,7 @@ __all__ = [
     "SIZE",
     "Screen",
     "Words",
+    "budget_option",
     "budgets",
     "console",
     "errors",
@@ -45,9 +48,9 @@ __all__ = [
     "writable",
 ]
 
-EXTRACTOR_WEIGHTS = "NAME=FILE: weights of a feature extractor, as vgg16=vgg16-397923af.pth; several times for several."
+EXTRACTOR_WEIGHTS = "NAME=FILE: weights of a feature extractor, as vgg16=vgg16.pth; several times for several."
 
-MODEL = r"Model id, .safetensors file, .toml card, or diffusers:FOLDER_OR_HUB_ID\[@REVISION]."
+MODEL = r"Model id, .safetensors file, .toml card, or diffusers:NAME\[@REV], a folder or hub id."
 GUIDANCE = "Classifier-free guidance weight w of (1 + w) cond - w uncond: a published cfg-scale less 1."
 GUIDE = "Model that guides in the place of uncond: unconditional, or a weaker one (autoguidance)."
 PROMPTS = "File of prompts of text-to-image models, one a line; sample i has prompt i."
@@ -58,7 +61,14 @@ INTERVAL = "LO,HI: guidance only where LO < sigma/alpha <= HI, outside one netwo
 
 
 class Screen(Console):
-    """A console on which no text steers the terminal, whatever store, card, file or error message it comes from."""
+    """A console on which no text steers the terminal, whatever store, card, file or error message it comes from.
+
+    It colours no number of a sentence, and wraps sentences on a terminal alone: a pipe has no width.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"emoji": False, "highlight": False} | given)  # a:wave: is a name
+        self.soft_wrap = not self.is_terminal
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does it, with control characters made visible; its own control codes stay."""
@@ -67,8 +77,8 @@ class Screen(Console):
 
 
 _SEEN = (sys.stdout and sys.stdout.isatty()) or "COLUMNS" in os.environ
-console = Screen(width=None if _SEEN else 160, emoji=False)  # a:wave: is a name
-errors = Screen(stderr=True, emoji=False)
+console = Screen(width=None if _SEEN else 160)
+errors = Screen(stderr=True)
 
 Words = list[str] | None
 
@@ -106,15 +116,16 @@ def budgets(values: Words, most: int = MOST_NFE) -> tuple[int, ...]:
     Raises:
         ValueError: for a word that is no whole number from 1 to `most`.
     """
-    found = []
-    for word in words(values or ()):
-        try:
-            found.append(int(word))
-        except ValueError:
-            raise ValueError(f"--nfe takes whole numbers, not {word[:60]!r}") from None
-        if not 1 <= found[-1] <= most:
-            raise ValueError(f"--nfe takes whole numbers from 1 to {most}, not {word[:60]}")
-    return tuple(dict.fromkeys(found))
+    return read_budgets(words(values or ()), most, "--nfe")
+
+
+def budget_option(about: str, most: int = MOST_NFE) -> Any:
+    """The option `--nfe` of a command that takes one number."""
+
+    def one(value: str | None) -> int | None:
+        return None if value is None else read_budgets([value], most, "--nfe", "this command takes one")[0]
+
+    return typer.Option(parser=str, metavar="<int>", callback=one, help=about)
 
 
 def finite(value: float | None) -> float | None:

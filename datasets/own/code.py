@@ -7,6 +7,7 @@ never run. An installed package offers names by entry points of the groups `fast
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
@@ -50,8 +51,12 @@ class Code:
 
 
 def is_code(text: str) -> bool:
-    """Whether a word is spelled as FILE.py:NAME or package.module:NAME."""
-    return _SPELLED.fullmatch(text) is not None
+    """Whether a word is spelled as FILE.py:NAME or package.module:NAME, or is a FILE.py that is there."""
+    return _SPELLED.fullmatch(text) is not None or _is_file(text)
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith(".py") and expanded(text).is_file()
 
 
 @cache
@@ -64,8 +69,14 @@ def code_named(text: str, kind: Kind) -> Code | None:
     """The object of FILE.py:NAME, of package.module:NAME or of an installed package; None for any other word.
 
     Raises:
-        CodeError: where there is none, it fails when it is imported, or its file was downloaded.
+        CodeError: where there is none, it fails when it is imported, or its file was downloaded; for FILE.py alone,
+            with the names that it defines, where it is no solver's.
     """
+    if _is_file(text):
+        if kind == "solvers":  # which may be a word of a store, of which no file is opened
+            raise CodeError(f"{text} is a file, and a solver a function in one: write {text}:NAME")
+        names = ", ".join(_defined(expanded(text))) or "nothing that can be named"
+        raise CodeError(f"{text} defines {names}: write {text}:NAME")
     match = _SPELLED.fullmatch(text)
     if match and match[1].endswith(".py"):
         file = expanded(match[1]).resolve()
@@ -86,6 +97,19 @@ def code_named(text: str, kind: Kind) -> Code | None:
         module = _imported(match[1], text)
         return _code(getattr(module, match[2], None), text, text, module)
     return None
+
+
+def _defined(file: Path) -> list[str]:
+    """The functions and values of a file, which is read and not run."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+    found = [node.name for node in body if isinstance(node, ast.FunctionDef)]
+    found += [
+        one.id for node in body if isinstance(node, ast.Assign) for one in node.targets if isinstance(one, ast.Name)
+    ]
+    return [name for name in found if not name.startswith("_")]
 
 
 def _code(value: Any, name: str, text: str, module: ModuleType) -> Code:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastsample.datasets.files import read_arrays, warn, write_atomically
+from fastsample.results.commands import GIVEN, SHAPE
 from fastsample.results.row import Row
 from fastsample.results.storage.parts import Source, add_arrays
 from fastsample.results.store import Store
@@ -16,7 +18,8 @@ from fastsample.results.store import Store
 __all__ = ["MergeError", "merge"]
 
 # In which equal rows may differ: facts of a run, and those that older versions did not write.
-_OF_A_RUN = {"created", "seconds", "device", "versions", "version", "sampling"}
+_OF_A_RUN: dict[str, Any] = dict.fromkeys(("created", "seconds", "device", "versions", "version", "sampling"), True)
+_OF_A_RUN |= {"protocol": {GIVEN, SHAPE}}  # what commands need, and older rows have not
 
 
 class MergeError(ValueError):

@@ -45,4 +45,6 @@ def _try(folder: Path) -> None:
 
 
 def _told(error: OSError, folder: Path) -> str:
-    return f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):  # which /proc says of its own files, too
+        return f"no file can be made in {folder}" if folder.is_dir() else f"there is no folder {folder}"
+    return f"{folder}: {error.strerror}"

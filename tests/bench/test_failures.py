@@ -168,7 +168,7 @@ def test_a_picture_has_a_largest_size(command, tmp_path):
     words = ["--model", "gmm-image", "--solver", "euler", "--nfe", 1, "-o", tmp_path / "x.png"]
     code, _, error = command("sample", *words, "--samples", 1_000_000)
     assert code == 2
-    assert "a picture has at most 43690 images of gmm-image, not 1000000" in error
+    assert "a file has at most 43690 samples of gmm-image, not 1000000" in error
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,9 @@ def test_a_wrong_network_ends_with_one_sentence(network, told, words, tmp_path, 
     [
         ("nothing.py:model", "nothing.py is no file"),
         ("mine.py:flo", "did you mean flow"),
+        ("mine.py", "mine.py defines flow, vp, wave, tiny,"),
+        ("mine.py", ": write mine.py:NAME"),
+        ("empty.py", "empty.py defines nothing that can be named: write empty.py:NAME"),
         ("no_such_module:model", "no_such_module cannot be imported: ModuleNotFoundError"),
         ("home/given.py:model", "in the folder of downloads"),
         ("raises.py:model", "cannot be run: ZeroDivisionError: division by zero (raises.py, line 2)"),
@@ -119,6 +122,7 @@ def test_a_wrong_network_ends_with_one_sentence(network, told, words, tmp_path, 
 def test_what_is_no_model_is_said_in_one_sentence(word, told, mine, command):
     (mine.parent / "home").mkdir(exist_ok=True)
     (mine.parent / "home" / "given.py").write_text("raise SystemExit(3)")
+    (mine.parent / "empty.py").write_text("1 / 0 = (")  # it is read and not run
     (mine.parent / "raises.py").write_text("x = 1\n1 / 0\n")
     code, _, err = command("bench", "--model", word, "--nfe", 2, "--samples", 2)
     assert code == 2
@@ -169,3 +173,38 @@ def test_a_waveform_is_sampled_measured_and_tabled(mine, command):
     assert 0.1 < power.mean() < 0.4  # of N(0, 0.25)
     assert command("table", "store", "--metric", "snr,truncation")[0] == 0
     assert command("models", "test", "mine.py:wave")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--metrics", "mine.py"), "mine.py defines flow, vp,"),
+        (("--metrics", "fd[mine.py]"), "mine.py defines flow, vp,"),
+        (("--solver", "mine.py"), "mine.py is a file"),
+    ],
+)
+def test_a_file_without_a_name_is_told_what_it_defines(words, told, mine, command):
+    mine.write_text(mine.read_text("utf-8") + "\nraise SystemExit('it is run')\n", "utf-8")
+    code, _, err = command("bench", "--model", "gmm2d", "--nfe", 2, "--samples", 2, *words)
+    assert (code, told in err, "write mine.py:NAME" in err) == (2, True, True), err
+
+
+def test_what_samples_again_names_the_option_for_code_of_ones_own(mine, command):
+    bench = ("bench", "--solver", "euler", "--nfe", 2, "--samples", 4, "--metrics", "psnr", "--out")
+    assert command(*bench, "images", "--model", "mine.py:tiny")[0] == 0
+    plot = ("plot", "images", "--kind", "samples", "-o", "x.png")
+    code, _, err = command(*plot)
+    hint = "mine.py:tiny is code of yours, which is not run unasked: add --checkpoint mine.py:tiny"
+    assert (code, err.splitlines()[-1]) == (2, f"error: {hint}")
+    assert command(*plot, "--checkpoint", "mine.py:tiny")[0] == 0
+    assert command(*bench, "waves", "--model", "mine.py:wave")[0] == 0
+    code, _, err = command("plot", "waves", "--kind", "samples", "-o", "x.png")
+    assert (code, err.splitlines()[-1]) == (2, "error: samples of mine.py:wave are no images: their shape is 2x64")
+    assert "-o samples.png" in command("recommend", "images", "--budget", 2)[1]
+    told = command("recommend", "waves", "--budget", 2)[1]
+    (line,) = [line for line in told.splitlines() if line.startswith("  fastsample sample")]
+    assert line.endswith("-o samples.npy")
+    assert command(*shlex.split(line)[1:])[0] == 0
+    found = np.load("samples.npy")
+    assert (found.shape, found.dtype) == ((64, 2, 64), np.float32)
+    assert command(*shlex.split(line.replace(".npy", ".png"))[1:])[0] == 2

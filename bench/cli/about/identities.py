@@ -27,7 +27,7 @@ fastsample identities --solver lms,ipndm-v,cab:order=3,theta=0,dpmpp-3m --format
 )
 def identities(
     solver: Annotated[
-        Words, typer.Option(help=r"NAME\[:OPTION=VALUE,...] to compare. \[default: all, with the options that matter]")
+        Words, typer.Option(help=r"NAME \[:OPTION=VALUE,...] to compare. \[default: all, with the options that matter]")
     ] = None,
     form: Annotated[
         str | None, typer.Option("--format", help=r"rich, markdown, latex, html, csv or json. \[default: rich]")

@@ -18,7 +18,7 @@ def run(*words, cwd):
         (["bench", "--model", "cifar10-tiny"], "did you mean cifar10-tiny-"),
         (["bench", "--metrics", "fdi"], "did you mean f"),
         (["bench", "--model", "gmm2d", "--solver", "heun:ordr=2"], "unknown option of solver heun 'ordr'"),
-        (["bench", "--model", "gmm2d", "--nfe", "0"], "NFE must be at least 1"),
+        (["bench", "--model", "gmm2d", "--nfe", "0"], "--nfe takes whole numbers from 1 to 10000, not 0"),
         (["bench", "--model", "gmm2d", "--out", "file/store"], "cannot write to the output folder"),
         (["bench", "--model", "truncated.safetensors"], "truncated.safetensors"),
         (["bench", "--model", "gmm2d", "--grid", "lognsr"], "did you mean logsnr"),

@@ -52,7 +52,7 @@ def test_plot_writes_the_picture_that_its_name_asks_for(store, tmp_path):
 
 def test_plot_says_what_it_cannot_draw(store, tmp_path):
     for words, message in (
-        (("--nfe", "x"), "--nfe takes whole numbers, not 'x'"),
+        (("--nfe", "x"), "--nfe takes whole numbers from 1 to 10000, not x"),
         (("--kind", "samples"), "samples of gmm2d are no images"),
         (("--metric", "fid"), "no row has the metric 'fid'"),
         (("-o", tmp_path / "a.gif"), r".png or .svg, not 'a.gif'"),
@@ -112,7 +112,7 @@ def test_recommend_names_the_sampler_and_the_commands_that_play_it(store):
 
 def test_recommend_refuses_what_it_cannot_decide(store):
     for words, message in (
-        ((), "give a condition"),
+        ((), "give a condition: --budget of evaluations, --target-psnr in dB, or --max-seconds of an image"),
         (("--budget", 3), "no row of gmm2d has at most 3 evaluations; there are NFE 4"),
         (("--target-psnr", 30, "--metric", "fd"), "cannot be given with --metric fd"),
     ):

@@ -81,7 +81,8 @@ def test_the_ending_of_the_file_chooses_the_format(store, ending, tmp_path):
         (["--rows", "sampler"], "rows and columns are of"),
         (["--format", "word"], "unknown format 'word'"),
         (["--solver", "rk4"], "no row fits 'rk4'; there are ddim, heun, unipc"),
-        (["--where", "shape=3"], "rows have no field 'shape'"),
+        (["--where", "nfee=3"], "unknown field of rows 'nfee'; did you mean nfe"),
+        (["--where", "nfe=7"], "no row fits '7'; there are 4, 5"),
     ],
 )
 def test_a_bad_request_names_what_there_is(store, words, message):
