@@ -150,7 +150,7 @@ def test_a_command_over_a_store_says_what_it_does_after_a_second(command, tmp_pa
         (["train", "flow", "gauss8-flow", "--out", "run"], "the same command goes on"),
         pytest.param(
             ["find", "ems", "--model", "cifar10-tiny-flow", "--samples", "512"],
-            "what was found is kept",
+            "what was found is kept; the search that was interrupted begins anew with the same command",
             marks=pytest.mark.slow,
         ),
         pytest.param(

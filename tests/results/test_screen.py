@@ -130,6 +130,7 @@ QUICK = (
 def test_commands_of_the_pages_fold_no_word_at_80_columns(line, store, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(words.console, "soft_wrap", False)  # as on a terminal
     told = shlex.split(line.replace("STORE", str(store.folder)))[1:]
     screens = []
     for width in (80, 400):

@@ -216,7 +216,7 @@ def test_select_keeps_the_order_asked_for():
         select(frame, solvers=["z"])
     with pytest.raises(ValueError, match="no row fits 'other'; there are m"):
         select(frame, models=["other"])
-    with pytest.raises(ValueError, match="no field 'sample'"):
+    with pytest.raises(ValueError, match="unknown field of rows 'sample'; did you mean samples"):
         select(frame, where=["sample=50"])
 
 
