@@ -154,7 +154,7 @@ def test_other_endings_and_places_that_cannot_be_written_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.png or \.svg, not 'a.pdf'"):
         figures.save(figures.quality(evidence()), tmp_path / "a.pdf")
     with pytest.raises(ValueError, match="cannot write"):
-        figures.save(figures.quality(evidence()), tmp_path / "missing" / "a.png")
+        figures.save(figures.quality(evidence()), tmp_path / "missing" / "two" / "a.png")
 
 
 def test_no_colour_is_used_twice():

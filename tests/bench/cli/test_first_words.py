@@ -33,7 +33,7 @@ def test_a_folder_that_takes_no_file_is_not_called_missing(tmp_path, monkeypatch
     with pytest.raises(ValueError, match=f"output folder {tmp_path}/x: no file can be made in {tmp_path}$"):
         check_folder(tmp_path / "x")
     with pytest.raises(ValueError, match=f"there is no folder {tmp_path / 'nowhere'}$"):
-        check_file(tmp_path / "nowhere" / "x.png")
+        check_file(tmp_path / "nowhere" / "y" / "x.png")
 
 
 SEVERAL = "several are separated by commas: 5,10"
