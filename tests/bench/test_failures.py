@@ -229,7 +229,7 @@ def test_a_reader_who_has_enough_is_not_told(tmp_path):
 @pytest.mark.parametrize(
     ("words", "limit"),
     [
-        (("bench", "--nfe", 10**9), "at most 10000, not 1000000000"),
+        (("bench", "--nfe", 10**9), "from 1 to 10000, not 1000000000"),
         (("bench", "--samples", 2**63), "less than or equal to 1000000"),
         (("bench", "--samples", 1), "greater than or equal to 2"),
         (("bench", "--batch-size", 2**40), "less than or equal to 65536"),
@@ -240,7 +240,7 @@ def test_a_reader_who_has_enough_is_not_told(tmp_path):
         (("bench", "--guidance", "inf"), "finite number"),
         (("bench", "--classifier-scale", "inf"), "finite number"),
         (("bench", "--config", "/dev/zero"), "/dev/zero: it is no file"),
-        (("sample", "--nfe", 10**9), "at most 10000, not 1000000000"),
+        (("sample", "--nfe", 10**9), "from 1 to 10000, not 1000000000"),
         (("sample", "--samples", 2**63), "less than or equal to 1000000"),
         (("sample", "--seed", -1), "greater than or equal to 0"),
         (("explain", "heun", "--nfe", 1000), "256"),

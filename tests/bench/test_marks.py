@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from fastsample.bench.cli import words
 from fastsample.models.catalogue import open_model
 from fastsample.results.evidence import Comparison
 from fastsample.results.forms import figures
@@ -107,6 +108,7 @@ def test_the_summary_of_a_report_says_it(store, tmp_path):
 
 def test_what_lies_here_is_listed_with_its_training(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSAMPLE_HOME", str(tmp_path))
+    monkeypatch.setattr(words.console, "width", 200)  # a line each
     model = open_model("gmm2d-flow")
     times = (1e-3, 0.2, 0.4, 0.6, 0.8, 0.999)
     add_grid(FoundGrid(

@@ -19,7 +19,7 @@ def test_a_file_and_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"nfe": (0,)}, "NFE must be at least 1"),
+        ({"nfe": (0,)}, "nfe takes whole numbers from 1 to 10000, not 0"),
         ({"nfe": ("ten",)}, "nfe"),
         ({"samples": 1}, "samples"),
         ({"precision": "float8"}, "precision"),

@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_asked_for_its_head_alone(server, asked):
     assert (one["reachable"], one["status"], one["size"], one["expected_mb"]) == (True, "reachable", 3_000_000, 3)
     assert (one["kind"], one["id"], one["type"], one["moved"]) == ("model", "mine", "application/octet-stream", "")
     assert {command for command, *_ in server.asked} == {"HEAD"}
-    assert "│ reachable" in ended.out
+    assert " reachable " in ended.out
     assert "without a source" not in ended.out
 
 
