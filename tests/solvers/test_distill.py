@@ -204,11 +204,11 @@ def test_sigma_0_moves_eulers_steps_and_nothing_else():
     assert trace(euler, "velocity").times == pytest.approx(shifted.times[:-1], abs=2e-3)
 
 
-def learn_and_measure(name, nfe, kind, seed, test):
-    """Mean test PSNR of the default recipe: every starting point, the best by validation."""
+def learn_and_measure(name, nfe, kind, seed, test, more=()):
+    """Mean test PSNR of the default recipe, every starting point and these, the best by validation."""
     train, validation = pairs(name, 101, 520), pairs(name, 102, 1024)
     found = []
-    for initial in starts(kind, PATH, nfe, validation, batch=4096):
+    for initial in (*starts(kind, PATH, nfe, validation, batch=4096), *map(Start.parse, more)):
         parameters = parameters_of(kind, PATH, nfe, initial)
         try:
             last = learned(parameters, train, validation, seed=seed)
