@@ -11,6 +11,7 @@ import numpy as np
 
 from fastsample.datasets.files import read_arrays, warn, write_atomically
 from fastsample.results.commands import GIVEN, SHAPE
+from fastsample.results.metrics import REAL
 from fastsample.results.row import Row
 from fastsample.results.storage.parts import Source, add_arrays
 from fastsample.results.store import Store
@@ -19,7 +20,6 @@ __all__ = ["MergeError", "merge"]
 
 # In which equal rows may differ: facts of a run, and those that older versions did not write.
 _OF_A_RUN: dict[str, Any] = dict.fromkeys(("created", "seconds", "device", "versions", "version", "sampling"), True)
-_OF_A_RUN |= {"protocol": {GIVEN, SHAPE}}  # what commands need, and older rows have not
 
 
 class MergeError(ValueError):
@@ -98,11 +98,16 @@ def _check_rows(one: Path, row: Row, two: Path, other: Row) -> None:
     if one == two:
         return
     what = f"the row {row.cell} ({row.model} {row.sampler} NFE {row.nfe_asked}, seed {row.seed})"
-    first, second = row.model_dump(exclude=_OF_A_RUN), other.model_dump(exclude=_OF_A_RUN)
+    first, second = _content(row), _content(other)
     if fields := [name for name in first if first[name] != second[name]]:
         raise MergeError(f"{what} has another {fields[0]} in {two} than in {one}: {_REMEDY}")
     files = _arrays(one, row.cell), _arrays(two, row.cell)
     _check_arrays(what, *files, *(read_arrays(file) or {} for file in files))
+
+
+def _content(row: Row) -> dict[str, Any]:
+    """The facts of a row but those of its run, what commands need, and the scale whose images not every machine has."""
+    return row.model_dump(exclude=_OF_A_RUN | {"protocol": {GIVEN, SHAPE, *map(REAL.format, row.metrics)}})
 
 
 def _check_arrays(
