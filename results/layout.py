@@ -279,7 +279,7 @@ def _explanations(found: pd.DataFrame, intervals: bool) -> Iterator[str]:
     ranks, sure = set(found["rank"]), found["low"].notna()
     if "best" in ranks and sure.any():
         yield (
-            "{best}: the best, whose paired 95 % interval from every other excludes zero; {second}: the second, or all "
+            "Bold: the best, whose paired 95 % interval from every other excludes zero; underlined: the second, or all "
             "that are level with it."
         )
     if "tied" in ranks:

@@ -76,7 +76,7 @@ def overview(rows: pd.DataFrame, cells: bool = False) -> pd.DataFrame:
 
     Columns: model, solver (with options), grid, NFE (what was made; "made/asked" where they differ), the training where
     a sampler was trained, each field of the protocol, and reference or extractor, in which rows of one model differ,
-    metrics, images/s (network and solver), ms per image, and the share of solver arithmetic and metrics on top of the
+    metrics, images/s (network and solver), and the share of solver arithmetic and metrics on top of the
     network's time. Of each model and NFE the best come first, by `MAIN` or else the first metric.
     """
     if rows.empty:

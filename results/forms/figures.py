@@ -45,9 +45,9 @@ def quality(found: pd.DataFrame, *, against: str = "nfe") -> Figure:
     """Metrics against evaluations or seconds: a column of panels for each model, a row for each metric.
 
     Bars are 95 % intervals. Rings mark what is worth its cost: the points of a panel's Pareto front (no other is as
-    good at as low a cost) that gain more over the ring before them than their interval leaves open, but none that is
-    alone at its cost for having made fewer evaluations than were asked. Against seconds the
-    points of a solver are joined, and ringed, where more evaluations took longer; else timing was too coarse.
+    good at as low a cost) that gain more over the ring before them than their interval leaves open, but none that
+    made fewer evaluations than were asked and is not the best of those asked for as many. Against seconds the points of
+    a solver are joined, and ringed, where more evaluations took longer; else timing was too coarse.
 
     Args:
         found: of `results.layout.evidence`; against seconds with the column of `results.recommend.with_seconds`.
@@ -111,11 +111,11 @@ def _wanted(here: pd.DataFrame, cost: str, higher: bool) -> list[int]:
     values = here["value"].to_numpy() * (1 if higher else -1)
     slack = ((here["high"] - here["low"]) / 2).fillna(0.0).to_numpy()
     found: list[int] = []
-    alone = (here["made"] < here["nfe"]) & (values < here.assign(value=values).groupby("nfe")["value"].transform("max"))
+    beaten = (here["made"] < here["nfe"]) & (
+        values < here.assign(value=values).groupby("nfe")["value"].transform("max")
+    )
     for place in front(here[cost].to_numpy(), here["value"].to_numpy(), higher):
-        if alone.iloc[place]:
-            continue
-        if not found or values[place] > values[found[-1]] + slack[place]:
+        if not beaten.iloc[place] and (not found or values[place] > values[found[-1]] + slack[place]):
             found.append(int(place))
     return found
 

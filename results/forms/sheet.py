@@ -166,9 +166,10 @@ class _Style:
         return [*map(self.escape, sheet.stub), *(", ".join(map(self.entry, column)) for column in columns)]
 
     def notes(self, sheet: Sheet) -> list[str]:
-        best, second = (self.signs.get(rank, word) for rank, word in (("best", "Bold"), ("second", "underlined")))
-        told = [(mark, text.replace("{best}", best).replace("{second}", second)) for mark, text in sheet.notes]
-        return [(f"{self.mark.format(mark)} " if mark else "") + self.escape(text) for mark, text in told]
+        told = [(f"{self.mark.format(mark)} " if mark else "") + self.escape(text) for mark, text in sheet.notes]
+        for rank, word in (("best", "Bold"), ("second", "underlined")):
+            told = [text.replace(f"{word}: the {rank}", f"{self.signs.get(rank, word)}: the {rank}") for text in told]
+        return told
 
 
 def _spans(line: list[Entry]) -> list[tuple[Entry, int]]:

@@ -121,6 +121,16 @@ def test_the_page_asks_for_nothing_outside_itself(report):
     assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
+def test_the_notes_of_its_tables_say_how_the_best_is_set_off(tmp_path):
+    rng, store = np.random.default_rng(0), Store(tmp_path)
+    for place, solver in enumerate(("heun", "euler")):
+        values = 20.0 + 5 * place + rng.normal(size=64)
+        store.finish(row_of(solver, solver=solver, samples=64, metrics={"psnr": values.mean()}), {"psnr": values})
+    told = report_of(store)
+    assert "Bold: the best, whose paired" in told
+    assert "; underlined: the second, or all" in told
+
+
 def test_the_page_can_be_read_without_seeing_it(report):
     page = Elements(report)
     assert page.of("html") == [{"lang": "en"}]
