@@ -87,14 +87,14 @@ def moments_of_data(name: str, seen: Seen) -> Known:
         raise MetricUnavailable(f"{damaged}; to make it anew, {error}" if damaged else str(error)) from None
     if damaged:
         warn(f"{damaged}: it is made anew")
-    stats = _computed(images, seen)
+    return _made(cached, images, seen)
+
+
+def _made(cached: Path, images: Images, seen: Seen) -> Known:
+    stats = moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
+    stats = replace(stats, sigma=stats.sigma.astype(np.float32).astype(np.float64))  # as the file has it
     keep(cached, stats.save)
     return _known(stats)
-
-
-def _computed(images: Images, seen: Seen) -> ReferenceStats:
-    stats = moments_of(images, seen.name, seen.network, seen.sha256, seen.device)
-    return replace(stats, sigma=stats.sigma.astype(np.float32).astype(np.float64))  # as the file has it
 
 
 def kept_moments(cached: Path, images: Callable[[], Images], seen: Seen) -> Known:
@@ -102,6 +102,4 @@ def kept_moments(cached: Path, images: Callable[[], Images], seen: Seen) -> Know
     try:
         return _known(ReferenceStats.load(cached))
     except ReferenceError:
-        stats = _computed(images(), seen)
-        keep(cached, stats.save)
-        return _known(stats)
+        return _made(cached, images(), seen)
