@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import subprocess
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -342,6 +343,9 @@ def test_a_reader_sorts_and_filters_tables_and_opens_the_row_of_a_number(report,
 
     click(browser, f"[...{table}.querySelectorAll('tbody tr')].find(row => !row.hidden).cells[3].querySelector('a')")
     row = "document.querySelector('details.row[open]')"
+    end = time.monotonic() + 20
+    while browser.value(f"{row}.id") is None and time.monotonic() < end:  # a browser tells of a new address afterwards
+        time.sleep(0.05)
     assert browser.value(f"{row}.id") == "row-DPM-Solver++(2M)8cifar10-tiny-flow"
     box = browser.value(f"JSON.parse(JSON.stringify({row}.getBoundingClientRect()))")
     assert -1 < box["top"] < 844  # it is seen
